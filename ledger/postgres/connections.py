@@ -47,6 +47,12 @@ Pool: TypeAlias = "asyncpg.Pool[Any]"
 Opened = TypeVar("Opened")
 
 
+class NewConnections:
+    """How many connections this process has opened: a new one may lead to another server."""
+
+    count = 0
+
+
 async def open_pool(
     url: str, size: int, *, prepared: bool = True, deadline: float = STATEMENT_SECONDS
 ) -> Pool:
@@ -60,6 +66,7 @@ async def open_pool(
 
     async def init(connection: asyncpg.Connection[Any]) -> None:
         _keep_alive(connection, address.keep_alive)
+        NewConnections.count += 1
 
     async def create(pinned: Mapping[str, str]) -> Pool:
         return await asyncpg.create_pool(
@@ -106,6 +113,7 @@ async def connect(
     except (OSError, ValueError, TimeoutError, *FAILURES) as error:
         raise _unreachable(url, error) from error
     _keep_alive(connection, address.keep_alive)
+    NewConnections.count += 1
     return connection
 
 

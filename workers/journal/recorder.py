@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from runfold.ledger import Lease, Ledger, State, Transition, log, names
 from runfold.ledger.errors import (
+    AccessDenied,
     DatabaseUnavailable,
     InvalidValue,
     LeaseLost,
+    LedgerError,
     PayloadTooLarge,
+    RunNotFound,
 )
 from runfold.ledger.events import Event
 from runfold.ledger.payload import PayloadRules
+from runfold.ledger.postgres.connections import NewConnections
 from runfold.ledger.run import Receipt
 from runfold.workers.errors import HistoryMismatch, Refused, Stop, Stopped, Unwind
-from runfold.workers.leases.deadline import AGAIN_SECONDS, within
+from runfold.workers.leases.deadline import AGAIN_SECONDS, in_time, raise_judged, within
 from runfold.workers.leases.outage import Outage
 
 if TYPE_CHECKING:
@@ -47,6 +51,9 @@ class Recorder:
         self.writer, self.heart = writer, heart
         self.version = lease.token
         """The version of the run after the last write."""
+        self._newest: Receipt | None = None
+        self._opened: int | None = NewConnections.count
+        """The connections that were open when the newest receipt was last known to hold."""
 
     @property
     def rules(self) -> PayloadRules:
@@ -158,8 +165,10 @@ class Recorder:
         while True:
             self.check_open(own=own)
             try:
-                written = await within(self.ledger.settings.lease_ttl_seconds, write())
+                await self._check_kept()
+                written = await within(self._patience, write())
             except DatabaseUnavailable as error:
+                self._opened = None
                 if outage.is_news(error):
                     self.log.warning(names.WRITE_POSTPONED, reason=str(error))
                 await asyncio.sleep(AGAIN_SECONDS)
@@ -168,8 +177,35 @@ class Recorder:
                 raise Stopped(str(error)) from error
             else:
                 if isinstance(written, Receipt):
-                    self.version = written.version
+                    self.version, self._newest = written.version, written
                 return written
+
+    async def _check_kept(self) -> None:
+        """Stop unless the last write is still there, if a new connection may lead elsewhere.
+
+        After a fail-over that lost a tail, the lease may be there and the last calls not. What
+        followed them now could never be replayed.
+        """
+        opened, newest = NewConnections.count, self._newest
+        if opened != self._opened and newest is not None and not await self._is_kept(newest):
+            self.stopped = Stop.DOUBT
+            self.log.warning(names.TAIL_LOST, version=newest.version)
+            raise Stopped(str(Stop.DOUBT))
+        self._opened = opened
+
+    async def _is_kept(self, receipt: Receipt) -> bool:
+        reading = self.ledger.history(receipt.run_id, after=receipt.version - 1, limit=1)
+        try:
+            kept = await in_time(self._patience, reading)
+        except (AccessDenied, RunNotFound):  # it is not held any more: the write says so
+            return True
+        except LedgerError as error:
+            raise_judged(error, has_content=False)
+        return [event.hash for event in kept] == [receipt.hash]
+
+    @property
+    def _patience(self) -> float:
+        return self.ledger.settings.lease_ttl_seconds
 
 
 def _cancel_again() -> None:
