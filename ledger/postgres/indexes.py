@@ -24,6 +24,9 @@ SELECT (SELECT i.indisvalid FROM pg_index AS i
   (SELECT c.relkind = 'p' FROM pg_class AS c
     WHERE c.oid = to_regclass(format('ledger.%I', $2::text))) AS partitioned
 """
+_WAIT: Final = "LOCK TABLE ONLY ledger.{} IN SHARE UPDATE EXCLUSIVE MODE"
+"""Waits for who is at an index of the table, without a snapshot: a drop that waited with one would
+be a deadlock, since a concurrent build waits for it in turn."""
 _BARE_PARTITIONS: Final = """
 SELECT t.relname AS name FROM pg_inherits AS h JOIN pg_class AS t ON t.oid = h.inhrelid
 WHERE h.inhparent = to_regclass(format('ledger.%I', $2::text)) AND NOT EXISTS (
@@ -90,8 +93,12 @@ async def _build_by_partitions(
 ) -> None:
     """Build partition by partition; the index is valid once every partition has its part."""
     if not begun:
-        await connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
-        await connection.execute(index.sql("only", index.name, index.table))
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+            await connection.execute(_WAIT.format(index.table))
+            state = await connection.fetchrow(_STATE, index.name, index.table)
+            if state is not None and state["valid"] is None:
+                await connection.execute(index.sql("only", index.name, index.table))
     for row in await connection.fetch(_BARE_PARTITIONS, index.name, index.table):
         part = f"{row['name']}_{index.name}"
         await _build(connection, index, part, row["name"])
@@ -102,10 +109,8 @@ async def _build_by_partitions(
 async def _build(connection: asyncpg.Connection[Any], index: Index, name: str, table: str) -> None:
     """Build one index concurrently, in place of an invalid one of that name."""
     await connection.execute(f"SET lock_timeout = '{BUILD_TIMEOUT}'")
-    # Somebody may be at the same index. To wait for their lock in a statement with a snapshot, as a
-    # drop has, is a deadlock: their build waits for that snapshot.
     async with connection.transaction():
-        await connection.execute(f"LOCK TABLE ledger.{table} IN SHARE UPDATE EXCLUSIVE MODE")
+        await connection.execute(_WAIT.format(table))
     state = await connection.fetchrow(_STATE, name, table)
     assert state is not None
     if state["valid"]:  # of a build that ended before it was attached, or of somebody else's

@@ -39,8 +39,8 @@ BEGIN
 EXCEPTION WHEN lock_not_available THEN
   SELECT CASE WHEN l.pid IS NULL
     THEN format('prepared transaction %L of login %s', p.gid, p.owner) ELSE
-    format('process %s (%s, login %s)%s', l.pid, coalesce(nullif(a.application_name, ''),
-        a.backend_type), a.usename, ', in a transaction since '
+    format('process %s (%s%s)%s', l.pid, coalesce(nullif(a.application_name, ''),
+        a.backend_type), ', login ' || a.usename, ', in a transaction since '
       || to_char(a.xact_start, 'YYYY-MM-DD HH24:MI:SSOF')) END
   INTO holder
   FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid

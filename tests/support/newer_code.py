@@ -21,10 +21,10 @@ oldest_code = "{{oldest}}"
 
 def upgrade() -> None:
     """Change the tables."""
-    op.execute("DROP VIEW ledger.entry CASCADE")
+    op.execute("DROP VIEW IF EXISTS ledger.entry CASCADE")
     for table in ("event", "schedule"):
         op.execute("ALTER TABLE ledger." + table + " ADD COLUMN remark text DEFAULT 'none'")
-    op.execute("DROP FUNCTION ledger.heartbeat(text, uuid[], int[], interval[], text[])")
+    op.execute("DROP FUNCTION IF EXISTS ledger.heartbeat(text, uuid[], int[], interval[], text[])")
 '''
 _EMPTY = f'''
 """A function is another."""

@@ -412,17 +412,22 @@ async def test_an_index_of_the_ledger_that_somebody_dropped_is_named_and_built_a
 async def test_an_index_that_somebody_else_is_at_is_waited_for_and_nobody_is_ended(
     database: str, connection: asyncpg.Connection, subtests: pytest.Subtests
 ) -> None:
-    definition = await connection.fetchval("SELECT pg_get_indexdef('ledger.run_due'::regclass)")
-    build = definition.replace("INDEX", "INDEX CONCURRENTLY")
+    due, feed = [
+        await connection.fetchval(f"SELECT pg_get_indexdef('ledger.{name}'::regclass)")
+        for name in ("run_due", "event_feed")
+    ]
+    valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ledger.{}')"
     waiting = "SELECT FROM pg_locks WHERE NOT granted AND $1 = ANY (pg_blocking_pids(pid))"
     somebody = await asyncpg.connect(
         driver_url(database), server_settings={"deadlock_timeout": "1ms"}
     )
     holder = await asyncpg.connect(driver_url(database))
-    for statement in (build, "DROP INDEX CONCURRENTLY ledger.run_due"):
+    for before, statement in (
+        ("DROP INDEX ledger.run_due", due.replace("INDEX", "INDEX CONCURRENTLY")),
+        ("SELECT", "DROP INDEX CONCURRENTLY ledger.run_due"),
+    ):
         with subtests.test(statement):
-            if statement is build:
-                await connection.execute("DROP INDEX ledger.run_due")
+            await connection.execute(before)
             async with holder.transaction():
                 await holder.execute("LOCK TABLE ledger.run_state IN ROW EXCLUSIVE MODE")
                 theirs = asyncio.create_task(somebody.execute(statement))
@@ -431,9 +436,15 @@ async def test_an_index_that_somebody_else_is_at_is_waited_for_and_nobody_is_end
                 await until(partial(connection.fetch, waiting, somebody.get_server_pid()))
             await theirs
             await upgrade
-            assert await connection.fetchval(
-                "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ledger.run_due')"
-            )
+            assert await connection.fetchval(valid.format("run_due"))
+    with subtests.test(feed):
+        await connection.execute("DROP INDEX ledger.event_feed")
+        async with holder.transaction():
+            await holder.execute(feed.replace(" ONLY ", " "))
+            upgrade = asyncio.create_task(schema.upgrade(database))
+            await awaited(holder)
+        await upgrade
+        assert await connection.fetchval(valid.format("event_feed"))
     await somebody.close()
     await holder.close()
 
