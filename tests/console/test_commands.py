@@ -249,6 +249,15 @@ def test_cancel_of_an_ended_run_is_a_conflict(cli: Cli) -> None:
     assert (error["type"], error["from_state"]) == ("IllegalTransition", "cancelled")
 
 
+def test_tail_says_that_a_kind_is_new_and_goes_on_from_no_refused_place(cli: Cli) -> None:
+    cli.submitted()
+    tail = ("tail", "--no-follow", "--after")
+
+    assert "known kinds: parse" in cli.ok(*tail, "start", "--kind", "prase").err
+    assert "known kinds" not in cli.ok(*tail, "start", "--kind", "parse").err
+    cli.fails(exits.ERROR, *tail, "99/1:1:@0//0")
+
+
 def test_the_demo_is_called_with_the_wish_for_json(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
 

@@ -26,7 +26,8 @@ def test_rows_are_shown_and_filtered(cli: Cli) -> None:
     assert cli.ok("projections", "show", "sizes").out.split() == [
         "KIND", "READS", "SIZE", "parse", "1", "2",
     ]  # fmt: skip
-    assert cli.ok("projections", "show", "sizes", "--where", "kind=mail").out == ""
+    nothing = cli.ok("projections", "show", "sizes", "--where", "kind=mail")
+    assert (nothing.out, nothing.err) == ("", "no rows\n")
     row = cli.ok("projections", "show", "sizes", "--where", "kind=parse", "--json").json
     assert row == {"kind": "parse", "reads": 1, "size": 2}
     cli.fails(exits.USAGE, "projections", "show", "sizes", "--where", "kind")

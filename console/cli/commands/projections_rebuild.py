@@ -103,9 +103,13 @@ class _How(TypedDict):
 
 
 async def _drop_old(out: Output, ledger: Ledger, name: str, projection: Projection | None) -> None:
-    tables = replay_tables(ledger) if projection is None else drop_replaced(ledger.pool, name)
-    for table in await tables:
+    tables = await (
+        replay_tables(ledger) if projection is None else drop_replaced(ledger.pool, name)
+    )
+    for table in tables:
         out.json({"dropped": table}) if out.as_json else out.line(f"dropped {table}")
+    if not tables:
+        out.talk("no old rows are kept")
 
 
 async def _refolded(

@@ -34,6 +34,8 @@ async def show(
         cells = [tuple(_cell(value) for value in row.values()) for row in shown]
         titles = tuple(column.upper() for column in shown[0])
         session.out.table(titles, cells, [None] * len(cells))
+    else:
+        session.out.talk("no rows")
     if len(shown) == limit:
         session.out.talk(f"the first {limit} rows; --limit N shows more")
 

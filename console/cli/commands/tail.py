@@ -10,6 +10,8 @@ from rich.text import Text
 from runfold.console.cli.kit import event_line
 from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.session import Session
+from runfold.ledger.errors import CheckpointUnknown, UnknownKind
+from runfold.ledger.reading.runs import require_kinds
 
 app: Final = program()
 
@@ -59,6 +61,11 @@ async def tail(
             live=follow,
         )
         try:
+            await require_kinds(ledger.pool, ledger.project_id, kind)
+        except UnknownKind as error:
+            session.out.talk(f"note: {error}")
+        is_known = True
+        try:
             async for event in events:
                 if session.as_json:
                     session.out.json({**event_line.as_json(event), "checkpoint": events.checkpoint})
@@ -67,6 +74,9 @@ async def tail(
                         Text.assemble((f"{event.run_id} ", "dim"), event_line.head(event)),
                         event_line.facts(event),
                     )
+        except CheckpointUnknown:
+            is_known = False
+            raise
         finally:
-            if events.checkpoint is not None:
+            if is_known and events.checkpoint is not None:
                 session.out.talk(f"to continue from here: runfold tail --after {events.checkpoint}")
