@@ -7,7 +7,7 @@ typed column of table `ledger.event` with the same name.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Final, Literal, get_args
@@ -16,8 +16,9 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from runfold.ledger.errors import InvalidValue, UnknownEvent
-from runfold.ledger.lifecycle import RESERVED, State
+from runfold.ledger.lifecycle import FIRST, MOVES, RESERVED, State
 from runfold.ledger.payload import Unreadable, decode_payload
+from runfold.ledger.validation import check_text
 
 MAX_TYPE_LENGTH: Final = 80
 _TYPE: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
@@ -528,6 +529,22 @@ def upcast(type_: str, version: int, content: dict[str, Any], wanted: int) -> di
             )
         content, version = step(content), version + 1
     return content
+
+
+def check_named_types(field: str, types: Iterable[str]) -> list[str]:
+    """Return event types that a filter names; raise InvalidValue for one that no event can have."""
+    if isinstance(types, str):
+        raise InvalidValue(field, types, "must be a list of event types")
+    named = list(types)
+    for type_ in named:
+        check_text(field, type_, limit=MAX_TYPE_LENGTH)
+        if not _TYPE.fullmatch(type_):
+            raise InvalidValue(field, type_, "is no event type, such as 'run.failed'")
+        prefix = type_.split(".", 1)[0]
+        own = sorted(own for own in (*MOVES, FIRST) if own.startswith(f"{prefix}."))
+        if prefix in RESERVED and type_ not in own:
+            raise InvalidValue(field, type_, f"is no event type; there are: {', '.join(own)}")
+    return named
 
 
 def check_user_type(type_: str) -> str:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from runfold.ledger.errors import InvalidValue
+from runfold.ledger.events import check_named_types
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.validation import (
@@ -146,7 +147,7 @@ class Webhooks:
             secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
         key = secret_bytes(secret)
         webhook_id = await self._change(
-            None, "add", url=url, events=_names("events", events),
+            None, "add", url=url, events=_names("events", check_named_types("events", events)),
             kinds=_names("kinds", kinds), key=key, actor=actor, reason=reason,
         )  # fmt: skip
         return str(webhook_id), secret
@@ -276,9 +277,11 @@ def secret_bytes(secret: str) -> bytes:
 
 
 def _names(field: str, values: Iterable[str]) -> list[str]:
+    if isinstance(values, str):  # whose letters it would take
+        raise InvalidValue(field, values, "must be a list of texts")
     names = sorted(set(values))
     for name in names:
-        check_text(field, name, limit=80 if field == "events" else 200)
+        check_text(field, name)
     check_int(field, len(names), least=0, most=MAX_NAMES)
     return names
 

@@ -596,6 +596,8 @@ CREATE FUNCTION ledger.change_webhook(p_project text, p_actor text, p_webhook te
 DECLARE
   checked boolean;
   new_id CONSTANT text := 'wh_' || left(replace(gen_random_uuid()::text, '-', ''), 12);
+  states CONSTANT text[] := ARRAY['pending', 'running', 'waiting_tool', 'waiting_approval',
+    'completed', 'failed', 'cancelled', 'timeout'];
   remote CONSTANT text := '^[hH][tT][tT][pP][sS]://[^/?#@]+([/?#]|$)';
   loopback CONSTANT text := E'^http://(localhost|127\\.0\\.0\\.1|\\[::1\\])(:[0-9]+)?([/?#]|$)';
   place text := (SELECT feed.generation || '/' || feed.moment || '//0'
@@ -627,7 +629,7 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_url], 2000, true);
   checked := ledger.check_given('p_events', num_nulls(VARIADIC p_events) = 0);
   checked := ledger.check_given('p_kinds', num_nulls(VARIADIC p_kinds) = 0);
-  checked := ledger.check_texts(p_events, 80, true);
+  checked := ledger.check_types(p_events, array_fill(1, ARRAY[cardinality(p_events)]));
   checked := ledger.check_texts(p_kinds, 200, true);
   IF p_action <> 'add' OR p_webhook IS NOT NULL
     OR p_url IS NULL OR p_url !~ remote AND p_url !~ loopback OR p_url !~ '^[!-~]+$'
@@ -635,6 +637,14 @@ BEGIN
     OR cardinality(p_events) > 100 OR cardinality(p_kinds) > 100 THEN
     RAISE EXCEPTION 'a new webhook has an https URL without a password, a secret of 24 to 64 '
       'bytes, at most 100 types and kinds, and no id yet' USING ERRCODE = '22023';
+  END IF;
+  IF EXISTS (
+    SELECT FROM unnest(p_events) AS named (type) WHERE named.type <> 'run.submitted' AND NOT EXISTS (
+      SELECT FROM unnest(states) AS before (state)
+      CROSS JOIN unnest(states || NULL::text) AS after (state)
+      WHERE ledger.legal(named.type, before.state, after.state))) THEN
+    RAISE EXCEPTION 'the types % are not all of events', array_to_string(p_events, ', ')
+      USING ERRCODE = '22023';
   END IF;
   IF (SELECT count(*) FROM ledger.webhook WHERE webhook.project_id = p_project) >= 50 THEN
     RAISE EXCEPTION 'project % has 50 webhooks already: remove one', p_project

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from runfold.ledger.commands import check_state
-from runfold.ledger.events import Event
+from runfold.ledger.errors import InvalidValue
+from runfold.ledger.events import Event, check_named_types
 from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint, Filter
@@ -103,9 +104,12 @@ def subscribe(
     live: bool,
 ) -> Subscription:
     """Return a subscription of a project's events; see `Ledger.subscribe`."""
-    for name, values in (("types", types), ("kinds", kinds)):
-        for value in values or ():
-            check_text(name, value)
+    if isinstance(kinds, str):
+        raise InvalidValue("kinds", kinds, "must be a list of kinds")
+    for kind in kinds or ():
+        check_text("kinds", kind)
+    if types is not None:
+        types = check_named_types("types", types)
     without = None if heartbeats or types is not None else ["lease.heartbeat"]
     chosen = Filter(
         project_id,

@@ -14,6 +14,7 @@ from standardwebhooks import Webhook as Verifier
 from runfold.ledger import Ledger
 from runfold.ledger.errors import AccessDenied, InvalidValue
 from runfold.ledger.events import NoteAdded
+from runfold.ledger.lifecycle import FIRST, MOVES
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.webhooks import Delivery, check_url, secret_bytes
 from runfold.workers.duties.webhooks.addresses import AddressRefused, public_addresses
@@ -294,6 +295,26 @@ def test_a_weak_secret_is_refused_and_not_repeated(secret: str) -> None:
     with pytest.raises(InvalidValue) as refused:
         secret_bytes(secret)
     assert secret not in str(refused.value)
+
+
+async def test_types_that_no_event_can_have_are_refused_in_python_and_in_sql(
+    ledger: Ledger, subtests: pytest.Subtests
+) -> None:
+    add = (
+        "SELECT ledger.change_webhook($1, 'ann', NULL, 'add', 'https://x.example', $2, '{}', "
+        "decode(repeat('ab', 32), 'hex'), false, NULL)"
+    )
+    for wrong in ("run.faild", "run", "Run.Failed", "run.failed,run.completed", "", "tool."):
+        with subtests.test(wrong):
+            with pytest.raises(InvalidValue):
+                await ledger.webhooks.add("https://x.example", events=[wrong])
+            with pytest.raises(InvalidValue):
+                await fetch(ledger.pool, add, PROJECT, [wrong])
+    with pytest.raises(InvalidValue, match="must be a list"):
+        await ledger.webhooks.add("https://x.example", kinds="parse")
+    right = [*MOVES, FIRST, "acme.page_read"]
+    await ledger.webhooks.add("https://x.example", events=right)
+    await fetch(ledger.pool, add, PROJECT, right)
 
 
 async def test_the_secret_is_its_keepers_alone_and_in_no_record(

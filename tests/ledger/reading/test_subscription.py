@@ -74,7 +74,11 @@ async def test_it_hears_what_is_committed(ledger: Ledger) -> None:
         ({"after": "yesterday"}, "yesterday"),
         ({"states": ["done"]}, "done"),
         ({"types": ["x\x00"]}, "type"),
+        ({"types": ["run.faild"]}, "run.failed"),
+        ({"types": ["run.failed,run.completed"]}, "no event type"),
+        ({"types": "run.failed"}, "must be a list"),
         ({"kinds": [""]}, "kind"),
+        ({"kinds": "parse"}, "must be a list"),
     ],
 )
 async def test_what_makes_no_sense_is_refused_at_once(
