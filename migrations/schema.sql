@@ -639,7 +639,8 @@ BEGIN
       'bytes, at most 100 types and kinds, and no id yet' USING ERRCODE = '22023';
   END IF;
   IF EXISTS (
-    SELECT FROM unnest(p_events) AS named (type) WHERE named.type <> 'run.submitted' AND NOT EXISTS (
+    SELECT FROM unnest(p_events) AS named (type)
+    WHERE named.type <> 'run.submitted' AND NOT EXISTS (
       SELECT FROM unnest(states) AS before (state)
       CROSS JOIN unnest(states || NULL::text) AS after (state)
       WHERE ledger.legal(named.type, before.state, after.state))) THEN

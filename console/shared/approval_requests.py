@@ -212,7 +212,7 @@ def request_lines(request: ApprovalRequest) -> Sequence[tuple[str, str]]:
 
 def _decides(request: ApprovalRequest) -> str:
     member = f"a member of role {clean(request.role)}" if request.role else "anybody"
-    return f"{member} but {clean(request.submitted_by)}" if request.other_person else member
+    return f"{member}, but not {clean(request.submitted_by)}" if request.other_person else member
 
 
 def _approved(request: ApprovalRequest) -> str:

@@ -61,7 +61,7 @@ async def access(opened: Database) -> list[Check]:
 async def limits(opened: Database) -> list[Check]:
     """Whether each login with rights has limits of time and connections; one check for each."""
     lacking = [] if opened.embedded else await unlimited(opened.pool)
-    detail = "no login with rights lacks a limit, that this login can see"
+    detail = "no login with rights that this login sees lacks a limit"
     return [Check("limits", Level.WARNING, line) for line in lacking] or [
         Check("limits", Level.OK, detail)
     ]

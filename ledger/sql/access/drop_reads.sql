@@ -1,6 +1,6 @@
 -- Deletes records of reads of a project from before a time, at least 184 days ago: at most 10,000,
 -- the oldest first, on record in the control history. Returns how many. For the owner of the
--- ledger, by hand or on a schedule of his own: no role may call it.
+-- ledger, by hand or on a schedule: no role may call it.
 CREATE OR REPLACE FUNCTION ledger.drop_reads(
   p_project text, p_actor text, p_before timestamptz, p_reason text DEFAULT NULL
 ) RETURNS int
