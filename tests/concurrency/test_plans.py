@@ -11,6 +11,7 @@ import pytest
 
 from runfold.ledger import Lease, Ledger, Run, State, Submit, Transition
 from runfold.ledger.events import NoteAdded
+from runfold.ledger.operations import claim
 from runfold.ledger.operations.reap import pulse
 from tests.conftest import PROJECT
 from tests.support.runs import TINY
@@ -200,8 +201,9 @@ async def test_the_guard_above_fires_when_a_plan_is_not_pinned(
 
 
 async def test_claims_do_not_walk_the_entries_of_runs_that_were_taken_while_a_snapshot_is_held(
-    single: Ledger, connection: asyncpg.Connection
+    single: Ledger, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(claim, "RESCAN_SECONDS", 3_600)
     runs, batch = 3_000, 100
     await single.submit_many([Submit(kind="parse")] * runs)
     snapshot = connection.transaction(isolation="repeatable_read")
@@ -224,8 +226,7 @@ async def test_claims_do_not_walk_the_entries_of_runs_that_were_taken_while_a_sn
     walked = await read() - before
     await snapshot.rollback()
 
-    # From the start each time it would be the sum of 100, 200, … 3,000. Looking from the start once
-    # a second is allowed.
+    # From the start each time it would be the sum of 100, 200, … 3,000.
     from_the_start = batch * sum(range(1, runs // batch + 1))
     assert walked < from_the_start / 3
 

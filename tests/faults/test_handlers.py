@@ -17,7 +17,7 @@ from runfold.workers.forked_child import ENDED
 from tests.support.processes import assert_story, worker
 from tests.support.runs import types
 from tests.support.waiting import passed, until
-from tests.support.working import ended
+from tests.support.working import LONG, ended
 
 
 @pytest.mark.slow
@@ -174,7 +174,7 @@ async def test_a_process_that_a_handler_forks_may_be_ended_without_ending_the_wo
 ) -> None:
     log = tmp_path / "log"
     run = await ledger.submit("forks")
-    with worker(database, log=log) as process:
+    with worker(database, log=log, settings=LONG) as process:
         assert (await ended(ledger, run)).output == -signal.SIGTERM
         other = await ledger.submit("double", 4)
         assert (await ended(ledger, other)).output == 8
@@ -189,7 +189,7 @@ async def test_a_process_that_a_handler_forks_does_not_go_on_as_a_second_worker(
         await ledger.submit("splits"),
         *[await ledger.submit("splits_thread", calls) for calls in (0, 1)],
     ]
-    with worker(database, log=log):
+    with worker(database, log=log, settings=LONG):
         outputs = [(await ended(ledger, run)).output for run in runs]
 
     assert outputs == [[ENDED, 1], ENDED, ENDED]

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import asyncpg
 
 
-async def set_clock(connection: asyncpg.Connection, off: timedelta) -> None:
+async def set_clock(connection: asyncpg.Connection | asyncpg.Pool, off: timedelta) -> None:
     """Have the server's clock, as the ledger sees it, so much ahead of the real one."""
     await connection.execute(
         "CREATE OR REPLACE FUNCTION ledger.clock() RETURNS timestamptz LANGUAGE sql VOLATILE "

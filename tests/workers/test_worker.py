@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -20,6 +21,7 @@ from runfold.workers import Backoff, BlockingContext, Context, Worker, handler
 from runfold.workers.leases import heart as heartbeat
 from runfold.workers.leases.heart import Heart
 from tests.conftest import PROJECT
+from tests.support.clock import set_clock
 from tests.support.runs import types
 from tests.support.waiting import BOUND, until
 from tests.support.working import FAST, ended, reached, working
@@ -158,9 +160,10 @@ async def test_a_cancel_request_reaches_a_thread_at_its_next_call(fast: Ledger) 
 
 
 async def test_a_lost_lease_stops_the_work_and_the_refused_beat_is_recorded(fast: Ledger) -> None:
-    run = await fast.submit("sleeps", deadline=0.5)
+    run = await fast.submit("sleeps", deadline=3600)
     async with working(fast, sleeps):
         await until(lambda: seen["began"] == 1)
+        await set_clock(fast.pool, timedelta(hours=2))
 
         async def overdue() -> bool:
             await fast.reap()

@@ -333,7 +333,7 @@ def test_everything_is_reached_by_keyboard(page: Page, served: Served) -> None:
     page.goto("/p/test")
     page.keyboard.press("g")
     page.keyboard.press("r")
-    expect(page).to_have_url(re.compile(r"/p/test/runs$"))
+    page.wait_for_url(re.compile(r"/p/test/runs$"))  # and its script has begun
 
     page.keyboard.press("j")
     page.keyboard.press("j")
@@ -354,7 +354,7 @@ def test_everything_is_reached_by_keyboard(page: Page, served: Served) -> None:
     found = Axe().run(page, options=RULES).response["violations"]
     assert [each["id"] for each in found] == []
     page.keyboard.press("Enter")
-    expect(page).to_have_url(re.compile(r"q=state%3Afailed$"))
+    page.wait_for_url(re.compile(r"q=state%3Afailed$"))
 
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_contain_text("next and previous row")

@@ -11,6 +11,7 @@ import pytest
 from runfold.ledger import Ledger, State, Submit
 from runfold.ledger.events import LeaseAcquired, NoteAdded
 from runfold.ledger.operations.claim import Marks
+from tests.support.clock import set_clock
 from tests.support.runs import abandoned, event_count, newest
 from tests.support.waiting import passed, until
 
@@ -128,10 +129,10 @@ async def test_a_delayed_run_is_claimable_when_its_time_has_come_and_not_before(
     ledger: Ledger,
 ) -> None:
     far = await ledger.submit("parse", delay=3600)
-    near = await ledger.submit("parse", delay=1.5)
+    near = await ledger.submit("parse", delay=60)
 
     early = await ledger.claim("w:1", limit=5)
-    await passed(ledger, near.available_at)
+    await set_clock(ledger.pool, timedelta(seconds=61))
     later = await ledger.claim("w:1", limit=5)
 
     assert early == []

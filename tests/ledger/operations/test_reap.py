@@ -15,6 +15,7 @@ from runfold.ledger.errors import InvalidValue, LeaseLost
 from runfold.ledger.events import LeaseExpired, NoteAdded, RunCancelled, RunFailed, RunTimedOut
 from runfold.ledger.lifecycle import ATTEMPTS_EXHAUSTED, DEADLINE_PASSED, LEASE_EXPIRED
 from tests.conftest import PROJECT
+from tests.support.clock import set_clock
 from tests.support.runs import (
     TINY,
     abandoned,
@@ -154,13 +155,13 @@ async def test_leases_that_lapse_first_wait_for_the_last_attempts_of_their_worke
     await lapsed(ledger, last)
     await ledger.reap()
     first = await ledger.submit("other")
-    early = await ledger.heartbeat(await ledger.claim("w:1", ttl=0.5, kinds=["other"]))
-    late = await ledger.heartbeat(await ledger.claim("w:1", ttl=1.5))
+    early = await ledger.heartbeat(await ledger.claim("w:1", ttl=60, kinds=["other"]))
+    late = await ledger.heartbeat(await ledger.claim("w:1", ttl=120))
     assert [lease.run_id for lease in (*early, *late)] == [first.run_id, last.run_id]
 
-    await lapsed(ledger, *early)
+    await set_clock(ledger.pool, timedelta(seconds=61))
     before = await ledger.reap()
-    await lapsed(ledger, *late)
+    await set_clock(ledger.pool, timedelta(seconds=121))
     after = await ledger.reap()
 
     assert before == []
@@ -353,11 +354,11 @@ async def test_the_deadline_counts_before_the_lapsed_lease(ledger: Ledger) -> No
 
 
 async def test_an_answered_run_past_its_deadline_is_ended_and_not_claimable(ledger: Ledger) -> None:
-    submitted = await ledger.submit("parse", deadline=0.1)
+    await ledger.submit("parse", deadline=60)
     (lease,) = await ledger.claim("w:1")
     await ledger.transition(lease, State.WAITING_APPROVAL, park=True)
     await ledger.approve(await ledger.get(lease.run_id), actor="ann")
-    await passed(ledger, submitted.deadline)
+    await set_clock(ledger.pool, timedelta(seconds=61))
 
     (run,) = await ledger.reap()
 

@@ -9,6 +9,7 @@ import pytest
 from runfold.ledger import Ledger, State
 from runfold.ledger.errors import AttemptsExhausted, IllegalTransition, InvalidValue, LeaseLost
 from runfold.ledger.events import LeaseReleased, RunCancelled, RunRetried, WriteRefused
+from tests.support.clock import set_clock
 from tests.support.runs import claimed, event_count, newest, superseded, types, waiting
 from tests.support.waiting import passed
 
@@ -52,11 +53,11 @@ async def test_a_run_can_be_released_any_number_of_times(ledger: Ledger) -> None
 async def test_a_released_run_may_be_given_back_for_later(ledger: Ledger) -> None:
     lease = await claimed(ledger)
 
-    run = await ledger.release(lease, delay=timedelta(seconds=0.3))
+    run = await ledger.release(lease, delay=timedelta(seconds=60))
     early = await ledger.claim("w:2")
-    await passed(ledger, run.available_at)
+    await set_clock(ledger.pool, timedelta(seconds=61))
 
-    assert run.available_at == run.updated_at + timedelta(seconds=0.3)
+    assert run.available_at == run.updated_at + timedelta(seconds=60)
     assert early == []
     assert len(await ledger.claim("w:2")) == 1
 
@@ -80,14 +81,14 @@ async def test_a_held_wait_can_be_released_and_its_deadline_goes_with_it(
 async def test_a_retry_charges_the_attempt_and_waits(ledger: Ledger) -> None:
     lease = await claimed(ledger, max_attempts=2)
 
-    run = await ledger.retry(lease, delay=0.3, error_code="E-NET", error_detail={"host": "x"})
+    run = await ledger.retry(lease, delay=60, error_code="E-NET", error_detail={"host": "x"})
     event = await newest(ledger, lease.run_id, RunRetried)
     early = await ledger.claim("w:2")
-    await passed(ledger, run.available_at)
+    await set_clock(ledger.pool, timedelta(seconds=61))
     (again,) = await ledger.claim("w:2")
 
     assert (run.state, run.attempt_count, run.token) == (State.PENDING, 1, None)
-    assert run.available_at == run.updated_at + timedelta(seconds=0.3)
+    assert run.available_at == run.updated_at + timedelta(seconds=60)
     assert (run.error_code, run.error_detail) == ("E-NET", {"host": "x"})
     assert (event.compensates, event.error_code, event.error_detail) == (
         lease.token,

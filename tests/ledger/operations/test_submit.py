@@ -26,9 +26,9 @@ from runfold.ledger.errors import (
 from runfold.ledger.events import RunSubmitted
 from runfold.ledger.postgres.urls import sqlalchemy_url
 from tests.conftest import PROJECT
-from tests.support.clock import set_clock_of_ids
+from tests.support.clock import set_clock, set_clock_of_ids
 from tests.support.runs import event_count, newest
-from tests.support.waiting import blocked, passed
+from tests.support.waiting import blocked
 
 ODD_TAGS = (
     'a "quoted" one',
@@ -564,9 +564,9 @@ async def test_who_may_not_make_a_partition_is_told_the_remedy(
 async def test_a_keyed_submit_repeated_after_its_deadline_gives_the_first_run_and_a_new_one_none(
     ledger: Ledger,
 ) -> None:
-    soon = datetime.now(UTC) + timedelta(milliseconds=300)
+    soon = datetime.now(UTC) + timedelta(hours=1)
     first = await ledger.submit("parse", key="k", deadline=soon)
-    await passed(ledger, soon)
+    await set_clock(ledger.pool, timedelta(hours=2))
 
     assert (await ledger.submit("parse", key="k", deadline=soon)).run_id == first.run_id
     with pytest.raises(InvalidValue, match="in the past"):

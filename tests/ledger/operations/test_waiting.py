@@ -31,6 +31,7 @@ from runfold.ledger.events import (
     ToolRequested,
 )
 from runfold.ledger.lifecycle import DEADLINE_PASSED
+from tests.support.clock import set_clock
 from tests.support.runs import TINY, claimed, event_count, newest, types, waiting
 from tests.support.waiting import lapsed, passed
 
@@ -488,9 +489,9 @@ async def test_an_answer_or_a_signal_within_the_waits_time_is_the_answer(
 
 async def test_a_decision_in_time_takes_the_deadline_away(ledger: Ledger) -> None:
     lease = await claimed(ledger)
-    run = await ledger.transition(lease, State.WAITING_APPROVAL, park=True, wait=2)
+    await ledger.transition(lease, State.WAITING_APPROVAL, park=True, wait=60)
     await ledger.approve(await ledger.get(lease.run_id), actor="ann")
-    await passed(ledger, run.wait_until)
+    await set_clock(ledger.pool, timedelta(seconds=61))
 
     assert await ledger.reap() == []
     assert len(await ledger.claim("w:2")) == 1
