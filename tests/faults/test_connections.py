@@ -59,13 +59,14 @@ async def test_a_worker_whose_heart_has_no_connection_claims_nothing_and_says_wh
     run = await ledger.submit("double", 4)
     async with with_login(database, "runfold_worker", rights=("read", "work")) as url:
         await limited(connection, url, 1)
-        with worker(url, log=log):
+        with worker(url, log=log, settings=LONG):
             await until(lambda: said(log, names.HEARTBEAT_FAILED))
             assert (await ledger.get(run.run_id)).state == "pending"
             assert "RUNFOLD_POOL_SIZE and two more" in said(log, names.HEARTBEAT_FAILED)[0]["then"]
 
             await limited(connection, url, 12)
             assert (await ended(ledger, run)).output == 8
+            await until(lambda: said(log, names.BEATS_AGAIN))
             assert len(said(log, names.HEARTBEAT_FAILED)) == len(said(log, names.BEATS_AGAIN)) == 1
 
 

@@ -115,7 +115,7 @@ async def test_claims_whose_answers_are_lost_charge_no_attempt(
     log = tmp_path / "log"
     async with proxied(database) as proxy:
         proxy.lose_answers(b"ledger.claim", 15)
-        with worker(proxy.url, log=log):
+        with worker(proxy.url, log=log, settings=LONG):
             over = [await ended(ledger, run.run_id) for run in runs]
 
     assert proxy.lost == 15

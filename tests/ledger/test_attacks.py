@@ -279,7 +279,7 @@ async def test_no_lock_that_a_keeper_of_projections_can_take_stops_any_run(
         async with keeper.transaction():
             tables = [row["name"] for row in await keeper.fetch(LOCKABLE)]
             await keeper.execute(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE")
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(BOUND):
                 await lapsed(ledger, lapsing)
                 assert len(await worker.reap()) == 1
                 run = await worker.submit("page", {"a": 1})
