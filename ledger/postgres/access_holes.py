@@ -161,7 +161,7 @@ WHERE pg_has_role(r.oid, given.owner, 'MEMBER')
 """
 _HELD: Final = """
 SELECT format('process %s of login %s has left a transaction open for %s s, and holds what it '
-    'changed in the ledger', a.pid, a.usename,
+    'changed or locked in the ledger', a.pid, a.usename,
     extract(epoch FROM clock_timestamp() - a.state_change)::int),
   format('SELECT pg_terminate_backend(%s)', a.pid), false
 FROM pg_stat_activity AS a
@@ -169,13 +169,14 @@ WHERE a.datname = current_database() AND a.state LIKE 'idle in transaction%'
   AND a.state_change < clock_timestamp() - $2::float8 * interval '1 second'
   AND EXISTS (
     SELECT FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation
-    WHERE l.pid = a.pid AND l.database = a.datid AND l.granted AND l.mode = 'RowExclusiveLock'
+    WHERE l.pid = a.pid AND l.database = a.datid AND l.granted
+      AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
       AND c.relnamespace = 'ledger'::regnamespace)
 """
 # In pg_locks a prepared transaction has no process: it is the one that holds its own id.
 _PREPARED: Final = """
-SELECT format('prepared transaction %L of login %s holds what it changed in the ledger, and ends '
-    'with no session and no time limit', p.gid, p.owner),
+SELECT format('prepared transaction %L of login %s holds what it changed or locked in the '
+    'ledger, and ends with no session and no time limit', p.gid, p.owner),
   format('ROLLBACK PREPARED %L', p.gid), false
 FROM pg_prepared_xacts AS p
 WHERE p.database = current_database()
@@ -185,7 +186,8 @@ WHERE p.database = current_database()
     JOIN pg_locks AS l ON l.virtualtransaction = own.virtualtransaction
     JOIN pg_class AS c ON c.oid = l.relation
     WHERE own.transactionid = p.transaction AND own.pid IS NULL AND l.pid IS NULL
-      AND l.mode = 'RowExclusiveLock' AND c.relnamespace = 'ledger'::regnamespace)
+      AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
+      AND c.relnamespace = 'ledger'::regnamespace)
 UNION ALL
 SELECT format('the server lets %s transactions be prepared: a login that leaves one holds its '
     'locks beyond its session and every time limit', s.most),

@@ -10,6 +10,9 @@ from typing import Any
 import asyncpg
 import pytest
 
+from runfold.console.cli.commands.doctor import examine
+from runfold.console.cli.health.check import Level
+from runfold.console.cli.kit.session import Session
 from runfold.ledger import Ledger, State
 from runfold.ledger.archive.attach import attached
 from runfold.ledger.archive.export import export
@@ -21,7 +24,7 @@ from runfold.ledger.postgres.urls import driver_url
 from runfold.projections.rebuild import Rebuild
 from runfold.projections.state.replay import plan
 from tests.conftest import PROJECT
-from tests.support.logins import grant, with_login
+from tests.support.logins import grant, login_of, with_login
 from tests.support.runs import claimed
 from tests.support.waiting import BOUND, lapsed
 
@@ -300,6 +303,26 @@ async def test_no_lock_that_a_keeper_of_projections_can_take_stops_any_run(
         "ledger.rebuild",
         "ledger.rebuild_range",
     ]
+
+
+async def test_doctor_ends_beside_the_locks_of_a_keeper_and_names_it(
+    ledger: Ledger, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runfold.ledger.postgres.access_holes.IDLE_SECONDS", 0)
+    assert await ledger.runs() == []
+    async with with_login(database, "runfold_projector", rights=("read",), project="*") as url:
+        keeper = await asyncpg.connect(driver_url(url))
+        async with asyncio.timeout(60), keeper.transaction():
+            tables = [row["name"] for row in await keeper.fetch(LOCKABLE)]
+            await keeper.execute(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE")
+            checks = await examine(Session(database, PROJECT, as_json=False, verbose=False))
+            pid = keeper.get_server_pid()
+        await keeper.close()
+
+    failed = {check.name: check.detail for check in checks if check.level == Level.FAILED}
+    assert "stayed locked" in failed["objects"]
+    holder = f"process {pid} of login {login_of(url)} has left a transaction open"
+    assert [check for check in checks if holder in check.detail]
 
 
 READS_ALL = (

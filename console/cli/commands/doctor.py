@@ -34,6 +34,8 @@ from runfold.console.cli.kit.session import Session
 from runfold.console.shared.known_errors import known
 from runfold.console.shared.plain import jsonable
 from runfold.ledger.errors import AccessDenied, DatabaseUnavailable, EmbeddedPostgresError
+from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.postgres.locks import LOCK_TIMEOUT
 from runfold.ledger.settings import Settings
 
 _COLOURS: Final = {"ok": "green", "warning": "yellow", "failed": "bold red"}
@@ -51,7 +53,7 @@ async def doctor(session: Session) -> int:
     access and limits. Exit code 9 if one has failed.
     """
     try:
-        checks = await _examine(session)
+        checks = await examine(session)
     except (AccessDenied, DatabaseUnavailable, EmbeddedPostgresError) as error:
         checks = [Check("database", Level.FAILED, str(error))]
     healthy = all(check.level != Level.FAILED for check in checks)
@@ -59,8 +61,14 @@ async def doctor(session: Session) -> int:
     return OK if healthy else UNHEALTHY
 
 
-async def _examine(session: Session) -> list[Check]:
+async def examine(session: Session) -> list[Check]:
+    """Return what each check finds. Raises DatabaseUnavailable, AccessDenied or ConfigurationError.
+
+    None waits longer for a lock than a moment.
+    """
     async with session.database(checked=False) as database:
+        # For all of them: they come one after another, on the pool's one connection.
+        await fetch(database.pool, f"SET lock_timeout = '{LOCK_TIMEOUT}'")
         status = await database_status(database)
         checks = [server(status), revision(status), settings()]
         settings_ = Settings.load()
@@ -104,6 +112,9 @@ async def _all_checked(name: str, checks: Awaitable[list[Check]]) -> list[Check]
         return await checks
     except Exception as error:
         expected = known(error)
+        if getattr(expected and expected.__cause__, "sqlstate", None) == "55P03":
+            held = f"a table stayed locked for {LOCK_TIMEOUT}: `access` names who holds it"
+            return [Check(name, Level.FAILED, held)]
         if expected is None or isinstance(expected, DatabaseUnavailable):
             raise
         reason = expected.reason if isinstance(expected, AccessDenied) else str(expected)
