@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
 
 from runfold.ledger import Ledger, names
+from runfold.workers.process import beginning
 from runfold.workers.process import fleet as fleets
-from runfold.workers.process.fleet import Fleet, Part
+from runfold.workers.process.fleet import Fleet, Part, silence_of
 from tests.conftest import PROJECT
 from tests.support.waiting import until
 from tests.support.working import ended
@@ -79,3 +82,54 @@ async def test_a_process_that_was_frozen_together_with_its_parent_is_left_alone(
         paused.resume()
         assert (await ended(ledger, await ledger.submit("double", 2), 30)).output == 4
         assert fleet.pids == [paused.pid]
+
+
+class Stopped:
+    """A process that does nothing until it is killed."""
+
+    pid = 0
+
+    def __init__(self) -> None:
+        self.killed = asyncio.Event()
+
+    async def wait(self) -> int:
+        """Return its exit code."""
+        await self.killed.wait()
+        return -9
+
+    def kill(self) -> None:
+        """End it."""
+        self.killed.set()
+
+
+class Counted(beginning.Telling):
+    """What it has told, and how often that was looked at."""
+
+    looks = 0
+
+    def hear(self) -> bool:
+        """Count."""
+        self.looks += 1
+        return super().hear()
+
+
+@pytest.mark.parametrize(("told", "looks"), [(b"\n", 7), (b"", 51)])
+async def test_a_process_has_longer_until_it_has_begun(
+    told: bytes, looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = 2.0**-7  # sums of it are exact
+    monkeypatch.setattr(fleets, "LOOK_SECONDS", look)
+    reading, writing = os.pipe()
+    os.write(writing, told)
+    counted = Counted(reading)
+    process: Any = Stopped()
+
+    code = await Fleet([WORKER], silence=5 * look)._outlived(WORKER, process, counted)  # noqa: SLF001
+
+    assert (code, counted.looks) == (-9, looks)
+    os.close(writing)
+    os.close(reading)
+
+
+def test_a_process_is_frozen_when_its_leases_have_lapsed_and_not_before_a_minute() -> None:
+    assert (silence_of(1), silence_of(60)) == (60, 120)

@@ -28,6 +28,8 @@ LOOK_SECONDS: Final = 1.0
 """How far apart looks are for a sign of life."""
 SILENCE_SECONDS: Final = 60.0
 """How long a process is silent at least until it is taken for frozen."""
+BEFORE_IT_BEGINS: Final = 10
+"""How many times as long until then: loading a library may keep the interpreter's lock."""
 LEASES_OF_SILENCE: Final = 2
 """After so many times of a lease another worker has taken up all that a frozen process held."""
 
@@ -141,8 +143,8 @@ class Fleet:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     return await process.wait()
-            silent = 0.0 if told.hear() or not told.has_begun else silent + LOOK_SECONDS
-            if silent > self._silence:
+            silent = 0.0 if told.hear() else silent + LOOK_SECONDS
+            if silent > self._silence * (1 if told.has_begun else BEFORE_IT_BEGINS):
                 facts = {"part": part.name, "pid": process.pid, "after_seconds": round(silent)}
                 log.logger().error(names.PROCESS_SILENT, **facts)
                 silent = 0.0
