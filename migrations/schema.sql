@@ -2682,6 +2682,15 @@ BEGIN
   RETURN forgotten;
 END $$;
 
+CREATE FUNCTION ledger.forgiven_before(p_project text, p_run uuid) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+  RETURN (SELECT count(*) FROM ledger.event AS expired
+    WHERE expired.project_id = p_project AND expired.run_id = p_run
+      AND expired.type = 'lease.expired' AND expired.attempt IS NOT NULL);
+END $$;
+
 CREATE FUNCTION ledger.has_right(p_project text, p_right text) RETURNS boolean
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4268,6 +4277,7 @@ BEGIN
   END LOOP;
   RETURN QUERY
   -- The order is that of run_due, and sorting is off: no plan can walk the whole table instead.
+  -- Events are read by functions, for a reason of PostgreSQL 18 (ledger.nothing_begun).
   WITH due AS MATERIALIZED ( -- what may be due, by the two indexes
     (SELECT lease.run_id FROM unnest(kinds, marked) AS known (kind, marked)
       CROSS JOIN LATERAL ledger.leases(p_project, known.kind, known.marked) AS lease
@@ -4315,17 +4325,12 @@ BEGIN
     ) AS crew ON true
   ), forgiven AS MATERIALIZED ( -- whether the attempt is charged
     SELECT crewed.*, crewed.lapsed AND coalesce(CASE
-      WHEN crewed.unbegun THEN before.times < never_begun
-      ELSE crewed.together AND crewed.attempt_count >= crewed.max_attempts
-        AND crewed.max_attempts > 1 AND before.times < lost_together
+      WHEN crewed.unbegun THEN ledger.forgiven_before(p_project, crewed.run_id) < never_begun
+      WHEN crewed.together AND crewed.attempt_count >= crewed.max_attempts
+        AND crewed.max_attempts > 1
+        THEN ledger.forgiven_before(p_project, crewed.run_id) < lost_together
       END, false) AS is_forgiven
     FROM crewed
-    LEFT JOIN LATERAL ( -- how often it was not
-      SELECT count(*) AS times FROM ledger.event AS expired
-      WHERE expired.project_id = p_project AND expired.run_id = crewed.run_id
-        AND expired.type = 'lease.expired' AND expired.attempt IS NOT NULL
-        AND (crewed.unbegun OR crewed.together)
-    ) AS before ON crewed.lapsed
   ), judged AS MATERIALIZED ( -- what becomes of each
     SELECT run.*,
       CASE
@@ -6804,6 +6809,8 @@ REVOKE ALL ON FUNCTION ledger.fold_run_state() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.forget_deliveries(p_project text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.forget_deliveries(p_project text) TO runfold_projector;
+
+REVOKE ALL ON FUNCTION ledger.forgiven_before(p_project text, p_run uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.has_right(p_project text, p_right text) FROM PUBLIC;
 

@@ -152,6 +152,7 @@ OBJECTS: Final = (
     "operations/refuse",
     "operations/keep_time",
     "operations/nothing_begun",
+    "operations/forgiven_before",
     "operations/reap",
     "operations/next_due",
     "operations/change_kind",

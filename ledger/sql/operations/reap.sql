@@ -70,6 +70,7 @@ BEGIN
   END LOOP;
   RETURN QUERY
   -- The order is that of run_due, and sorting is off: no plan can walk the whole table instead.
+  -- Events are read by functions, for a reason of PostgreSQL 18 (ledger.nothing_begun).
   WITH due AS MATERIALIZED ( -- what may be due, by the two indexes
     (SELECT lease.run_id FROM unnest(kinds, marked) AS known (kind, marked)
       CROSS JOIN LATERAL ledger.leases(p_project, known.kind, known.marked) AS lease
@@ -117,17 +118,12 @@ BEGIN
     ) AS crew ON true
   ), forgiven AS MATERIALIZED ( -- whether the attempt is charged
     SELECT crewed.*, crewed.lapsed AND coalesce(CASE
-      WHEN crewed.unbegun THEN before.times < never_begun
-      ELSE crewed.together AND crewed.attempt_count >= crewed.max_attempts
-        AND crewed.max_attempts > 1 AND before.times < lost_together
+      WHEN crewed.unbegun THEN ledger.forgiven_before(p_project, crewed.run_id) < never_begun
+      WHEN crewed.together AND crewed.attempt_count >= crewed.max_attempts
+        AND crewed.max_attempts > 1
+        THEN ledger.forgiven_before(p_project, crewed.run_id) < lost_together
       END, false) AS is_forgiven
     FROM crewed
-    LEFT JOIN LATERAL ( -- how often it was not
-      SELECT count(*) AS times FROM ledger.event AS expired
-      WHERE expired.project_id = p_project AND expired.run_id = crewed.run_id
-        AND expired.type = 'lease.expired' AND expired.attempt IS NOT NULL
-        AND (crewed.unbegun OR crewed.together)
-    ) AS before ON crewed.lapsed
   ), judged AS MATERIALIZED ( -- what becomes of each
     SELECT run.*,
       CASE

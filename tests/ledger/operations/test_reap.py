@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -14,6 +15,7 @@ from runfold.ledger import Lease, Ledger, Run, State, Submit
 from runfold.ledger.errors import InvalidValue, LeaseLost
 from runfold.ledger.events import LeaseExpired, NoteAdded, RunCancelled, RunFailed, RunTimedOut
 from runfold.ledger.lifecycle import ATTEMPTS_EXHAUSTED, DEADLINE_PASSED, LEASE_EXPIRED
+from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
 from tests.support.clock import set_clock
 from tests.support.runs import (
@@ -26,7 +28,7 @@ from tests.support.runs import (
     types,
     waiting,
 )
-from tests.support.waiting import lapsed, passed
+from tests.support.waiting import blocked, lapsed, passed
 
 HELD = [State.RUNNING, State.WAITING_TOOL, State.WAITING_APPROVAL]
 WAITS = [State.WAITING_TOOL, State.WAITING_APPROVAL]
@@ -450,3 +452,38 @@ async def test_a_reaper_leaves_other_projects_alone(ledger: Ledger, database: st
         assert await other.reap() == []
 
     assert (await ledger.get(lease.run_id)).token == lease.token
+
+
+PAUSING_CLOCK = """
+CREATE OR REPLACE FUNCTION ledger.clock() RETURNS timestamptz LANGUAGE plpgsql VOLATILE AS $$
+BEGIN -- in the statement of a sweep that locks runs, before the first is locked
+  IF current_setting('application_name') = 'sweeper' AND EXISTS (SELECT FROM pg_locks
+    WHERE pid = pg_backend_pid() AND mode = 'RowShareLock'
+    AND relation = 'ledger.run_state'::regclass) THEN
+    PERFORM pg_advisory_lock_shared(1);
+    PERFORM pg_advisory_unlock_shared(1);
+  END IF;
+  RETURN clock_timestamp();
+END $$
+"""
+
+
+async def test_a_sweep_goes_on_after_a_run_that_changed_before_it_was_locked(
+    ledger: Ledger, database: str, connection: asyncpg.Connection
+) -> None:
+    saved, dead = await abandoned(ledger), await abandoned(ledger)
+    await connection.execute(PAUSING_CLOCK)
+    sweeper = await asyncpg.connect(
+        driver_url(database), server_settings={"application_name": "sweeper"}
+    )
+    await connection.execute("SELECT pg_advisory_lock(1)")
+
+    sweep = asyncio.create_task(
+        sweeper.fetch("SELECT run_id FROM ledger.reap($1, 'reaper', 10)", PROJECT)
+    )
+    await blocked(ledger, sweeper.get_server_pid())
+    await ledger.heartbeat([replace(saved, ttl=timedelta(seconds=60))])
+    await connection.execute("SELECT pg_advisory_unlock(1)")
+
+    assert [row["run_id"] for row in await sweep] == [dead.run_id]
+    await sweeper.close()

@@ -1,0 +1,10 @@
+-- Counts how often a lapse of a run was not charged. No part of the statement of the reaper, for the
+-- reason that ledger.nothing_begun gives. Internal to ledger.reap. Locks: none.
+CREATE OR REPLACE FUNCTION ledger.forgiven_before(p_project text, p_run uuid) RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+AS $$
+BEGIN
+  RETURN (SELECT count(*) FROM ledger.event AS expired
+    WHERE expired.project_id = p_project AND expired.run_id = p_run
+      AND expired.type = 'lease.expired' AND expired.attempt IS NOT NULL);
+END $$;
