@@ -325,6 +325,16 @@ BEGIN
   SELECT locked.run_id, locked.version FROM locked WHERE locked.repeated;
 END $$;
 
+CREATE FUNCTION ledger.cancels(p_project text, p_kind text, p_after bigint) RETURNS TABLE(run_id uuid, moved_position bigint, updated_at timestamp with time zone)
+    LANGUAGE sql STABLE
+    AS $$
+  SELECT run.run_id, run.moved_position, run.updated_at FROM ledger.run_state AS run
+  WHERE run.project_id = p_project AND run.kind = p_kind
+    AND (run.cancel_requested_at IS NOT NULL) = true AND run.moved_position > p_after
+    AND run.token IS NULL AND run.completed_at IS NULL
+  ORDER BY run.project_id, run.kind, (run.cancel_requested_at IS NOT NULL), run.moved_position
+$$;
+
 CREATE FUNCTION ledger.change_access(p_project text, p_actor text, p_credential text, p_rights text[], p_actors text[], p_until timestamp with time zone, p_reason text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2353,7 +2363,7 @@ CREATE TABLE ledger.run_state (
     worker_id text,
     token integer,
     lease_credential character varying(200),
-    lease_position bigint,
+    moved_position bigint,
     lease_until timestamp with time zone,
     heartbeat_at timestamp with time zone,
     available_at timestamp with time zone,
@@ -2414,8 +2424,12 @@ CREATE FUNCTION ledger.fold_events(p_events json) RETURNS SETOF ledger.run_state
       'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS token,
     (array_agg(event.credential ORDER BY event.version DESC) FILTER (WHERE event.type =
       'lease.acquired' AND event.credential IS NOT NULL))[1] AS lease_credential,
-    (array_agg(event.position ORDER BY event.version DESC) FILTER (WHERE event.type =
-      'lease.acquired' AND event.position IS NOT NULL))[1] AS lease_position,
+    (array_agg(event.position ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
+      'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+      'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AND event.position
+      IS NOT NULL))[1] AS moved_position,
     (array_agg(event.lease_until ORDER BY event.version DESC) FILTER (WHERE event.type IN
       ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
       'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
@@ -2537,7 +2551,7 @@ BEGIN
   FROM new_events;
   IF starts > 0 THEN
   INSERT INTO ledger.run_state (project_id, run_id, version, hash, kind, state, priority,
-    attempt_count, max_attempts, worker_id, token, lease_credential, lease_position, lease_until,
+    attempt_count, max_attempts, worker_id, token, lease_credential, moved_position, lease_until,
     heartbeat_at, available_at, started_at, completed_at, created_at, updated_at, deadline,
     wait_until, wait_outcome, approvals, approved, cancel_requested_at, cost_usd, step_count,
     error_code, outcome_version, output_sha256, tags, key)
@@ -2597,8 +2611,8 @@ BEGIN
     token = CASE WHEN event.on_leased THEN event.token ELSE run.token END,
     lease_credential = coalesce(CASE WHEN event.on_lease_acquired THEN event.credential END,
       run.lease_credential),
-    lease_position = coalesce(CASE WHEN event.on_lease_acquired THEN event.position END,
-      run.lease_position),
+    moved_position = coalesce(CASE WHEN event.on_leased THEN event.position END,
+      run.moved_position),
     lease_until = CASE WHEN event.on_extended THEN event.lease_until ELSE run.lease_until END,
     heartbeat_at = coalesce(CASE WHEN event.on_beaten THEN event.recorded_at END, run.heartbeat_at),
     available_at = CASE WHEN event.on_leased THEN event.available_at ELSE run.available_at END,
@@ -3066,10 +3080,10 @@ BEGIN
   END LOOP;
 END $$;
 
-CREATE FUNCTION ledger.leases(p_project text, p_kind text, p_marked boolean) RETURNS TABLE(run_id uuid, priority integer, worker_id text, token integer, lease_position bigint, lease_until timestamp with time zone, heartbeat_at timestamp with time zone, attempt_count integer, max_attempts integer)
+CREATE FUNCTION ledger.leases(p_project text, p_kind text, p_marked boolean) RETURNS TABLE(run_id uuid, priority integer, worker_id text, token integer, moved_position bigint, lease_until timestamp with time zone, heartbeat_at timestamp with time zone, attempt_count integer, max_attempts integer)
     LANGUAGE sql STABLE
     AS $$
-  SELECT run.run_id, run.priority, run.worker_id, run.token, run.lease_position, run.lease_until,
+  SELECT run.run_id, run.priority, run.worker_id, run.token, run.moved_position, run.lease_until,
     run.heartbeat_at, run.attempt_count, run.max_attempts
   FROM ledger.newest_mark(p_project, p_kind) AS mark
   CROSS JOIN LATERAL unnest(mark.older_leases) AS older (run_id)
@@ -3078,13 +3092,13 @@ CREATE FUNCTION ledger.leases(p_project text, p_kind text, p_marked boolean) RET
     WHERE run.project_id = p_project AND run.run_id = older.run_id OFFSET 0
   ) AS run
   WHERE p_marked AND run.kind = p_kind AND run.token IS NOT NULL
-    AND run.lease_position <= mark.leases_after
+    AND run.moved_position <= mark.leases_after
   UNION ALL
-  SELECT run.run_id, run.priority, run.worker_id, run.token, run.lease_position, run.lease_until,
+  SELECT run.run_id, run.priority, run.worker_id, run.token, run.moved_position, run.lease_until,
     run.heartbeat_at, run.attempt_count, run.max_attempts
   FROM ledger.run_state AS run
   WHERE run.project_id = p_project AND run.kind = p_kind AND run.token IS NOT NULL
-    AND run.lease_position > coalesce((
+    AND run.moved_position > coalesce((
       SELECT mark.leases_after FROM ledger.newest_mark(p_project, p_kind) AS mark
       WHERE p_marked), 0)
 $$;
@@ -3333,6 +3347,19 @@ CREATE FUNCTION ledger.login_limits() RETURNS TABLE(name text, value text)
   WHERE current_setting(bound.name, true) IS NOT NULL -- PostgreSQL 17 brought the last
 $$;
 
+CREATE FUNCTION ledger.low_ends(p_project text, p_kind text, OUT ends_from timestamp with time zone, OUT cancels_after bigint) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+BEGIN
+  IF ledger.marks_hold(p_project, p_kind) THEN
+    SELECT mark.ends_from, mark.cancels_after INTO ends_from, cancels_after
+    FROM ledger.newest_mark(p_project, p_kind) AS mark;
+  END IF;
+  ends_from := coalesce(ends_from, '-infinity');
+  cancels_after := coalesce(cancels_after, 0);
+END $$;
+
 CREATE FUNCTION ledger.low_marks(p_project text, p_kinds text[], p_returning boolean, INOUT mark_kinds text[], INOUT mark_priorities integer[], INOUT mark_runs uuid[], INOUT mark_dues timestamp with time zone[]) RETURNS record
     LANGUAGE plpgsql
     AS $$
@@ -3364,12 +3391,58 @@ CREATE TABLE ledger.low_water (
     runs uuid[] NOT NULL,
     back_priorities integer[] NOT NULL,
     dues timestamp with time zone[] NOT NULL,
+    ends_from timestamp with time zone NOT NULL,
+    cancels_after bigint NOT NULL,
+    parked_after bigint NOT NULL,
+    older_parked uuid[] NOT NULL,
     open xid8[] NOT NULL,
     seen_position bigint NOT NULL,
     seen_at timestamp with time zone NOT NULL,
     seen_clock timestamp with time zone NOT NULL,
     seen_txid xid8 NOT NULL
 );
+
+CREATE FUNCTION ledger.low_water_ends(p_old ledger.low_water, p_late uuid[], p_moment timestamp with time zone, OUT ends_from timestamp with time zone, OUT cancels_after bigint, OUT older_parked uuid[]) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+BEGIN
+  WITH late AS MATERIALIZED (
+    SELECT run.* FROM unnest(p_late) AS brought (run_id)
+    CROSS JOIN LATERAL (
+      SELECT run.* FROM ledger.run_state AS run
+      WHERE run.project_id = p_old.project_id AND run.run_id = brought.run_id OFFSET 0
+    ) AS run
+    WHERE run.kind = p_old.kind AND run.completed_at IS NULL
+  )
+  SELECT least(p_moment, (
+      SELECT least(run.deadline, run.wait_until) FROM ledger.run_state AS run
+      WHERE run.project_id = p_old.project_id AND run.kind = p_old.kind
+        AND run.completed_at IS NULL AND num_nonnulls(run.deadline, run.wait_until) > 0
+        AND least(run.deadline, run.wait_until) >= p_old.ends_from
+        AND least(run.deadline, run.wait_until) < p_moment
+      ORDER BY least(run.deadline, run.wait_until) LIMIT 1
+    ), (
+      SELECT min(least(late.deadline, late.wait_until)) FROM late
+    )),
+    least(p_old.seen_position, (
+      SELECT run.moved_position - 1
+      FROM ledger.cancels(p_old.project_id, p_old.kind, p_old.cancels_after) AS run
+      ORDER BY run.moved_position LIMIT 1
+    ), (
+      SELECT min(late.moved_position) - 1 FROM late
+      WHERE late.token IS NULL AND late.cancel_requested_at IS NOT NULL
+    )),
+    ARRAY(
+      SELECT run.run_id FROM ledger.parked(p_old.project_id, p_old.kind, true) AS run
+      WHERE run.moved_position <= p_old.seen_position
+      UNION
+      SELECT late.run_id FROM late
+      WHERE late.state = 'waiting_tool' AND late.token IS NULL AND late.available_at IS NULL
+        AND late.cancel_requested_at IS NULL AND late.moved_position <= p_old.seen_position
+    )
+  INTO ends_from, cancels_after, older_parked;
+END $$;
 
 CREATE FUNCTION ledger.low_water_places(p_old ledger.low_water, p_moving integer[], p_late uuid[], p_run uuid, p_due timestamp with time zone, OUT priorities integer[], OUT runs uuid[], OUT back_priorities integer[], OUT dues timestamp with time zone[]) RETURNS record
     LANGUAGE plpgsql
@@ -3633,7 +3706,8 @@ BEGIN
     SELECT named.kind FROM unnest(p_kinds) AS named (kind)
     LEFT JOIN LATERAL ledger.newest_mark(p_project, named.kind) AS mark ON true
     WHERE mark.seen_at IS NULL
-      OR mark.seen_at <= moment - p_every * (1 + cardinality(mark.older_leases) / 200)
+      OR mark.seen_at <= moment - p_every * (1 + (
+        cardinality(mark.older_leases) + cardinality(mark.older_parked)) / 200)
       OR NOT ledger.marks_hold(p_project, named.kind)
   LOOP
     PERFORM FROM ledger.kind AS known
@@ -3650,7 +3724,7 @@ BEGIN
       OR old.seen_clock > clock_now); -- another has moved them, who began later
     IF old.number IS NULL OR is_set_back THEN
       new := (p_project, kind_now, 0, 0, '{}', '{0}', '{00000000-0000-0000-0000-000000000000}',
-        '{0}', '{-infinity}', '{}', 0, now(), now(), '0');
+        '{0}', '{-infinity}', '-infinity', 0, 0, '{}', '{}', 0, now(), now(), '0');
     ELSE
       new := old;
       seen := pg_current_snapshot();
@@ -3662,14 +3736,14 @@ BEGIN
         SELECT DISTINCT event.run_id FROM ledger.event AS event
         WHERE event.txid = ANY (ended) AND event.project_id = p_project) END;
       SELECT coalesce(array_agg(DISTINCT run.run_id)
-          FILTER (WHERE run.token IS NOT NULL AND run.lease_position <= old.seen_position), '{}'),
+          FILTER (WHERE run.token IS NOT NULL AND run.moved_position <= old.seen_position), '{}'),
         coalesce(array_agg(DISTINCT run.priority), '{}')
       INTO new.older_leases, moving
       FROM (
-        SELECT held.run_id, held.priority, held.token, held.lease_position
+        SELECT held.run_id, held.priority, held.token, held.moved_position
         FROM ledger.leases(p_project, kind_now, true) AS held
         UNION ALL
-        SELECT run.run_id, run.priority, run.token, run.lease_position
+        SELECT run.run_id, run.priority, run.token, run.moved_position
         FROM unnest(late) AS brought (run_id)
         CROSS JOIN LATERAL (
           SELECT run.* FROM ledger.run_state AS run
@@ -3682,6 +3756,9 @@ BEGIN
       FROM ledger.low_water_places(old, moving, late,
         ledger.uuid7_floor((old.seen_clock - p_lag) AT TIME ZONE 'UTC'), old.seen_at - 10 * p_lag)
         AS place;
+      new.parked_after := old.seen_position;
+      SELECT ends.* INTO new.ends_from, new.cancels_after, new.older_parked
+      FROM ledger.low_water_ends(old, late, old.seen_at - 10 * p_lag) AS ends;
     END IF;
     new.number := coalesce(old.number, 0) + 1;
     new.seen_position := position_now;
@@ -3736,6 +3813,8 @@ CREATE FUNCTION ledger.next_due(p_project text, p_after timestamp with time zone
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     SET enable_sort TO 'off'
@@ -3747,18 +3826,25 @@ DECLARE
   horizon timestamptz := ledger.now() + interval '1 min';
 BEGIN
   RETURN (
-    SELECT least(run.deadline, run.wait_until, CASE WHEN run.token IS NULL
-      THEN run.cancel_requested_at END)
-    FROM ledger.run_state AS run
-    WHERE run.project_id = p_project AND run.completed_at IS NULL
-      AND num_nonnulls(run.deadline, run.wait_until, run.cancel_requested_at) > 0
-      AND least(run.deadline, run.wait_until, CASE WHEN run.token IS NULL
-        THEN run.cancel_requested_at END) > p_after
-      AND least(run.deadline, run.wait_until, CASE WHEN run.token IS NULL
-        THEN run.cancel_requested_at END) <= horizon
-    ORDER BY least(run.deadline, run.wait_until, CASE WHEN run.token IS NULL
-      THEN run.cancel_requested_at END)
-    LIMIT 1
+    WITH known AS MATERIALIZED (
+      SELECT kind.kind, low.ends_from, low.cancels_after
+      FROM (SELECT DISTINCT kind.kind FROM ledger.kind WHERE kind.project_id = p_project) AS kind
+      CROSS JOIN LATERAL ledger.low_ends(p_project, kind.kind) AS low
+    )
+    SELECT min(run.ends_at) FROM known
+    CROSS JOIN LATERAL (
+      (SELECT least(run.deadline, run.wait_until) AS ends_at FROM ledger.run_state AS run
+        WHERE run.project_id = p_project AND run.kind = known.kind AND run.completed_at IS NULL
+          AND num_nonnulls(run.deadline, run.wait_until) > 0
+          AND least(run.deadline, run.wait_until) >= known.ends_from
+          AND least(run.deadline, run.wait_until) > p_after
+          AND least(run.deadline, run.wait_until) <= horizon
+        ORDER BY least(run.deadline, run.wait_until) LIMIT 1)
+      UNION ALL
+      (SELECT cancel.updated_at
+        FROM ledger.cancels(p_project, known.kind, known.cancels_after) AS cancel
+        WHERE cancel.updated_at > p_after LIMIT 1)
+    ) AS run
   );
 END $$;
 
@@ -3890,6 +3976,57 @@ END $$;
 CREATE FUNCTION ledger.now() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
     AS $$ SELECT ledger.clock() $$;
+
+CREATE FUNCTION ledger.parked(p_project text, p_kind text, p_marked boolean) RETURNS TABLE(run_id uuid, moved_position bigint)
+    LANGUAGE sql STABLE
+    AS $$
+  SELECT run.run_id, run.moved_position
+  FROM ledger.newest_mark(p_project, p_kind) AS mark
+  CROSS JOIN LATERAL unnest(mark.older_parked) AS older (run_id)
+  CROSS JOIN LATERAL (
+    SELECT run.* FROM ledger.run_state AS run
+    WHERE run.project_id = p_project AND run.run_id = older.run_id OFFSET 0
+  ) AS run
+  WHERE p_marked AND run.kind = p_kind AND run.state = 'waiting_tool' AND run.token IS NULL
+    AND run.available_at IS NULL AND run.cancel_requested_at IS NULL
+    AND run.moved_position <= mark.parked_after
+  UNION ALL
+  SELECT run.run_id, run.moved_position FROM ledger.run_state AS run
+  WHERE run.project_id = p_project AND run.kind = p_kind AND run.state = 'waiting_tool'
+    AND run.token IS NULL AND run.available_at IS NULL AND run.completed_at IS NULL
+    AND (run.cancel_requested_at IS NOT NULL) = false
+    AND run.moved_position > coalesce((
+      SELECT mark.parked_after FROM ledger.newest_mark(p_project, p_kind) AS mark
+      WHERE p_marked), 0)
+$$;
+
+CREATE FUNCTION ledger.parked_runs(p_project text) RETURNS SETOF uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_memoize TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+DECLARE
+  checked boolean := ledger.check_access(p_project, '{work,read}');
+  kind_now text;
+  kinds text[] := '{}';
+  marked boolean[] := '{}';
+BEGIN
+  FOR kind_now IN SELECT DISTINCT known.kind FROM ledger.kind AS known
+    WHERE known.project_id = p_project
+  LOOP
+    kinds := kinds || kind_now;
+    marked := marked || ledger.marks_hold(p_project, kind_now);
+  END LOOP;
+  RETURN QUERY SELECT run.run_id FROM unnest(kinds, marked) AS known (kind, marked)
+    CROSS JOIN LATERAL ledger.parked(p_project, known.kind, known.marked) AS run
+    ORDER BY run.run_id;
+END $$;
 
 CREATE FUNCTION ledger.password_method(p_name text) RETURNS TABLE(method text, salt bytea)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -4133,7 +4270,7 @@ CREATE VIEW ledger.run WITH (security_invoker='true') AS
     run.worker_id,
     run.token,
     run.lease_credential,
-    run.lease_position,
+    run.moved_position,
     run.lease_until,
     run.heartbeat_at,
     run.available_at,
@@ -4259,6 +4396,9 @@ DECLARE
   lost_together CONSTANT int := 10;
   kinds text[];
   marked boolean[] := '{}';
+  ends_from timestamptz[] := '{}';
+  cancels_after bigint[] := '{}';
+  low record;
   kind_now text;
 BEGIN
   checked := ledger.check_access(p_project, '{work}',
@@ -4274,23 +4414,33 @@ BEGIN
   PERFORM ledger.move_low_water(p_project, kinds, '1 second');
   FOREACH kind_now IN ARRAY kinds LOOP
     marked := marked || ledger.marks_hold(p_project, kind_now);
+    SELECT ends.* INTO low FROM ledger.low_ends(p_project, kind_now) AS ends;
+    ends_from := ends_from || low.ends_from;
+    cancels_after := cancels_after || low.cancels_after;
   END LOOP;
   RETURN QUERY
-  -- The order is that of run_due, and sorting is off: no plan can walk the whole table instead.
+  -- The order is that of run_due, and sorting is off: no plan can walk all of a kind instead.
   -- Events are read by functions, for a reason of PostgreSQL 18 (ledger.nothing_begun).
-  WITH due AS MATERIALIZED ( -- what may be due, by the two indexes
+  WITH due AS MATERIALIZED ( -- what may be due, by the three indexes
     (SELECT lease.run_id FROM unnest(kinds, marked) AS known (kind, marked)
       CROSS JOIN LATERAL ledger.leases(p_project, known.kind, known.marked) AS lease
       WHERE p_leases AND lease.lease_until <= moment
       LIMIT p_limit)
     UNION
-    (SELECT run.run_id FROM ledger.run_state AS run
-      WHERE run.project_id = p_project AND run.completed_at IS NULL
-        AND num_nonnulls(run.deadline, run.wait_until, run.cancel_requested_at) > 0
-        AND least(run.deadline, run.wait_until, CASE WHEN run.token IS NULL
-          THEN run.cancel_requested_at END) <= moment
-      ORDER BY least(run.deadline, run.wait_until, CASE WHEN run.token IS NULL
-        THEN run.cancel_requested_at END) LIMIT p_limit)
+    (SELECT run.run_id FROM unnest(kinds, ends_from) AS known (kind, ends_from)
+      CROSS JOIN LATERAL (
+        SELECT run.run_id FROM ledger.run_state AS run
+        WHERE run.project_id = p_project AND run.kind = known.kind AND run.completed_at IS NULL
+          AND num_nonnulls(run.deadline, run.wait_until) > 0
+          AND least(run.deadline, run.wait_until) >= known.ends_from
+          AND least(run.deadline, run.wait_until) <= moment
+        ORDER BY least(run.deadline, run.wait_until) LIMIT p_limit
+      ) AS run
+      LIMIT p_limit)
+    UNION
+    (SELECT run.run_id FROM unnest(kinds, cancels_after) AS known (kind, cancels_after)
+      CROSS JOIN LATERAL ledger.cancels(p_project, known.kind, known.cancels_after) AS run
+      LIMIT p_limit)
   ), first AS MATERIALIZED ( -- in the order of the locks
     SELECT due.run_id FROM due ORDER BY due.run_id LIMIT p_limit
   ), locked AS MATERIALIZED ( -- as it is now, unless another reaper has it
@@ -4441,8 +4591,12 @@ CREATE FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid,
       'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS token,
     (array_agg(event.credential ORDER BY event.version DESC) FILTER (WHERE event.type =
       'lease.acquired' AND event.credential IS NOT NULL))[1] AS lease_credential,
-    (array_agg(event.position ORDER BY event.version DESC) FILTER (WHERE event.type =
-      'lease.acquired' AND event.position IS NOT NULL))[1] AS lease_position,
+    (array_agg(event.position ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
+      'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+      'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AND event.position
+      IS NOT NULL))[1] AS moved_position,
     (array_agg(event.lease_until ORDER BY event.version DESC) FILTER (WHERE event.type IN
       ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
       'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
@@ -6186,17 +6340,13 @@ CREATE INDEX role_event_member ON ledger.role_event USING btree (project_id, rol
 
 CREATE INDEX run_claimable ON ledger.run_state USING btree (project_id, kind, priority, run_id) WHERE (available_at <= created_at);
 
-CREATE INDEX run_due ON ledger.run_state USING btree (project_id, LEAST(deadline, wait_until,
-CASE
-    WHEN (token IS NULL) THEN cancel_requested_at
-    ELSE NULL::timestamp with time zone
-END)) WHERE ((completed_at IS NULL) AND (num_nonnulls(deadline, wait_until, cancel_requested_at) > 0));
+CREATE INDEX run_due ON ledger.run_state USING btree (project_id, kind, LEAST(deadline, wait_until)) WHERE ((completed_at IS NULL) AND (num_nonnulls(deadline, wait_until) > 0));
 
-CREATE INDEX run_leased ON ledger.run_state USING btree (project_id, kind, lease_position) WHERE (token IS NOT NULL);
+CREATE INDEX run_leased ON ledger.run_state USING btree (project_id, kind, moved_position) WHERE (token IS NOT NULL);
 
 CREATE INDEX run_other ON ledger.run_state USING btree (project_id, kind, state, run_id) WHERE ((token IS NULL) AND ((available_at <= created_at) IS NOT TRUE));
 
-CREATE INDEX run_parked ON ledger.run_state USING btree (project_id, run_id) WHERE ((state = 'waiting_tool'::text) AND (token IS NULL) AND (available_at IS NULL));
+CREATE INDEX run_parked ON ledger.run_state USING btree (project_id, kind, ((cancel_requested_at IS NOT NULL)), moved_position) WHERE ((token IS NULL) AND (completed_at IS NULL) AND ((cancel_requested_at IS NOT NULL) OR ((state = 'waiting_tool'::text) AND (available_at IS NULL))));
 
 CREATE INDEX run_returning ON ledger.run_state USING btree (project_id, kind, priority, available_at, run_id) WHERE (available_at > created_at);
 
@@ -6581,6 +6731,8 @@ GRANT ALL ON FUNCTION ledger.begin_work(p_name text, p_shared boolean) TO runfol
 REVOKE ALL ON FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_body text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_body text) TO runfold_worker;
 
+REVOKE ALL ON FUNCTION ledger.cancels(p_project text, p_kind text, p_after bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.change_access(p_project text, p_actor text, p_credential text, p_rights text[], p_actors text[], p_until timestamp with time zone, p_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.change_access(p_project text, p_actor text, p_credential text, p_rights text[], p_actors text[], p_until timestamp with time zone, p_reason text) TO runfold_worker;
 
@@ -6879,9 +7031,13 @@ GRANT ALL ON FUNCTION ledger.login_limits() TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.login_limits() TO runfold_projector;
 GRANT ALL ON FUNCTION ledger.login_limits() TO runfold_auditor;
 
+REVOKE ALL ON FUNCTION ledger.low_ends(p_project text, p_kind text, OUT ends_from timestamp with time zone, OUT cancels_after bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.low_marks(p_project text, p_kinds text[], p_returning boolean, INOUT mark_kinds text[], INOUT mark_priorities integer[], INOUT mark_runs uuid[], INOUT mark_dues timestamp with time zone[]) FROM PUBLIC;
 
 GRANT SELECT ON TABLE ledger.low_water TO runfold_auditor;
+
+REVOKE ALL ON FUNCTION ledger.low_water_ends(p_old ledger.low_water, p_late uuid[], p_moment timestamp with time zone, OUT ends_from timestamp with time zone, OUT cancels_after bigint, OUT older_parked uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.low_water_places(p_old ledger.low_water, p_moving integer[], p_late uuid[], p_run uuid, p_due timestamp with time zone, OUT priorities integer[], OUT runs uuid[], OUT back_priorities integer[], OUT dues timestamp with time zone[]) FROM PUBLIC;
 
@@ -6934,6 +7090,11 @@ GRANT ALL ON FUNCTION ledger.now() TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.now() TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.now() TO runfold_projector;
 GRANT ALL ON FUNCTION ledger.now() TO runfold_auditor;
+
+REVOKE ALL ON FUNCTION ledger.parked(p_project text, p_kind text, p_marked boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.parked_runs(p_project text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.parked_runs(p_project text) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.password_method(p_name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.password_method(p_name text) TO runfold_worker;

@@ -61,8 +61,24 @@ COLUMNS: tuple[tuple[str, str, str, frozenset[str] | None, int | None], ...] = (
     ("lease_credential", "last", "credential", frozenset({
         "lease.acquired",
     }), None),
-    ("lease_position", "last", "position", frozenset({
+    ("moved_position", "last", "position", frozenset({
+        "approval.expired",
+        "approval.granted",
+        "approval.lapsed",
+        "approval.rejected",
+        "approval.requested",
+        "approval.signed",
         "lease.acquired",
+        "lease.expired",
+        "lease.released",
+        "run.cancelled",
+        "run.completed",
+        "run.failed",
+        "run.retried",
+        "run.timed_out",
+        "tool.completed",
+        "tool.failed",
+        "tool.requested",
     }), None),
     ("lease_until", "assign", "lease_until", frozenset({
         "approval.expired",

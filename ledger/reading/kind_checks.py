@@ -29,8 +29,21 @@ WITH mark AS (
 ), hidden AS (
   SELECT mark.kind, mark.open, run.run_id, 'sweeps' AS walk FROM mark
   JOIN ledger.run_state AS run ON run.project_id = $1 AND run.kind = mark.kind
-    AND run.token IS NOT NULL AND run.lease_position <= mark.leases_after
+    AND run.token IS NOT NULL AND run.moved_position <= mark.leases_after
     AND run.run_id <> ALL (mark.older_leases)
+  UNION
+  SELECT mark.kind, mark.open, run.run_id, 'sweeps' FROM mark
+  JOIN ledger.run_state AS run ON run.project_id = $1 AND run.kind = mark.kind
+    AND run.completed_at IS NULL AND num_nonnulls(run.deadline, run.wait_until) > 0
+    AND least(run.deadline, run.wait_until) < mark.ends_from
+  UNION
+  SELECT mark.kind, mark.open, run.run_id, 'sweeps' FROM mark
+  JOIN ledger.run_state AS run ON run.project_id = $1 AND run.kind = mark.kind
+    AND run.token IS NULL AND run.completed_at IS NULL
+    AND (run.cancel_requested_at IS NOT NULL AND run.moved_position <= mark.cancels_after
+      OR run.cancel_requested_at IS NULL AND run.state = 'waiting_tool'
+        AND run.available_at IS NULL AND run.moved_position <= mark.parked_after
+        AND run.run_id <> ALL (mark.older_parked))
   UNION ALL
   SELECT mark.kind, mark.open, run.run_id, 'claims' FROM mark
   CROSS JOIN unnest(mark.priorities, mark.runs) AS place (priority, run)

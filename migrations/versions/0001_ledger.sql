@@ -229,7 +229,7 @@ CREATE TABLE ledger.run_state (
   worker_id text,
   token int,
   lease_credential varchar(200),
-  lease_position bigint,
+  moved_position bigint,
   lease_until timestamptz,
   heartbeat_at timestamptz,
   available_at timestamptz,
@@ -266,24 +266,27 @@ CREATE INDEX run_claimable ON ledger.run_state (project_id, kind, priority, run_
   WHERE available_at <= created_at;
 CREATE INDEX run_returning ON ledger.run_state (project_id, kind, priority, available_at, run_id)
   WHERE available_at > created_at;
--- By kind and in the order in which leases are taken, for reapers, claims of limited kinds, which
--- count, and lists: behind a position nothing is added, so that what has ended is passed over
+-- By kind and in the order of the events that moved them, for reapers, claims of limited kinds,
+-- which count, and lists: behind a position nothing is added, so that what has ended is passed over
 -- (low_water). A claim changes it: of an update that changes no column of an index PostgreSQL takes
 -- the entry for a mere version and looks for older ones to delete, at a cost of one part in thirty.
-CREATE INDEX run_leased ON ledger.run_state (project_id, kind, lease_position)
+CREATE INDEX run_leased ON ledger.run_state (project_id, kind, moved_position)
   WHERE token IS NOT NULL;
 -- The runs that are neither in run_claimable nor in run_leased, for lists of runs: a run that is
 -- claimed once and ends comes into it once.
 CREATE INDEX run_other ON ledger.run_state (project_id, kind, state, run_id)
   WHERE token IS NULL AND (available_at <= created_at) IS NOT TRUE;
--- What ends by the clock or by request, without a write of anybody: the reaper's other list. One
--- index, because every update that is not HOT sets all of them up.
-CREATE INDEX run_due ON ledger.run_state
-  (project_id, least(deadline, wait_until, CASE WHEN token IS NULL THEN cancel_requested_at END))
-  WHERE completed_at IS NULL AND num_nonnulls(deadline, wait_until, cancel_requested_at) > 0;
--- Runs that are parked for a tool: the sweep for ended children reads no others.
-CREATE INDEX run_parked ON ledger.run_state (project_id, run_id)
-WHERE state = 'waiting_tool' AND token IS NULL AND available_at IS NULL;
+-- What ends by the clock, without a write of anybody: the reaper's other list. One index, because
+-- every update that is not HOT sets all of them up. No write brings an instant that has passed, so
+-- that what has ended is passed over here too.
+CREATE INDEX run_due ON ledger.run_state (project_id, kind, least(deadline, wait_until))
+  WHERE completed_at IS NULL AND num_nonnulls(deadline, wait_until) > 0;
+-- Runs that nobody holds and a sweep looks at: those that were let go although their cancel was
+-- asked, which it ends, and those that are parked for a tool, whose child may have ended.
+CREATE INDEX run_parked ON ledger.run_state
+  (project_id, kind, (cancel_requested_at IS NOT NULL), moved_position)
+  WHERE token IS NULL AND completed_at IS NULL AND (cancel_requested_at IS NOT NULL
+    OR state = 'waiting_tool' AND available_at IS NULL);
 
 -- The tags of runs, in the order of their ids: what a list of the runs with a tag reads. Written
 -- with the run, and never again.
@@ -308,6 +311,10 @@ CREATE TABLE ledger.low_water (
   runs uuid[] NOT NULL,
   back_priorities int[] NOT NULL,
   dues timestamptz[] NOT NULL,
+  ends_from timestamptz NOT NULL,
+  cancels_after bigint NOT NULL,
+  parked_after bigint NOT NULL,
+  older_parked uuid[] NOT NULL,
   open xid8[] NOT NULL,
   seen_position bigint NOT NULL,
   seen_at timestamptz NOT NULL,

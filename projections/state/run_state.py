@@ -61,7 +61,7 @@ COLUMNS: Final[dict[str, Fold]] = {
     "worker_id": assign("worker_id", LEASED),
     "token": assign("token", LEASED),
     "lease_credential": last("credential", {"lease.acquired"}),
-    "lease_position": last("position", {"lease.acquired"}),
+    "moved_position": last("position", LEASED),
     "lease_until": assign("lease_until", EXTENDED),
     "heartbeat_at": last("recorded_at", BEATEN),
     "available_at": assign("available_at", LEASED | SUBMITTED),

@@ -33,9 +33,19 @@ FROM (SELECT hour.ago, ledger.uuid7_floor(hour.ago AT TIME ZONE 'UTC') AS run
 """
 HOLD: Final = """
 UPDATE ledger.run_state SET version = 2, state = 'running', token = 2, worker_id = 'w:0',
-  lease_position = nextval('ledger.event_position'), started_at = now(),
+  moved_position = nextval('ledger.event_position'), started_at = now(),
   lease_until = now() + interval '1 day', available_at = NULL
 WHERE project_id = $1 AND kind = $2 AND state = 'pending'
+"""
+PARK: Final = """
+UPDATE ledger.run_state SET version = 3, state = 'waiting_tool', token = NULL, worker_id = NULL,
+  lease_until = NULL, moved_position = nextval('ledger.event_position'),
+  deadline = created_at + interval '1 minute'
+WHERE project_id = $1 AND kind = $2 AND worker_id = 'w:0'
+"""
+END_PARKED: Final = """
+UPDATE ledger.run_state SET version = 4, state = 'failed', completed_at = now()
+WHERE project_id = $1 AND kind = $2 AND deadline IS NOT NULL
 """
 END: Final = """
 UPDATE ledger.run_state SET version = 3, state = 'completed', token = NULL, worker_id = NULL,
@@ -118,6 +128,8 @@ async def costs(connection: asyncpg.Connection[Any], **more: str) -> dict[str, i
         "reap": f"ledger.reap('{PROJECT}', 'reaper', 100)",
         "sweep without leases": f"ledger.reap('{PROJECT}', 'reaper', 100, false)",
         "look for what is due": f"ledger.next_due('{PROJECT}', now())",
+        "first look for what is due": f"ledger.next_due('{PROJECT}', '-infinity')",
+        "look for parked runs": f"ledger.parked_runs('{PROJECT}')",
     }
     return {name: await blocks(connection, call) for name, call in (calls | more).items()}
 
@@ -210,6 +222,30 @@ async def test_runs_that_ended_under_an_old_snapshot_make_nothing_dearer(
         after = await costs(crowded)
 
     assert {"claim", "claim of a limited kind", "reap"} <= dearer(before, walked).keys()
+    assert dearer(before, after) == {}
+
+
+@pytest.mark.slow
+async def test_parked_and_due_runs_that_ended_under_an_old_snapshot_make_nothing_dearer(
+    crowded: asyncpg.Connection[Any], unverified_database: str
+) -> None:
+    before = await costs(crowded)
+
+    async with old_snapshot(unverified_database):
+        await crowded.execute(ADD, PROJECT, "parse", "1 second", CROWD // 5)
+        for statement in (HOLD, PARK, END_PARKED):
+            await crowded.execute(statement, PROJECT, "parse")
+        await crowded.execute(ADD, PROJECT, "parse", "0", 20)
+        walked = await costs(crowded)
+        await move_marks(crowded)
+        after = await costs(crowded)
+
+    assert {
+        "reap",
+        "sweep without leases",
+        "first look for what is due",
+        "look for parked runs",
+    } <= dearer(before, walked).keys()
     assert dearer(before, after) == {}
 
 

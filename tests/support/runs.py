@@ -28,8 +28,8 @@ async def waiting(
     ledger: Ledger, state: State, *, park: bool, ttl: float = 60, **facts: Any
 ) -> Lease:
     """Submit a run, lease it and have it wait."""
-    max_attempts = facts.pop("max_attempts", 3)
-    lease = await claimed(ledger, ttl=ttl, max_attempts=max_attempts)
+    submit = {"max_attempts": facts.pop("max_attempts", 3), "deadline": facts.pop("deadline", None)}
+    lease = await claimed(ledger, ttl=ttl, **submit)
     await ledger.transition(lease, state, park=park, **facts)
     return lease
 

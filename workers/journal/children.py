@@ -9,18 +9,12 @@ from uuid import UUID
 from runfold.ledger import Ledger, Run, State
 from runfold.ledger.errors import IllegalTransition, LeaseRequired, PayloadTooLarge, VersionConflict
 from runfold.ledger.lifecycle import HANDLER_FAILED
-from runfold.ledger.months import FIRST_RUN
 from runfold.ledger.payload import Unreadable
 from runfold.ledger.postgres.connections import fetch
 
 PAGE: Final = 1_000
 TRIES: Final = 5
-_PARKED: Final = """
-SELECT p.run_id FROM ledger.run_state AS p
-WHERE p.project_id = $1 AND p.state = 'waiting_tool' AND p.token IS NULL
-  AND p.available_at IS NULL AND p.run_id > $2
-ORDER BY p.run_id LIMIT $3
-"""
+_PARKED: Final = "SELECT run_id FROM ledger.parked_runs($1) AS run_id"
 # Lateral with OFFSET 0, so that each parked run is looked up by its key whatever the planner thinks
 # of their number.
 _ENDED: Final = """
@@ -51,16 +45,9 @@ CROSS JOIN LATERAL (
 
 async def sweep(ledger: Ledger) -> int:
     """Answer each parked run whose child has ended, 1,000 runs a statement; return how many."""
-    answered, after = 0, FIRST_RUN
-    while True:
-        parked = [
-            row["run_id"]
-            for row in await fetch(ledger.pool, _PARKED, ledger.project_id, after, PAGE)
-        ]
-        answered += await answer(ledger, parked)
-        if len(parked) < PAGE:
-            return answered
-        after = parked[-1]
+    parked = [row["run_id"] for row in await fetch(ledger.pool, _PARKED, ledger.project_id)]
+    pages = [parked[first : first + PAGE] for first in range(0, len(parked), PAGE)]
+    return sum([await answer(ledger, page) for page in pages])
 
 
 async def answer(ledger: Ledger, parents: Sequence[UUID]) -> int:

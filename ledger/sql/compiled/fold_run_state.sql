@@ -25,7 +25,7 @@ BEGIN
   FROM new_events;
   IF starts > 0 THEN
   INSERT INTO ledger.run_state (project_id, run_id, version, hash, kind, state, priority,
-    attempt_count, max_attempts, worker_id, token, lease_credential, lease_position, lease_until,
+    attempt_count, max_attempts, worker_id, token, lease_credential, moved_position, lease_until,
     heartbeat_at, available_at, started_at, completed_at, created_at, updated_at, deadline,
     wait_until, wait_outcome, approvals, approved, cancel_requested_at, cost_usd, step_count,
     error_code, outcome_version, output_sha256, tags, key)
@@ -85,8 +85,8 @@ BEGIN
     token = CASE WHEN event.on_leased THEN event.token ELSE run.token END,
     lease_credential = coalesce(CASE WHEN event.on_lease_acquired THEN event.credential END,
       run.lease_credential),
-    lease_position = coalesce(CASE WHEN event.on_lease_acquired THEN event.position END,
-      run.lease_position),
+    moved_position = coalesce(CASE WHEN event.on_leased THEN event.position END,
+      run.moved_position),
     lease_until = CASE WHEN event.on_extended THEN event.lease_until ELSE run.lease_until END,
     heartbeat_at = coalesce(CASE WHEN event.on_beaten THEN event.recorded_at END, run.heartbeat_at),
     available_at = CASE WHEN event.on_leased THEN event.available_at ELSE run.available_at END,

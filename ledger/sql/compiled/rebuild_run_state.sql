@@ -30,8 +30,12 @@ AS $$
       'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested')))[1] AS token,
     (array_agg(event.credential ORDER BY event.version DESC) FILTER (WHERE event.type =
       'lease.acquired' AND event.credential IS NOT NULL))[1] AS lease_credential,
-    (array_agg(event.position ORDER BY event.version DESC) FILTER (WHERE event.type =
-      'lease.acquired' AND event.position IS NOT NULL))[1] AS lease_position,
+    (array_agg(event.position ORDER BY event.version DESC) FILTER (WHERE event.type IN
+      ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
+      'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',
+      'lease.released', 'run.cancelled', 'run.completed', 'run.failed', 'run.retried',
+      'run.timed_out', 'tool.completed', 'tool.failed', 'tool.requested') AND event.position
+      IS NOT NULL))[1] AS moved_position,
     (array_agg(event.lease_until ORDER BY event.version DESC) FILTER (WHERE event.type IN
       ('approval.expired', 'approval.granted', 'approval.lapsed', 'approval.rejected',
       'approval.requested', 'approval.signed', 'lease.acquired', 'lease.expired',

@@ -5,6 +5,10 @@
 --                               the second
 --   priorities, runs            no run before these waits since it was submitted
 --   back_priorities, dues       no run of the priority that came due before this waits again
+--   ends_from                   the clock ends no run before this
+--   cancels_after               no run that was let go up to this position waits for its cancel
+--   parked_after, older_parked  no run that was parked for a tool up to the first still is, but for
+--                               those of the second
 --   open                        transactions that may still bring an older one
 --   seen_...                    how far the next move may go: each writer that chose a position or
 --                               a run's id before had a transaction id already, and a smaller one
@@ -16,8 +20,9 @@
 -- begins anew. What has no mark is walked from the beginning.
 --
 -- Does nothing to marks that hold and were moved less than p_every ago, or a multiple where many
--- leases are old, and nothing at all in a transaction that has an id. Internal to the operations,
--- whose settings hold here. Locks: a row of `kind`, SKIP LOCKED; no other operation locks it.
+-- leases or parked runs are old, and nothing at all in a transaction that has an id. Internal to
+-- the operations, whose settings hold here. Locks: a row of `kind`, SKIP LOCKED; no other operation
+-- locks it.
 CREATE OR REPLACE FUNCTION ledger.move_low_water(
   p_project text, p_kinds text[], p_every interval, p_lag interval DEFAULT '1 second'
 ) RETURNS void
@@ -45,7 +50,8 @@ BEGIN
     SELECT named.kind FROM unnest(p_kinds) AS named (kind)
     LEFT JOIN LATERAL ledger.newest_mark(p_project, named.kind) AS mark ON true
     WHERE mark.seen_at IS NULL
-      OR mark.seen_at <= moment - p_every * (1 + cardinality(mark.older_leases) / 200)
+      OR mark.seen_at <= moment - p_every * (1 + (
+        cardinality(mark.older_leases) + cardinality(mark.older_parked)) / 200)
       OR NOT ledger.marks_hold(p_project, named.kind)
   LOOP
     PERFORM FROM ledger.kind AS known
@@ -62,7 +68,7 @@ BEGIN
       OR old.seen_clock > clock_now); -- another has moved them, who began later
     IF old.number IS NULL OR is_set_back THEN
       new := (p_project, kind_now, 0, 0, '{}', '{0}', '{00000000-0000-0000-0000-000000000000}',
-        '{0}', '{-infinity}', '{}', 0, now(), now(), '0');
+        '{0}', '{-infinity}', '-infinity', 0, 0, '{}', '{}', 0, now(), now(), '0');
     ELSE
       new := old;
       seen := pg_current_snapshot();
@@ -74,14 +80,14 @@ BEGIN
         SELECT DISTINCT event.run_id FROM ledger.event AS event
         WHERE event.txid = ANY (ended) AND event.project_id = p_project) END;
       SELECT coalesce(array_agg(DISTINCT run.run_id)
-          FILTER (WHERE run.token IS NOT NULL AND run.lease_position <= old.seen_position), '{}'),
+          FILTER (WHERE run.token IS NOT NULL AND run.moved_position <= old.seen_position), '{}'),
         coalesce(array_agg(DISTINCT run.priority), '{}')
       INTO new.older_leases, moving
       FROM (
-        SELECT held.run_id, held.priority, held.token, held.lease_position
+        SELECT held.run_id, held.priority, held.token, held.moved_position
         FROM ledger.leases(p_project, kind_now, true) AS held
         UNION ALL
-        SELECT run.run_id, run.priority, run.token, run.lease_position
+        SELECT run.run_id, run.priority, run.token, run.moved_position
         FROM unnest(late) AS brought (run_id)
         CROSS JOIN LATERAL (
           SELECT run.* FROM ledger.run_state AS run
@@ -94,6 +100,9 @@ BEGIN
       FROM ledger.low_water_places(old, moving, late,
         ledger.uuid7_floor((old.seen_clock - p_lag) AT TIME ZONE 'UTC'), old.seen_at - 10 * p_lag)
         AS place;
+      new.parked_after := old.seen_position;
+      SELECT ends.* INTO new.ends_from, new.cancels_after, new.older_parked
+      FROM ledger.low_water_ends(old, late, old.seen_at - 10 * p_lag) AS ends;
     END IF;
     new.number := coalesce(old.number, 0) + 1;
     new.seen_position := position_now;

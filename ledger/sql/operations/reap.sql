@@ -52,6 +52,9 @@ DECLARE
   lost_together CONSTANT int := 10;
   kinds text[];
   marked boolean[] := '{}';
+  ends_from timestamptz[] := '{}';
+  cancels_after bigint[] := '{}';
+  low record;
   kind_now text;
 BEGIN
   checked := ledger.check_access(p_project, '{work}',
@@ -67,23 +70,33 @@ BEGIN
   PERFORM ledger.move_low_water(p_project, kinds, '1 second');
   FOREACH kind_now IN ARRAY kinds LOOP
     marked := marked || ledger.marks_hold(p_project, kind_now);
+    SELECT ends.* INTO low FROM ledger.low_ends(p_project, kind_now) AS ends;
+    ends_from := ends_from || low.ends_from;
+    cancels_after := cancels_after || low.cancels_after;
   END LOOP;
   RETURN QUERY
-  -- The order is that of run_due, and sorting is off: no plan can walk the whole table instead.
+  -- The order is that of run_due, and sorting is off: no plan can walk all of a kind instead.
   -- Events are read by functions, for a reason of PostgreSQL 18 (ledger.nothing_begun).
-  WITH due AS MATERIALIZED ( -- what may be due, by the two indexes
+  WITH due AS MATERIALIZED ( -- what may be due, by the three indexes
     (SELECT lease.run_id FROM unnest(kinds, marked) AS known (kind, marked)
       CROSS JOIN LATERAL ledger.leases(p_project, known.kind, known.marked) AS lease
       WHERE p_leases AND lease.lease_until <= moment
       LIMIT p_limit)
     UNION
-    (SELECT run.run_id FROM ledger.run_state AS run
-      WHERE run.project_id = p_project AND run.completed_at IS NULL
-        AND num_nonnulls(run.deadline, run.wait_until, run.cancel_requested_at) > 0
-        AND least(run.deadline, run.wait_until, CASE WHEN run.token IS NULL
-          THEN run.cancel_requested_at END) <= moment
-      ORDER BY least(run.deadline, run.wait_until, CASE WHEN run.token IS NULL
-        THEN run.cancel_requested_at END) LIMIT p_limit)
+    (SELECT run.run_id FROM unnest(kinds, ends_from) AS known (kind, ends_from)
+      CROSS JOIN LATERAL (
+        SELECT run.run_id FROM ledger.run_state AS run
+        WHERE run.project_id = p_project AND run.kind = known.kind AND run.completed_at IS NULL
+          AND num_nonnulls(run.deadline, run.wait_until) > 0
+          AND least(run.deadline, run.wait_until) >= known.ends_from
+          AND least(run.deadline, run.wait_until) <= moment
+        ORDER BY least(run.deadline, run.wait_until) LIMIT p_limit
+      ) AS run
+      LIMIT p_limit)
+    UNION
+    (SELECT run.run_id FROM unnest(kinds, cancels_after) AS known (kind, cancels_after)
+      CROSS JOIN LATERAL ledger.cancels(p_project, known.kind, known.cancels_after) AS run
+      LIMIT p_limit)
   ), first AS MATERIALIZED ( -- in the order of the locks
     SELECT due.run_id FROM due ORDER BY due.run_id LIMIT p_limit
   ), locked AS MATERIALIZED ( -- as it is now, unless another reaper has it

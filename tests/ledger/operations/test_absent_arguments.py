@@ -42,6 +42,7 @@ CALLS = {
     "signal": ("'test'", "!'ann'", "{run}", "'name'", "'{{}}'", "'{{}}'", "'key'"),
     "refuse": ("'test'", "'ann'", "'complete'", RUN, TOKEN),
     "reap": ("'test'", "'reaper'", "10", "true"),
+    "parked_runs": ("'test'",),
     "commands": (
         "'test'", RUN, "'{completed}'", "'{f}'", "'{n}'", "'{E-X}'", "'{null}'", "'{1}'", "'{1}'",
         "ARRAY[sha256('')]", "'{1 s}'", "'{timeout}'", "'{key}'",

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,17 +14,47 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Ledger, State, Submit
+from runfold.ledger.operations.reap import pulse
+from runfold.ledger.postgres.clock import ledger_now
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
-from tests.support.runs import claimed
-from tests.support.waiting import blocked, lapsed
+from tests.support.clock import set_clock
+from tests.support.runs import claimed, waiting
+from tests.support.waiting import blocked, lapsed, passed
 
+TICK = timedelta(milliseconds=1)
 MOVE = "SELECT ledger.move_low_water($1, ARRAY[$2], '-1 day', '0')"
 MARK = (PROJECT, "parse")
 HOLD = "SELECT ledger.marks_hold($1, $2)"
+HIDDEN = """
+SELECT run_id FROM ledger.run_state AS run, ledger.low_ends(project_id, kind) AS low
+WHERE project_id = $1 AND completed_at IS NULL AND (least(deadline, wait_until) < low.ends_from
+  OR token IS NULL AND cancel_requested_at IS NOT NULL AND moved_position <= low.cancels_after)
+"""
+OVERDUE = """
+SELECT run_id FROM ledger.run_state WHERE project_id = $1 AND completed_at IS NULL AND (
+  deadline <= now() OR wait_until <= now() OR token IS NULL AND cancel_requested_at IS NOT NULL)
+ORDER BY run_id
+"""
+CLAIMABLE = "SELECT run_id FROM ledger.run_state WHERE project_id = $1 AND available_at <= now()"
+PARK = """
+SELECT run_id FROM ledger.transition($1, '{NULL}', ARRAY[$2::uuid], ARRAY[$3::int],
+  '{waiting_tool}', '{true}', '{ask}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}',
+  ARRAY[$4::interval], '{NULL}', '{NULL}', '{NULL}', '{w:1}')
+"""
+ANSWER = """
+SELECT run_id FROM ledger.transition($1, '{ann}', ARRAY[$2::uuid], '{NULL}', '{running}', '{NULL}',
+  '{ask}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}')
+"""
+CANCEL = "SELECT ledger.cancel($1, 'ann', ARRAY[$2::uuid], NULL)"
+PARKED = "SELECT run_id FROM ledger.parked_runs($1) AS run_id"
+WAITING = """
+SELECT run_id FROM ledger.run_state WHERE project_id = $1 AND state = 'waiting_tool'
+  AND token IS NULL AND available_at IS NULL AND cancel_requested_at IS NULL ORDER BY run_id
+"""
 SUBMIT = """
 SELECT run_id FROM ledger.submit($1, 'test', ARRAY[$2], NULL, NULL, ARRAY[$3::int], NULL, '{3}',
-  NULL, NULL, NULL)
+  NULL, ARRAY[$4::interval], NULL)
 """
 CLAIM = "SELECT run_id, token FROM ledger.claim($1, 'w:1', ARRAY[$2], $3, '60 seconds')"
 # With a mark of its own, so that it moves none, and holds none while its transaction is open.
@@ -70,7 +101,7 @@ async def test_a_run_whose_transaction_was_open_while_the_marks_moved_is_claimed
 ) -> None:
     transaction = other.transaction()
     await transaction.start()
-    late = await other.fetchval(SUBMIT, PROJECT, "parse", 0)
+    late = await other.fetchval(SUBMIT, PROJECT, "parse", 0, None)
     newer = await ledger.submit_many([Submit(kind="parse")] * 3)
     assert len(await claims(connection, 2)) == 2
     await move(connection, times=3)
@@ -90,7 +121,7 @@ async def test_a_late_run_hides_none_that_waits_in_its_priority(
     waiting = await ledger.submit("parse", priority=3)
     transaction = other.transaction()
     await transaction.start()
-    late = await other.fetchval(SUBMIT, PROJECT, "parse", 3)
+    late = await other.fetchval(SUBMIT, PROJECT, "parse", 3, None)
     await move(connection, times=3)
     await transaction.commit()
     await move(connection)
@@ -145,6 +176,102 @@ async def test_a_run_that_was_given_back_before_the_marks_is_claimed(
     assert await claims(connection) == [one.run_id]
 
 
+async def test_a_deadline_that_passes_while_its_transaction_is_open_is_kept(
+    ledger: Ledger, connection: asyncpg.Connection[Any], other: asyncpg.Connection[Any]
+) -> None:
+    transaction = other.transaction()
+    await transaction.start()
+    late = await other.fetchval(SUBMIT, PROJECT, "parse", 0, TICK)
+    await ledger.submit("parse", deadline=0.001)
+    await passed(ledger, await ledger_now(ledger.pool) + TICK)
+    assert len(await ledger.reap()) == 1
+    await move(connection, times=3)
+    deadline = await other.fetchval("SELECT deadline FROM ledger.run_state WHERE run_id = $1", late)
+    assert (await mark_of(connection))["ends_from"] > deadline
+    await transaction.commit()
+
+    [reaped] = await ledger.reap(leases=False)
+
+    assert (reaped.run_id, reaped.state) == (late, State.CANCELLED)
+
+
+async def test_what_a_reaper_has_locked_or_leaves_unfinished_is_due_for_the_next(
+    ledger: Ledger, connection: asyncpg.Connection[Any], other: asyncpg.Connection[Any]
+) -> None:
+    due = [await ledger.submit("parse", deadline=0.001) for _ in range(2)]
+    await passed(ledger, await ledger_now(ledger.pool) + TICK)
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("SELECT FROM ledger.run_state WHERE run_id = $1 FOR UPDATE", due[0].run_id)
+    assert [run.run_id for run in await ledger.reap()] == [due[1].run_id]
+    assert len(await other.fetch("SELECT * FROM ledger.reap($1, 'reaper', 9)", PROJECT)) == 1
+    await move(connection, times=3)
+    assert await ledger.reap() == []
+    await transaction.rollback()
+
+    assert [run.run_id for run in await ledger.reap()] == [due[0].run_id]
+
+
+async def test_a_run_that_parks_after_its_cancel_was_asked_is_cancelled_whenever_it_commits(
+    ledger: Ledger, connection: asyncpg.Connection[Any], other: asyncpg.Connection[Any]
+) -> None:
+    late, lease = await claimed(ledger), await claimed(ledger)
+    for held in (late, lease):
+        await ledger.cancel(held.run_id)
+    transaction = other.transaction()
+    await transaction.start()
+    await other.fetch(PARK, PROJECT, late.run_id, late.token, None)
+    await connection.fetch(PARK, PROJECT, lease.run_id, lease.token, None)
+    await move(connection, times=3)
+    assert (await pulse(ledger.project, None)).due is not None
+    assert [run.run_id for run in await ledger.reap(leases=False)] == [lease.run_id]
+    await move(connection, times=3)
+    assert (await mark_of(connection))["cancels_after"] > 0
+    assert (await pulse(ledger.project, None)).due is None
+    await transaction.commit()
+
+    assert (await pulse(ledger.project, None)).due is not None
+    [reaped] = await ledger.reap(leases=False)
+    assert (reaped.run_id, reaped.state) == (late.run_id, State.CANCELLED)
+
+
+async def test_a_deadline_counts_again_when_an_earlier_wait_is_over(
+    ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    run = await ledger.submit("parse", deadline=7_200)
+    [lease] = await ledger.claim("w:1")
+    await ledger.transition(lease, State.WAITING_TOOL, name="ask", park=True, wait=3_600)
+    await move(connection, times=3)
+    await ledger.transition(run.run_id, State.RUNNING, actor="ann", name="ask")
+    await set_clock(connection, timedelta(hours=3))
+    await move(connection, times=3)
+
+    assert [reaped.run_id for reaped in await ledger.reap()] == [run.run_id]
+
+
+async def test_a_run_that_parks_while_the_marks_move_and_one_that_stays_parked_are_both_swept(
+    ledger: Ledger, connection: asyncpg.Connection[Any], other: asyncpg.Connection[Any]
+) -> None:
+    early, late = await claimed(ledger), await claimed(ledger)
+    transaction = other.transaction()
+    await transaction.start()
+    await other.fetch(PARK, PROJECT, late.run_id, late.token, None)
+    await connection.fetch(PARK, PROJECT, early.run_id, early.token, None)
+    await move(connection, times=3)
+    mark = await mark_of(connection)
+    assert mark["older_parked"] == [early.run_id]
+    await transaction.commit()
+
+    both = [early.run_id, late.run_id]
+    assert [row["run_id"] for row in await connection.fetch(PARKED, PROJECT)] == both
+    await move(connection)
+    assert sorted((await mark_of(connection))["older_parked"]) == both
+    await connection.fetch(ANSWER, PROJECT, early.run_id)
+    assert [row["run_id"] for row in await connection.fetch(PARKED, PROJECT)] == both[1:]
+    await move(connection)
+    assert (await mark_of(connection))["older_parked"] == both[1:]
+
+
 @pytest.mark.parametrize(
     "ahead",
     [
@@ -165,6 +292,8 @@ async def test_marks_begin_anew_where_a_clock_or_a_sequence_was_set_back(
     mark = await mark_of(connection)
     assert mark["leases_after"] == 0
     assert mark["runs"] == [UUID(int=0)]
+    assert mark["ends_from"].year == 1, "minus infinity"
+    assert (mark["cancels_after"], mark["parked_after"]) == (0, 0)
 
 
 async def test_a_sweep_moves_the_marks_once_in_a_second(
@@ -258,9 +387,11 @@ class Callers:
         if caller is not self.at_once and caller not in self.open:
             self.open[caller] = caller.transaction()
             await self.open[caller].start()
-        match self.chance.choice(["submit", "submit", "claim", "give back", "end"]):
+        match self.chance.choice(["submit", "submit", "claim", "give back", "park", "end"]):
             case "submit":
-                await caller.fetch(SUBMIT, PROJECT, "parse", self.chance.choice([0, 0, 3]))
+                deadline = self.chance.choice([None, TICK, timedelta(hours=1)])
+                priority = self.chance.choice([0, 0, 3])
+                await caller.fetch(SUBMIT, PROJECT, "parse", priority, deadline)
             case "claim":
                 claim = self.chance.choice([CLAIM, MARKED_CLAIM])
                 rows = await caller.fetch(claim, PROJECT, "parse", self.chance.randint(1, 2))
@@ -268,6 +399,13 @@ class Callers:
             case "give back" if self.held[caller]:
                 lease = self.held[caller].pop(self.chance.randrange(len(self.held[caller])))
                 await caller.fetch(GIVE_BACK, PROJECT, *lease)
+            case "park" if self.held[caller]:
+                lease = self.held[caller].pop(self.chance.randrange(len(self.held[caller])))
+                if self.chance.random() < 0.3:
+                    await caller.fetch(CANCEL, PROJECT, lease[0])
+                await caller.fetch(PARK, PROJECT, *lease, self.chance.choice([None, TICK]))
+                if self.chance.random() < 0.3:
+                    await caller.fetch(ANSWER, PROJECT, lease[0])
             case "end" if caller in self.open:
                 await self.finish(caller)
 
@@ -299,12 +437,19 @@ async def test_no_run_and_no_lease_is_lost_behind_a_mark(
                 marked = await connection.fetchval(HOLD, PROJECT, "parse")
                 found = await connection.fetch(FOUND, PROJECT, "parse", marked)
                 assert found == await connection.fetch(HELD, PROJECT, "parse")
+                parked = await connection.fetch(PARKED, PROJECT)
+                assert parked == await connection.fetch(WAITING, PROJECT)
+                assert await connection.fetch(HIDDEN, PROJECT) == []
         for caller in list(callers.open):
             await callers.finish(caller)
-    waiting = {run.run_id for run in await ledger.runs(state=State.PENDING, limit=1000)}
+    await passed(ledger, await ledger_now(ledger.pool) + TICK)
+    due = [row["run_id"] for row in await connection.fetch(OVERDUE, PROJECT)]
+    assert due
+    assert sorted(run.run_id for run in await ledger.reap(leases=False)) == due
+    claimable = {row["run_id"] for row in await connection.fetch(CLAIMABLE, PROJECT)}
 
-    assert waiting
-    assert set(await claims(connection, 1000)) == waiting
+    assert claimable
+    assert set(await claims(connection, 1000)) == claimable
 
 
 @pytest.mark.parametrize(
@@ -313,6 +458,9 @@ async def test_no_run_and_no_lease_is_lost_behind_a_mark(
         ("leases_after = 1000000, older_leases = '{}'", "sweeps", 1),
         ("runs = ARRAY['ffffffff-ffff-7fff-bfff-ffffffffffff']::uuid[]", "claims", 3),
         ("dues = '{infinity}'", "claims", 1),
+        ("ends_from = 'infinity'", "sweeps", 1),
+        ("parked_after = 1000000, older_parked = '{}'", "sweeps", 2),
+        ("cancels_after = 1000000", "sweeps", 1),
     ],
 )
 async def test_verify_names_a_run_that_a_mark_hides(
@@ -320,6 +468,11 @@ async def test_verify_names_a_run_that_a_mark_hides(
 ) -> None:
     connection = await asyncpg.connect(driver_url(unverified_database))
     async with Ledger.open(unverified_database, PROJECT) as ledger:
+        for deadline in (None, 3600):
+            await waiting(ledger, State.WAITING_TOOL, park=True, name="ask", deadline=deadline)
+        parking = await claimed(ledger)
+        await ledger.cancel(parking.run_id)
+        await ledger.transition(parking, State.WAITING_TOOL, name="ask", park=True)
         first = await claimed(ledger)
         await claimed(ledger)
         await ledger.release(first)

@@ -375,7 +375,8 @@ FORBIDDEN = (
 )
 OPERATIONS = (
     "submit", "claim", "heartbeat", "transition", "decide", "requeue", "cancel", "append",
-    "commands", "refuse", "reap", "keep_time", "next_due", "make_partitions", "change_kind",
+    "commands", "refuse", "reap", "keep_time", "next_due", "parked_runs", "make_partitions",
+    "change_kind",
     "signal", "closings", "change_access", "change_role", "change_token", "use_token",
     "put_schedule", "change_schedule", "drop_schedule", "advance_schedule", "change_view", "snooze",
     "change_user", "password_method", "sign_in_by_token", "sign_in_by_password",

@@ -1,0 +1,13 @@
+-- Returns the runs of a kind that nobody holds and whose cancel was asked, from behind a position
+-- on, in the order of the index, so that no plan finds them by another. PostgreSQL puts the body in
+-- place of the call. Internal to the operations, whose settings hold here. Locks: none.
+CREATE OR REPLACE FUNCTION ledger.cancels(p_project text, p_kind text, p_after bigint)
+RETURNS TABLE (run_id uuid, moved_position bigint, updated_at timestamptz)
+LANGUAGE sql STABLE
+AS $$
+  SELECT run.run_id, run.moved_position, run.updated_at FROM ledger.run_state AS run
+  WHERE run.project_id = p_project AND run.kind = p_kind
+    AND (run.cancel_requested_at IS NOT NULL) = true AND run.moved_position > p_after
+    AND run.token IS NULL AND run.completed_at IS NULL
+  ORDER BY run.project_id, run.kind, (run.cancel_requested_at IS NOT NULL), run.moved_position
+$$;
