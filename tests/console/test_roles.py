@@ -21,6 +21,7 @@ def test_roles_are_granted_listed_and_revoked_on_record(cli: Cli) -> None:
     )
     assert "role.granted finance ann by root: head" in cli.ok("roles", "list").out
     assert cli.ok("roles", "list", "other").out == ""
+    assert cli.ok("roles", "history", "other").err == "nobody ever had other\n"
     assert "role.revoked finance ann" in cli.ok("roles", "revoke", "finance", "ann").out
     assert (
         "`runfold roles list`" in cli.fails(exits.CONFLICT, "roles", "revoke", "finance", "ann").err

@@ -62,8 +62,11 @@ async def revoke(
 async def history(session: Session, role: Some = None) -> None:
     """Show who granted and revoked which role, when and why."""
     async with session.ledger() as ledger:
-        for event in await roles.history(ledger.pool, ledger.project_id, role):
-            _write(session, event)
+        events = await roles.history(ledger.pool, ledger.project_id, role)
+    for event in events:
+        _write(session, event)
+    if not events:
+        session.out.talk("no role was ever granted" if role is None else f"nobody ever had {role}")
 
 
 def _write(session: Session, member: Member) -> None:
