@@ -2950,7 +2950,8 @@ BEGIN
     RETURN held;
   END IF;
   BEGIN
-    LOCK TABLE ledger.control_event IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
+    PERFORM FROM ledger.control_event AS first
+    WHERE first.project_id = '*' AND first.number = 1 FOR UPDATE NOWAIT;
   EXCEPTION WHEN lock_not_available THEN
     RETURN held;
   END;

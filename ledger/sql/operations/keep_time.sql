@@ -6,7 +6,8 @@
 -- is more than a second behind that, the clock was set back: from then on now() goes on from the
 -- newest time, a tenth slower than the clock, until the clock is past all that is recorded. Both
 -- are recorded in the control history. Where the server takes no writes, only the time is returned.
--- Locks: on a change, `control_event`; if somebody holds it, the next call tries again.
+-- Locks: on a change, the database's list of the control history; if somebody holds it, the next
+-- call tries again.
 CREATE OR REPLACE FUNCTION ledger.keep_time() RETURNS timestamptz
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -41,7 +42,8 @@ BEGIN
     RETURN held;
   END IF;
   BEGIN
-    LOCK TABLE ledger.control_event IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
+    PERFORM FROM ledger.control_event AS first
+    WHERE first.project_id = '*' AND first.number = 1 FOR UPDATE NOWAIT;
   EXCEPTION WHEN lock_not_available THEN
     RETURN held;
   END;

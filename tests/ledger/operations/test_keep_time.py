@@ -194,7 +194,7 @@ async def test_a_control_history_in_other_hands_is_not_waited_for(
     await ledger.submit("parse")
     await set_clock(connection, -HOUR)
     async with connection.transaction():
-        await connection.execute("LOCK TABLE ledger.control_event IN EXCLUSIVE MODE")
+        await connection.execute("SELECT ledger.lock_control('*')")  # as an open order does
         await ledger.reap()
     assert await changes(connection) == []
 
