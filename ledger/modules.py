@@ -13,6 +13,9 @@ from runfold.ledger.errors import ConfigurationError, InvalidValue
 class ModuleBroken(ConfigurationError):
     """A module of the user's raised while it was imported; the cause has its traceback."""
 
+    traceback: str
+    """As a command has shown it."""
+
     def __init__(self, module: str, error: Exception) -> None:
         super().__init__(f"{module} cannot be imported: {type(error).__name__}: {error}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -235,6 +236,10 @@ def test_an_error_in_the_users_module_is_shown_with_its_line(database: str, tmp_
             assert last.startswith(f"error: {module} cannot be imported: {error}")
             assert any(f"{module}.py" in line for line in trace)
             assert not any("console/cli" in line or "importlib" in line for line in trace)
+        answer = run(database, *command, "value", "--json", PYTHONPATH=str(tmp_path))
+        error = json.loads(answer.stderr)["error"]
+        assert error["type"] == "ModuleBroken"
+        assert "value.py" in error["traceback"]
         answer = run(database, *command, "ends", PYTHONPATH=str(tmp_path))
         assert answer.returncode == exits.USAGE
         assert "ends the program (exit 3)" in answer.stderr

@@ -97,7 +97,7 @@ def _write(out: Output, projection: Status) -> None:
 
 
 async def _statuses(session: Session, module: Sequence[str] | None) -> list[Status]:
-    with broken_module_shown():
+    with broken_module_shown(as_json=session.as_json):
         declared = {projection.name: projection for projection in declared_projections(module)}
     async with session.database() as database:
         listed = await statuses(database.pool, declared)

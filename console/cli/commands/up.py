@@ -49,12 +49,13 @@ async def up(
     """Run everything on this machine, until SIGTERM or Ctrl-C.
 
     The built-in PostgreSQL (or that of --url, whose schema is brought up to date), the HTTP API and
-    the pages, a reaper, the projections, what tells webhooks, and a worker for your handlers. Each
-    is a process: one that dies is named and started again. On a loopback address in development
-    nobody signs in. Needs the extra `web`.
+    the pages, a reaper, the projections, the sender of webhooks, and a worker for your handlers.
+    Each is a process: one that dies is named and started again. On a loopback address in
+    development nobody signs in. Needs the extra `web`.
     """
     if handlers is not None:
-        user_handlers(handlers)  # before any process starts, so that a mistake is reported once
+        # Before any process starts, so that a mistake is reported once.
+        user_handlers(handlers, as_json=session.as_json)
     project = session.project or Settings.load().project
     with listening(host, port) as listener:
         async with ready_database(session) as database:

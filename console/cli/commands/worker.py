@@ -69,9 +69,8 @@ async def worker(
     back at once. Ten seconds after the grace, or two after a second signal, it ends whatever holds
     it up.
     """
-    loaded = user_handlers(
-        handlers
-    )  # before any process starts, so that a mistake is reported once
+    # Before any process starts, so that a mistake is reported once.
+    loaded = user_handlers(handlers, as_json=session.as_json)
     seconds = values.duration("grace", grace)
 
     def make(ledger: Ledger) -> Worker:

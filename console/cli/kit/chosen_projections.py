@@ -38,7 +38,7 @@ async def chosen_projections(
     Raises Misuse for a projection that is installed and whose module is not named.
     """
     try:
-        with broken_module_shown():
+        with broken_module_shown(as_json=session.as_json):
             return declared_projections(modules, names, besides=besides)
     except ProjectionNotFound as error:
         await _name_missing(session, error, modules)

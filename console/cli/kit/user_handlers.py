@@ -7,10 +7,10 @@ from runfold.workers.handlers import Handlers
 from runfold.workers.process.loading import load
 
 
-def user_handlers(handlers: str) -> Handlers:
+def user_handlers(handlers: str, *, as_json: bool) -> Handlers:
     """Import `MODULE[:NAME]`; an error in the user's module is shown with its traceback.
 
     Raises InvalidValue and ModuleBroken.
     """
-    with broken_module_shown():
+    with broken_module_shown(as_json=as_json):
         return load(handlers)

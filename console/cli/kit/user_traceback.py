@@ -17,14 +17,15 @@ _IMPORT_SYSTEM: Final = str(Path(importlib.__file__).parent)
 
 
 @contextmanager
-def broken_module_shown() -> Iterator[None]:
-    """Show the traceback of a ModuleBroken on its way."""
+def broken_module_shown(*, as_json: bool) -> Iterator[None]:
+    """Show the traceback of a ModuleBroken on its way; as JSON the error has it."""
     try:
         yield
     except ModuleBroken as error:
-        if error.__cause__ is not None:
-            for line in user_traceback(error.__cause__):
-                talk(line)
+        lines = [] if error.__cause__ is None else list(user_traceback(error.__cause__))
+        error.traceback = "\n".join(lines)
+        for line in () if as_json else lines:
+            talk(line)
         raise
 
 
