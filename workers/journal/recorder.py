@@ -45,15 +45,16 @@ class Recorder:
     """The handler has begun."""
     open_tool: str | None = None
     """The tool that the run waits for now, held."""
+    _newest: Receipt | None = None
+    """That of the last write."""
+    _connections: tuple[int, int] | None = None
+    """Those there were when the newest receipt was last known to hold; None after an error."""
 
     def __init__(self, ledger: Ledger, lease: Lease, writer: Writer, heart: Heart) -> None:
         self.ledger, self.lease = ledger, lease
         self.writer, self.heart = writer, heart
         self.version = lease.token
         """The version of the run after the last write."""
-        self._newest: Receipt | None = None
-        self._opened: int | None = NewConnections.count
-        """The connections that were open when the newest receipt was last known to hold."""
 
     @property
     def rules(self) -> PayloadRules:
@@ -168,7 +169,7 @@ class Recorder:
                 await self._check_kept()
                 written = await within(self._patience, write())
             except DatabaseUnavailable as error:
-                self._opened = None
+                self._connections = None
                 if outage.is_news(error):
                     self.log.warning(names.WRITE_POSTPONED, reason=str(error))
                 await asyncio.sleep(AGAIN_SECONDS)
@@ -181,17 +182,17 @@ class Recorder:
                 return written
 
     async def _check_kept(self) -> None:
-        """Stop unless the last write is still there, if a new connection may lead elsewhere.
+        """Stop unless the last write is still there, if another connection may lead elsewhere.
 
         After a fail-over that lost a tail, the lease may be there and the last calls not. What
         followed them now could never be replayed.
         """
-        opened, newest = NewConnections.count, self._newest
-        if opened != self._opened and newest is not None and not await self._is_kept(newest):
+        now, newest = self._connected(), self._newest
+        if now != self._connections and newest is not None and not await self._is_kept(newest):
             self.stopped = Stop.DOUBT
             self.log.warning(names.TAIL_LOST, version=newest.version)
             raise Stopped(str(Stop.DOUBT))
-        self._opened = opened
+        self._connections = now
 
     async def _is_kept(self, receipt: Receipt) -> bool:
         reading = self.ledger.history(receipt.run_id, after=receipt.version - 1, limit=1)
@@ -202,6 +203,10 @@ class Recorder:
         except LedgerError as error:
             raise_judged(error, has_content=False)
         return [event.hash for event in kept] == [receipt.hash]
+
+    def _connected(self) -> tuple[int, int]:
+        """Return how many connections were ever opened, and how many the pool has: some may die."""
+        return NewConnections.count, self.ledger.pool.get_size()
 
     @property
     def _patience(self) -> float:
