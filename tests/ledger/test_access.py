@@ -444,6 +444,10 @@ async def test_what_a_login_can_hold_up_is_limited_by_the_server(
         ("SELECT * FROM ledger.claim('test', $1, NULL, 1, '10 years')", (login,)),
         ("SELECT * FROM ledger.claim('test', $1, NULL, 10001, '1 minute')", (login,)),
         (
+            "SELECT * FROM ledger.read_runs('test', array_fill($1::uuid, '{10001}'))",
+            (uuid4(),),
+        ),
+        (
             "SELECT * FROM ledger.heartbeat('test', array_fill($1::uuid, '{10001}'), '{}', '{}')",
             (uuid4(),),
         ),

@@ -332,6 +332,28 @@ async def test_one_credential_cannot_use_up_the_notes_of_refused_decisions(
     assert notes[-1].text == (
         "decision refused, yes: ann does not have the role 'finance' (the reason given: due today)"
     )
+    await ledger.pool.execute(TEN_CREDENTIALS.replace("$1", f"'{asked.run_id}'"))
+    notes = [e for e in await ledger.history(asked.run_id) if isinstance(e, NoteAdded) and e.name]
+    assert [str(note.text).endswith("no more are noted of this run") for note in notes] == [
+        *[False] * 99, True,
+    ]  # fmt: skip
+
+
+TEN_CREDENTIALS = """
+DO $$ BEGIN
+  FOR token IN 1..10 LOOP
+    PERFORM ledger.change_token('boss', 'rf_' || token, sha256(('runfold_' || token)::bytea), 'ci',
+      '1 day', NULL);
+    PERFORM ledger.change_access('*', 'boss', 'token:rf_' || token, '{decide,work}', '{*}',
+      NULL, NULL);
+    PERFORM set_config('runfold.token', 'runfold_' || token, true);
+    FOR refusal IN 1..9 LOOP
+      PERFORM ledger.note_refusal('test', 'ann', $1, 'no');
+    END LOOP;
+    PERFORM set_config('runfold.token', '', true);
+  END LOOP;
+END $$
+"""
 
 
 @pytest.mark.parametrize(
@@ -578,6 +600,13 @@ async def test_nobody_decides_where_another_must_while_who_asked_is_erased(
         await connection.execute("DELETE FROM ledger.payload WHERE run_id = $1", lease.run_id)
         assert await why(connection, asked, "zoe") == "unread"
         assert await why(connection, asked, "w:0") == "submitter"
+        # A circle of parents, which nobody walks to an end.
+        await connection.execute(
+            "INSERT INTO ledger.payload (project_id, run_id, version, salt, body) "
+            "SELECT 'test', $1::uuid, 1, sha256(''), json_build_object('parent', $1::uuid)",
+            lease.run_id,
+        )
+        assert await why(connection, asked, "zoe") == "unread"
     await connection.close()
 
 
