@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextvars import ContextVar
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -259,3 +260,24 @@ def test_the_pace_allows_what_will_begin_soon_and_nothing_after_a_stumble(
     assert pace.ahead() <= 15
     pace.stumbled()
     assert pace.ahead() == 0
+
+
+def test_a_worker_claims_half_of_what_will_begin_soon_and_nothing_that_it_cannot_hold() -> None:
+    def room(**facts: Any) -> int:
+        """Return the room of a worker with ten free slots, for which 40 runs ahead may wait."""
+        heart = SimpleNamespace(can_beat=facts.pop("can_beat", True))
+        gate = SimpleNamespace(is_closed=facts.pop("is_closed", False))
+        pace = facts.pop("pace", AHEAD)
+        present = {"free": 10, "is_hungry": True, "_ahead": [], "_count": 10, **facts}
+        worker = SimpleNamespace(
+            heart=heart, _gate=gate, _pace=SimpleNamespace(ahead=lambda: pace), **present
+        )
+        found: int = slots.Slots.room.fget(worker)  # type: ignore[attr-defined]
+        return found
+
+    assert room() == room(free=0) == 25
+    assert room(is_hungry=False) == room(pace=0) == 10
+    assert room(free=3, pace=4) == 7
+    assert room(free=0, _ahead=[None] * 10) == 25
+    assert room(free=0, _ahead=[None] * 25) == room(free=2, pace=0, _ahead=[None] * 5) == 0
+    assert room(can_beat=False) == room(is_closed=True) == 0
