@@ -29,8 +29,9 @@ OTHER = "other"
 
 
 async def calls(run_id: Any, project: str) -> dict[str, tuple[str, tuple[Any, ...]]]:
-    """Every function that writes, as a call on a run of a project."""
+    """Every function that writes or judges by itself, as a call on a run of a project."""
     return {
+        "parked_runs": ("SELECT * FROM ledger.parked_runs($1)", (project,)),
         "submit": (
             (
                 "SELECT * FROM ledger.submit($1, 'm', '{k}', '{null}', '{null}', '{0}', '{null}', "
