@@ -53,7 +53,7 @@ async def every_path(ledger: Ledger) -> list[str]:
     await claimed(ledger, "w<u>")
     await ledger.submit("k<i>", {"in": HOSTILE})
     await ledger.pause_kind("k<i>", reason="<script>")
-    hook, _ = await ledger.webhooks.add("https://x/<b>", events=["<script>"], reason="<script>")
+    hook, _ = await ledger.webhooks.add("https://x/<b>", events=["run.failed"], reason="<script>")
     base = "/p/test"
     parts = ["", "/runs", "/runs?q=tag:%22t%3Cb%3E%22", "/approvals", "/workers", "/kinds"]
     parts += ["/cost", "/projections", "/integrity", f"/integrity?run={lease.run_id}", "/audit"]
