@@ -43,7 +43,7 @@ async def test_no_request_is_answered_with_a_fault_or_beside_the_description(
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=600,
         )
 
     assert done.returncode == 0, done.stdout + done.stderr
