@@ -3734,8 +3734,12 @@ BEGIN
       ended := ARRAY(SELECT txid.id FROM unnest(old.open) AS txid (id)
         WHERE txid.id <> ALL (new.open));
       late := CASE WHEN ended = '{}' THEN '{}' ELSE ARRAY(
-        SELECT DISTINCT event.run_id FROM ledger.event AS event
-        WHERE event.txid = ANY (ended) AND event.project_id = p_project) END;
+        SELECT DISTINCT brought.run_id FROM unnest(ended) AS txid (id)
+        CROSS JOIN LATERAL (
+          SELECT event.project_id, event.run_id FROM ledger.event AS event
+          WHERE event.txid = txid.id OFFSET 0 -- so that no plan walks the project's events
+        ) AS brought
+        WHERE brought.project_id = p_project) END;
       SELECT coalesce(array_agg(DISTINCT run.run_id)
           FILTER (WHERE run.token IS NOT NULL AND run.moved_position <= old.seen_position), '{}'),
         coalesce(array_agg(DISTINCT run.priority), '{}')

@@ -20,6 +20,7 @@ from runfold.ledger.operations.reap import pulse
 from runfold.ledger.postgres.urls import driver_url
 from tests.concurrency.test_plans import ANALYZE, measured
 from tests.conftest import PROJECT
+from tests.ledger.operations.test_low_water import MOVE
 
 LARGE: Final = 20_000
 TABLES: Final = frozenset({"run_state", "event", "payload", "command"})
@@ -119,6 +120,25 @@ async def every_operation(ledger: Ledger, batch: int) -> None:
             await ledger.approve(asked, actor=name)
 
 
+async def late_transaction(database: str) -> None:
+    """Move the marks while a transaction is open, and after it, with the settings of a sweep."""
+    async with (
+        asyncpg.create_pool(driver_url(database), min_size=2, max_size=2) as pool,
+        pool.acquire() as late,
+        pool.acquire() as mover,
+    ):
+        settings = "SELECT unnest(proconfig) FROM pg_proc WHERE oid = 'ledger.reap'::regproc"
+        for [setting] in await mover.fetch(settings):
+            await mover.execute("SELECT set_config($1, $2, false)", *setting.split("=", 1))
+        transaction = late.transaction()
+        await transaction.start()
+        await late.execute("SELECT pg_current_xact_id()")
+        for _ in range(2):
+            await mover.execute(MOVE, PROJECT, "parse")
+        await transaction.rollback()
+        await mover.execute(MOVE, PROJECT, "parse")
+
+
 @pytest.mark.slow
 async def test_a_hot_statement_has_one_plan_however_large_its_tables_are(
     database: str, connection: asyncpg.Connection[Any], explaining: None, plans: Plans
@@ -126,6 +146,7 @@ async def test_a_hot_statement_has_one_plan_however_large_its_tables_are(
     async with Ledger.open(database, PROJECT) as first:
         await first.pool.execute(ANALYZE)
         await every_operation(first, 5)
+        await late_transaction(database)
         async with Ledger.open(database, PROJECT) as second:
             await connection.execute(ANALYZE)
             await every_operation(second, 6)
@@ -137,6 +158,7 @@ async def test_a_hot_statement_has_one_plan_however_large_its_tables_are(
         await connection.execute(ANALYZE)
         async with Ledger.open(database, PROJECT) as analysed:
             await every_operation(analysed, 9)
+            await late_transaction(database)
 
     assert len(plans.shapes) >= 20
     assert {text: shapes for text, shapes in plans.shapes.items() if len(shapes) > 1} == {}

@@ -35,6 +35,7 @@ MARKS = "verify names each run that lies before a mark, by a test of its own"
 TOLD = "what was told to the world outside follows from the events, and is no fact of a run"
 READ = "who looked at a run is no fact of it; append-only, and not chained"
 PUT_OFF = "hides a request from one person for a while, who chose to; no fact of a run"
+SHARED = "a query that readers share under a name, and any of them changes; no fact of a run"
 SIGNED_IN = "lets somebody in who was not; what they then do is on record as theirs"
 AT_WORK = "who works on the schema now; gone when that is done"
 UNUSED = "nothing follows from it"
@@ -42,7 +43,7 @@ UNUSED = "nothing follows from it"
 ALLOWED_TABLES: Final = {
     "at_work": AT_WORK, "credential_use": MOVES, "delivery": TOLD, "delivery_attempt": TOLD,
     "low_water": MARKS,
-    "payload_read": READ, "snooze": PUT_OFF, "webhook_secret": TOLD,
+    "payload_read": READ, "saved_view": SHARED, "snooze": PUT_OFF, "webhook_secret": TOLD,
     "user_password": SIGNED_IN, "web_session": SIGNED_IN,
     "feed_generation": READERS, "projection": READERS, "projection_aside": READERS,
     "projection_skip": READERS, "rebuild": READERS, "rebuild_range": READERS,
