@@ -159,7 +159,7 @@ def test_ctrl_c_ends_following_quietly(database: str) -> None:
 
 
 def test_reap_is_a_duty_until_ctrl_c(database: str) -> None:
-    lease = given(database, abandoned)
+    given(database, abandoned)
     fast = {
         "RUNFOLD_LEASE_TTL_SECONDS": "0.04",
         "RUNFOLD_HEARTBEAT_SECONDS": "0.01",
@@ -168,19 +168,11 @@ def test_reap_is_a_duty_until_ctrl_c(database: str) -> None:
     with started(database, "reap", **fast) as process:
         assert process.stderr is not None
         assert process.stderr.readline().startswith("reaping project test every 0.05 s")
-
-        async def reaped(ledger: Ledger) -> None:
-            async def pending() -> bool:
-                return (await ledger.get(lease.run_id)).state == State.PENDING
-
-            await until(pending, seconds=SECONDS)
-
-        given(database, reaped)
+        assert any("stale_run_requeued" in line for line in process.stderr)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=SECONDS)
 
         assert process.returncode == exits.INTERRUPTED
-        assert "stale_run_requeued" in said
         assert "Traceback" not in said
 
 

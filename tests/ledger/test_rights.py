@@ -135,7 +135,7 @@ ASKED = {
     "submit work decide read": "read_run",
     "work": "claim heartbeat requeue reap closings transition refuse",  # with a lease's token
     "submit work decide ": "append",  # without one
-    "work read": "next_due",
+    "work read": "next_due parked_runs",
     "read": (
         "history change_view queue_deliveries due_deliveries forget_deliveries record_attempt"
         " webhook_duties check_my_access"
