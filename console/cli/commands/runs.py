@@ -89,7 +89,10 @@ async def runs(
         typer.Option("--at", metavar="TIME", help="As they were at this time (with its zone)."),
     ] = None,
     count: Annotated[
-        bool, typer.Option("--count", help="Only count them, by state; not with times or cursors.")
+        bool,
+        typer.Option(
+            "--count", help="Only count, by state: reads each that fits. Not with times or cursors."
+        ),
     ] = False,
     watch: Annotated[
         bool,
