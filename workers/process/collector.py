@@ -14,9 +14,10 @@ them, and with many slots the default looks at each of them several times."""
 
 @contextmanager
 def looking_less() -> Iterator[None]:
-    """Collect in this block what handlers leave behind, and not what was there before.
+    """Collect in this block what handlers leave behind, and never what was there before.
 
     Most of it is freed by its last reference. It is a quarter of a worker's CPU time at 500 slots.
+    What was there before stays spared: a process that ends would walk it for 0.1 s, for nothing.
     """
     before = gc.get_threshold()
     gc.collect()
@@ -26,4 +27,3 @@ def looking_less() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
-        gc.unfreeze()
