@@ -9,10 +9,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from runfold.ledger import Ledger, access
+from runfold.ledger import Ledger, State, access
 from runfold.ledger.errors import DatabaseUnavailable
 from runfold.ledger.postgres.urls import driver_url
 from tests.support.logins import grant, login_of, with_login
+from tests.support.runs import waiting
 from tests.support.waiting import BOUND
 
 OTHER = "other"
@@ -102,6 +103,35 @@ async def test_the_same_order_given_twice_waits_no_longer_than_any_other(
         for order, said in zip(ORDERS, await asyncio.gather(*map(refusal, ORDERS)), strict=True):
             with subtests.test(order):
                 assert holder in said
+
+
+async def test_a_setting_that_another_changes_is_waited_for_two_seconds_and_no_longer(
+    database: str, ledger: Ledger, connection: asyncpg.Connection[Any], subtests: pytest.Subtests
+) -> None:
+    asking = (await waiting(ledger, State.WAITING_APPROVAL, park=True)).run_id
+    asked = (await ledger.get(asking)).version
+    settings = (
+        "SELECT ledger.change_view('test', 'a', 'mine', 'state:failed')",
+        f"SELECT ledger.snooze('test', 'a', '{asking}', {asked}, now() + interval '1 hour')",
+    )
+    for setting in settings:
+        another = await asyncpg.connect(driver_url(database))
+        with subtests.test(setting):
+            async with connection.transaction():
+                await connection.execute(setting)
+                with pytest.raises(asyncpg.LockNotAvailableError):
+                    await another.execute(setting, timeout=20)
+        await another.close()
+
+
+async def test_a_role_given_on_an_old_snapshot_is_a_conflict_to_be_tried_again(
+    ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    async with connection.transaction(isolation="repeatable_read"):
+        await connection.execute("SELECT 1")
+        await ledger.grant_role("finance", "ann")
+        with pytest.raises(asyncpg.SerializationError):
+            await connection.execute(ORDERS[1])
 
 
 async def test_a_grant_that_is_not_ended_holds_up_no_revocation_and_no_other_grant_for_long(
