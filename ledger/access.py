@@ -19,6 +19,7 @@ from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.validation import (
     check_actor,
     check_int,
+    check_list,
     check_text,
     check_year,
 )
@@ -140,9 +141,9 @@ async def grant(
     reason: str | None = None,
 ) -> None:
     """Grant rights in place of those that the credential had; see `Ledger.grant_access`."""
-    for what, names in (("rights", rights), ("actors", actors)):
-        if isinstance(names, str):  # whose letters it would take
-            raise InvalidValue(what, names, "must be a list of texts")
+    check_list("rights", rights, "texts")
+    if actors is not None:
+        check_list("actors", actors, "texts")
     chosen = sorted({_right(right) for right in rights})
     if not chosen:
         raise InvalidValue("rights", chosen, "must not be empty; `revoke` takes all of them")

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 from runfold.ledger.errors import InvalidValue, UnknownEvent
 from runfold.ledger.lifecycle import FIRST, MOVES, RESERVED, State
 from runfold.ledger.payload import Unreadable, decode_payload
-from runfold.ledger.validation import check_text
+from runfold.ledger.validation import check_list, check_text
 
 MAX_TYPE_LENGTH: Final = 80
 _TYPE: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
@@ -533,8 +533,7 @@ def upcast(type_: str, version: int, content: dict[str, Any], wanted: int) -> di
 
 def check_named_types(field: str, types: Iterable[str]) -> list[str]:
     """Return event types that a filter names; raise InvalidValue for one that no event can have."""
-    if isinstance(types, str):
-        raise InvalidValue(field, types, "must be a list of event types")
+    check_list(field, types, "event types")
     named = list(types)
     for type_ in named:
         check_text(field, type_, limit=MAX_TYPE_LENGTH)

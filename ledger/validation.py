@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Final
@@ -54,6 +55,12 @@ def check_text(name: str, value: object, *, limit: int = MAX_TEXT) -> str:
     if CONTROL.search(value):
         raise InvalidValue(name, value, "must not contain control characters")
     return value
+
+
+def check_list(name: str, values: object, of: str) -> None:
+    """Raise InvalidValue for what is no list, and for a text, whose letters it would give."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InvalidValue(name, values, f"must be a list of {of}")
 
 
 def check_trimmed(name: str, value: object) -> str:

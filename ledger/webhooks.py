@@ -23,6 +23,7 @@ from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.validation import (
     LOOPBACK,
     check_int,
+    check_list,
     check_run_id,
     check_text,
 )
@@ -277,8 +278,7 @@ def secret_bytes(secret: str) -> bytes:
 
 
 def _names(field: str, values: Iterable[str]) -> list[str]:
-    if isinstance(values, str):  # whose letters it would take
-        raise InvalidValue(field, values, "must be a list of texts")
+    check_list(field, values, "texts")
     names = sorted(set(values))
     for name in names:
         check_text(field, name)

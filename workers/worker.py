@@ -11,7 +11,7 @@ from uuid import UUID
 
 from runfold.ledger import Lease, Ledger, default_worker_id, log, names
 from runfold.ledger.errors import DatabaseRefused, DatabaseUnavailable, InvalidValue, LedgerError
-from runfold.ledger.validation import check_duration, check_int, check_trimmed
+from runfold.ledger.validation import check_duration, check_int, check_list, check_trimmed
 from runfold.workers import forked_child
 from runfold.workers.duties.duty import Duty, jittered, kept
 from runfold.workers.duties.reaper import Reaper
@@ -244,8 +244,7 @@ def _seconds(name: str, value: float, *, positive: bool = False) -> float:
 def _kinds(handlers: Handlers, kinds: Sequence[str] | None) -> list[str]:
     if kinds is None:
         return sorted(handlers)
-    if isinstance(kinds, str):
-        raise InvalidValue("kinds", kinds, "must be a list of kinds")
+    check_list("kinds", kinds, "kinds")
     for kind in kinds:
         if kind not in handlers:
             raise InvalidValue(

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from runfold.ledger import log, names
-from runfold.ledger.errors import InvalidValue
 from runfold.ledger.operations.project import Project
 from runfold.ledger.payload import decode_payload, payload_member
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.run import Lease
-from runfold.ledger.validation import check_int, check_lease_time, check_trimmed
+from runfold.ledger.validation import check_int, check_lease_time, check_list, check_trimmed
 
 CLAIM: Final = "SELECT * FROM ledger.claim($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 RESCAN_SECONDS: Final = 1.0
@@ -141,8 +140,7 @@ async def claim(
 
 def check_kinds(kinds: Sequence[str]) -> list[str]:
     """Return the kinds of a claim, each once; raise InvalidValue unless it is a list."""
-    if isinstance(kinds, str) or not isinstance(kinds, Iterable):
-        raise InvalidValue("kinds", kinds, "must be a list of kinds")
+    check_list("kinds", kinds, "kinds")
     return sorted({check_trimmed("kind", kind) for kind in kinds})
 
 

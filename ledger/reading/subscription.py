@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from runfold.ledger.commands import check_state
-from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import Event, check_named_types
 from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint, Filter
-from runfold.ledger.validation import check_text
+from runfold.ledger.validation import check_list, check_text
 
 PAGE: Final = 1_000
 SOONEST_SECONDS: Final = 0.01
@@ -104,8 +103,8 @@ def subscribe(
     live: bool,
 ) -> Subscription:
     """Return a subscription of a project's events; see `Ledger.subscribe`."""
-    if isinstance(kinds, str):
-        raise InvalidValue("kinds", kinds, "must be a list of kinds")
+    if kinds is not None:
+        check_list("kinds", kinds, "kinds")
     for kind in kinds or ():
         check_text("kinds", kind)
     if types is not None:
