@@ -20,7 +20,10 @@ from runfold.ledger.months import table_of
 from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.postgres.locks import lock_limit, retry_on_lock
 
-_SINCE: Final = "SELECT FROM ledger.{table} WHERE txid >= $1 AND position > $2 LIMIT 1"
+_SINCE: Final = """
+SELECT FROM ledger.{table} WHERE txid >= pg_snapshot_xmin($1::text::pg_snapshot)
+  AND NOT pg_visible_in_snapshot(txid, $1::text::pg_snapshot) AND position > $2 LIMIT 1
+"""
 # What run_state points to stays: the input and the outcome of a run are read with it.
 _PAYLOADS: Final = """
 WITH page AS (
@@ -96,7 +99,7 @@ async def _drop_partition(connection: Any, month: str, newest: Mapping[str, Any]
     await connection.execute("LOCK TABLE ledger.archive_event IN SHARE ROW EXCLUSIVE MODE")
     if await holds(connection, month):
         raise ArchiveRefused(month, ["a hold was placed meanwhile"])
-    if await connection.fetch(_SINCE.format(table=table), newest["oldest"], newest["base"]):
+    if await connection.fetch(_SINCE.format(table=table), newest["seen"], newest["base"]):
         raise ArchiveRefused(month, ["events came since it was exported: export it again"])
     await connection.execute(f"DROP TABLE ledger.{table}")
 

@@ -31,7 +31,7 @@ FROM page ORDER BY page.run_id DESC LIMIT 1
 """
 _GENERATION: Final = """
 SELECT g.generation, split_part(g.start, '@', 2)::bigint AS base,
-  pg_snapshot_xmin(pg_current_snapshot()) AS oldest
+  pg_current_snapshot()::text AS seen
 FROM ledger.feed_generation AS g WHERE g.end_position IS NULL
 """
 _EVENTS: Final = """
@@ -102,7 +102,7 @@ async def obstacles(
 async def _newest(connection: Any, month: str) -> dict[str, Any]:
     """Return how many events a month has, and the last of them.
 
-    `oldest` is from before the first page: what a page could not see has no lower transaction id.
+    `seen` is a snapshot from before the first page: what a page could not see, it does not show.
     """
     newest = dict(await connection.fetchrow(_GENERATION))
     newest |= {"events": 0, "last_position": None, "last_txid": None}

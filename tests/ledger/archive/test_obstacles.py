@@ -33,7 +33,7 @@ from tests.ledger.reading.test_feed import note
 from tests.support.archiving import WHY, archived, ended, state_of
 from tests.support.feeding import Reader
 from tests.support.past_month import MONTH, in_that_month
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 
 WAITING = (
     "SELECT count(*) = $1 FROM pg_stat_activity "
@@ -258,6 +258,36 @@ async def test_a_page_of_the_feed_that_waited_for_a_detach_passes_over_nothing(
 
     with pytest.raises(FeedArchived):
         await reading
+
+
+async def test_only_an_event_that_came_after_the_export_is_refused_as_one(
+    ledger: Ledger,
+    connection: asyncpg.Connection,
+    database: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And not that a transaction is open all the while, whatever its id is."""
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", f"{BOUND}s")
+    writer = await asyncpg.connect(driver_url(database))
+    transaction = writer.transaction()
+    await transaction.start()
+    await writer.execute("SELECT pg_current_xact_id()")
+    async with in_that_month(connection):
+        run_id = await ended(ledger)
+    await archived(ledger, tmp_path)
+    await ledger.archive.attach(MONTH, **WHY)
+    await ledger.archive.export(MONTH, tmp_path, **WHY)
+
+    await note(writer, run_id)
+    detaching = asyncio.create_task(ledger.archive.detach(MONTH, **WHY))
+    await until(lambda: ledger.pool.fetchval(WAITING, 1))
+    await transaction.commit()
+    await writer.close()
+
+    with pytest.raises(ArchiveRefused, match="events came since"):
+        await detaching
+    assert await state_of(ledger) == "exported"
 
 
 async def test_a_hold_that_is_being_placed_keeps_its_month(
