@@ -72,7 +72,7 @@ async def measured(ledger: Ledger, batch: int) -> Meter:
     meter = Meter(ledger)
     leases: list[Lease] = []
 
-    async def claim(ttl: float = 60) -> None:
+    async def claim(ttl: float = 86_400) -> None:
         leases[:] = await ledger.claim("w:1", limit=batch, ttl=ttl)
         assert len(leases) == batch
 
