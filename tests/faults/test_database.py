@@ -16,7 +16,7 @@ from runfold.ledger.events import NoteAdded
 from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 from tests.conftest import assert_consistent
 from tests.support.runs import claimed, event_count
-from tests.support.waiting import blocked, until
+from tests.support.waiting import BOUND, blocked, until
 
 T = TypeVar("T")
 TOTAL = 80
@@ -99,7 +99,7 @@ async def test_a_claim_loop_survives_the_end_of_its_server(
     await until(lambda: fleet.outages > 0)
     before = dict(fleet.submitted), dict(fleet.completed)
     await asyncio.to_thread(own_server.start)
-    await asyncio.wait_for(asyncio.gather(*work), 60)
+    await asyncio.wait_for(asyncio.gather(*work), BOUND)
 
     runs = {run.key: run for run in await own_ledger.runs(limit=1_000)}
     assert len(runs) == TOTAL

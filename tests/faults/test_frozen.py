@@ -17,7 +17,7 @@ from runfold.workers.process import beginning
 from runfold.workers.process import fleet as fleets
 from runfold.workers.process.fleet import Fleet, Part, silence_of
 from tests.conftest import PROJECT
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 from tests.support.working import ended
 
 WORKER = Part("worker", ["worker", "tests.support.handlers", "--project", PROJECT])
@@ -47,11 +47,11 @@ async def small(database: str, ledger: Ledger) -> AsyncIterator[tuple[Small, psu
     fleet = Small(database)
     running = asyncio.create_task(fleet.run())
     try:
-        assert (await ended(ledger, await ledger.submit("double", 4), 30)).output == 8
+        assert (await ended(ledger, await ledger.submit("double", 4))).output == 8
         (pid,) = fleet.pids
         yield fleet, psutil.Process(pid)
         fleet.end()
-        await asyncio.wait_for(running, 30)
+        await asyncio.wait_for(running, BOUND)
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -64,7 +64,7 @@ async def test_a_process_that_is_frozen_is_killed_named_and_replaced(
     async with small(database, ledger) as (_, frozen):
         frozen.suspend()
         run = await ledger.submit("double", 2)
-        assert (await ended(ledger, run, 60)).output == 4  # by its successor: nobody else is there
+        assert (await ended(ledger, run)).output == 4  # by its successor: nobody else is there
         assert not frozen.is_running()
     said = [line for line in capfd.readouterr().err.splitlines() if names.PROCESS_SILENT in line]
     assert any(f"pid={frozen.pid}" in line for line in said)
@@ -80,7 +80,7 @@ async def test_a_process_that_was_frozen_together_with_its_parent_is_left_alone(
         await until(lambda: paused.status() == psutil.STATUS_STOPPED)
         time.sleep(SILENCE + 1)  # noqa: ASYNC251  the parent is frozen: its loop stands still
         paused.resume()
-        assert (await ended(ledger, await ledger.submit("double", 2), 30)).output == 4
+        assert (await ended(ledger, await ledger.submit("double", 2))).output == 4
         assert fleet.pids == [paused.pid]
 
 

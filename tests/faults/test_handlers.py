@@ -16,7 +16,7 @@ from runfold.ledger.events import WriteRefused
 from runfold.workers.forked_child import ENDED
 from tests.support.processes import assert_story, worker
 from tests.support.runs import types
-from tests.support.waiting import passed, until
+from tests.support.waiting import BOUND, passed, until
 from tests.support.working import LONG, ended
 
 
@@ -119,7 +119,7 @@ async def test_a_run_that_kills_its_worker_every_time_ends_failed_and_harms_no_o
     assert (failed.state, failed.error_code, failed.attempt_count) == (State.FAILED, "E-RUN-002", 2)
 
 
-async def all_over(ledger: Ledger, database: str, *runs: Run, seconds: float = 90) -> list[Run]:
+async def all_over(ledger: Ledger, database: str, *runs: Run) -> list[Run]:
     """Start worker processes one after another until the runs have ended; return the runs."""
     over: list[Run] = []
 
@@ -127,7 +127,7 @@ async def all_over(ledger: Ledger, database: str, *runs: Run, seconds: float = 9
         over[:] = [await ledger.get(run.run_id) for run in runs]
         return all(run.is_terminal for run in over)
 
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + BOUND
     while not await are_over():
         assert time.monotonic() < deadline, over
         with worker(database) as process:  # one process, which takes them all at once

@@ -312,7 +312,7 @@ async def test_doctor_ends_beside_the_locks_of_a_keeper_and_names_it(
     assert await ledger.runs() == []
     async with with_login(database, "runfold_projector", rights=("read",), project="*") as url:
         keeper = await asyncpg.connect(driver_url(url))
-        async with asyncio.timeout(60), keeper.transaction():
+        async with asyncio.timeout(BOUND), keeper.transaction():
             tables = [row["name"] for row in await keeper.fetch(LOCKABLE)]
             await keeper.execute(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE")
             checks = await examine(Session(database, PROJECT, as_json=False, verbose=False))

@@ -139,7 +139,7 @@ async def test_more_deliveries_than_a_call_takes_are_forgotten_at_once(
         webhook,
     )
 
-    await WebhookKeeper(ledger, Terms(Poster(loopback=True, seconds=5))).once()
+    await WebhookKeeper(ledger, Terms(Poster(loopback=True))).once()
 
     assert await ledger.webhooks.deliveries(webhook) == []
 
@@ -160,7 +160,7 @@ async def test_deliveries_that_ended_long_ago_are_forgotten_of_a_paused_webhook_
         webhook,
     )
 
-    await WebhookKeeper(ledger, Terms(Poster(loopback=True, seconds=5))).tick()
+    await WebhookKeeper(ledger, Terms(Poster(loopback=True))).tick()
 
     left = await ledger.webhooks.deliveries(webhook)
     ages = [(datetime.now(UTC) - one.created_at).days for one in left]

@@ -96,7 +96,7 @@ async def test_the_same_order_given_twice_waits_no_longer_than_any_other(
         async def refusal(order: str) -> str:
             another = await asyncpg.connect(driver_url(database))
             with pytest.raises((TimeoutError, asyncpg.PostgresError)) as refused:
-                await another.execute(order, timeout=20)
+                await another.execute(order, timeout=BOUND)
             await another.close()
             return str(refused.value)
 
@@ -120,7 +120,7 @@ async def test_a_setting_that_another_changes_is_waited_for_two_seconds_and_no_l
             async with connection.transaction():
                 await connection.execute(setting)
                 with pytest.raises(asyncpg.LockNotAvailableError):
-                    await another.execute(setting, timeout=20)
+                    await another.execute(setting, timeout=BOUND)
         await another.close()
 
 

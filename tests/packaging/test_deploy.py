@@ -17,6 +17,7 @@ import yaml  # type: ignore[import-untyped]
 
 from runfold import Ledger
 from tests.support.server import Server
+from tests.support.waiting import BOUND
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
@@ -49,7 +50,7 @@ def started(words: list[str], environment: dict[str, str]) -> subprocess.Popen[s
 def ends_well(process: subprocess.Popen[str]) -> None:
     """Fail unless the service ends by SIGTERM without an error."""
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=BOUND)
     assert process.returncode in {0, -signal.SIGTERM}, said
 
 
@@ -92,7 +93,7 @@ async def doubled(url: str, number: int) -> Any:
     """Return what a worker makes of a run."""
     async with Ledger.open(url) as ledger:
         run = await ledger.submit("double", number)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(BOUND):
             while not run.is_terminal:
                 await asyncio.sleep(0.05)
                 run = await ledger.get(run.run_id)

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.support.waiting import BOUND
+
 
 @dataclass
 class Receiver:
@@ -63,4 +65,4 @@ async def swallowing() -> AsyncIterator[str]:
     server.close()
     for writer in writers:
         writer.close()
-        await asyncio.wait_for(writer.wait_closed(), 5)
+        await asyncio.wait_for(writer.wait_closed(), BOUND)

@@ -19,7 +19,7 @@ from runfold.workers import Backoff, BlockingContext, Context, Fail, StepError, 
 from runfold.workers.journal.replay import Replay
 from runfold.workers.leases.writer import Writer
 from tests.support.runs import abandoned, types
-from tests.support.waiting import lapsed, until
+from tests.support.waiting import BOUND, lapsed, until
 from tests.support.working import done, ended, reached, working
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ async def test_an_attempt_whose_lease_was_lost_before_it_began_does_nothing(
 
     monkeypatch.setattr(Writer, "begin", taken)
     async with working(ledger, parse):
-        await asyncio.wait_for(asked.wait(), 20)
+        await asyncio.wait_for(asked.wait(), BOUND)
 
     assert calls["parse"] == 0
     assert (await ledger.get(lost.run_id)).state == State.PENDING

@@ -178,7 +178,7 @@ async def _deliveries(ledger: Ledger) -> list[object]:
         await ledger.fail(lease, error_code="E-1", error_detail=f"password={CANARY}")
         receiver.answers = [500]
         for _ in range(2):
-            await WebhookKeeper(ledger, Terms(Poster(loopback=True, seconds=5))).once()
+            await WebhookKeeper(ledger, Terms(Poster(loopback=True))).once()
     assert receiver.requests
     return [receiver.requests, await ledger.webhooks.deliveries(webhook)]
 

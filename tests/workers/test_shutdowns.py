@@ -11,7 +11,7 @@ from runfold.ledger import Ledger, Run, State
 from runfold.workers import Backoff, Context, Handler, Worker, handler, judge
 from tests.conftest import PROJECT
 from tests.support.runs import types
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 
 AT_ONCE = Backoff(first=0, jitter=0)
 WORKERS: list[Worker] = []
@@ -62,7 +62,7 @@ async def workers_until_over(ledger: Ledger, *runs: Run) -> list[Run]:
 
         await until(ended_or_over)
         worker.stop()
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, BOUND)
     return [await ledger.get(run.run_id) for run in runs]
 
 

@@ -80,7 +80,7 @@ def test_runs_of_a_paused_kind_wait(runfold):
     async def story(kit):
         run = await kit.ledger.submit("report")
         await kit.ledger.pause_kind("report", actor="ann", reason="not today")
-        [waiting] = await kit.run_until_idle(report, seconds=10)
+        [waiting] = await kit.run_until_idle(report)
         assert (waiting.run_id, waiting.state) == (run.run_id, "pending")
 
     runfold.run(story)

@@ -27,7 +27,7 @@ from tests.support.receiver import Receiver, receiving, swallowing
 from tests.support.runs import claimed
 from tests.support.waiting import until
 
-LOCAL = Terms(Poster(loopback=True, seconds=5), "https://console.example")
+LOCAL = Terms(Poster(loopback=True), "https://console.example")
 
 
 @pytest.fixture

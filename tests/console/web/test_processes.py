@@ -27,6 +27,10 @@ from tests.support.waiting import BOUND, until
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "howto" / "workers-in-any-language.md"
+CLAIMED = (
+    "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() "
+    "AND state = 'idle' AND query LIKE '%ledger.claim(%' AND pid <> pg_backend_pid())"
+)
 
 
 def blocks(language: str) -> list[str]:
@@ -209,7 +213,7 @@ async def read(
 async def test_a_claim_that_waits_gets_the_run_that_comes(database: str, ledger: Ledger) -> None:
     with serving(database) as (address, _):
         async with httpx.AsyncClient(base_url=address, timeout=BOUND) as client:
-            asked = {"worker_id": "w:1", "wait": 20}
+            asked = {"worker_id": "w:1", "wait": 60}
             waiting = asyncio.create_task(client.post("/v1/claims", json=asked))
             await client.get("/v1/health")
             run = await ledger.submit("parse")
@@ -219,15 +223,19 @@ async def test_a_claim_that_waits_gets_the_run_that_comes(database: str, ledger:
 
 
 async def test_a_caller_that_went_away_while_it_waited_claims_nothing(
-    database: str, ledger: Ledger
+    database: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("RUNFOLD_POLL_SECONDS", "3600")  # only a run that comes ends the wait
     with serving(database) as (address, _):
-        async with httpx.AsyncClient(base_url=address) as client:
-            with pytest.raises(httpx.ReadTimeout):
-                await client.post("/v1/claims", json={"worker_id": "w:1", "wait": 60}, timeout=1)
-        run = await ledger.submit("parse")
         async with httpx.AsyncClient(base_url=address, timeout=BOUND) as client:
-            answer = await client.post("/v1/claims", json={"worker_id": "w:2", "wait": 20})
+            asked = {"worker_id": "w:1", "wait": 60}
+            gone = asyncio.create_task(client.post("/v1/claims", json=asked))
+            await until(lambda: ledger.pool.fetchval(CLAIMED))
+            gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
+            await client.get("/v1/health")  # answered after what came before it: the hanging up
+            run = await ledger.submit("parse")
+            answer = await client.post("/v1/claims", json={"worker_id": "w:2"})
 
     [lease] = answer.json()["leases"]
     assert (lease["run_id"], lease["attempt"]) == (str(run.run_id), 1)

@@ -14,6 +14,7 @@ from runfold.ledger import Ledger, State, access, sessions, users
 from runfold.ledger.postgres.urls import driver_url
 from tests.support.logins import with_login
 from tests.support.runs import claimed
+from tests.support.waiting import BOUND
 from tests.support.web import calling, sign_in, token
 
 PASSWORD = "correct horse battery"  # noqa: S105  of the tests alone
@@ -141,7 +142,7 @@ async def test_what_a_user_does_is_on_record_as_theirs_and_needs_their_rights(
     form = {"action": "cancel", "query": "kind:page", "q": "kind:page", "reason": "why"}
     form |= {"moment": "2030-01-01T00:00Z", "key": "0123456789abcdef"}
     assert (await stranger.post("/p/test/bulk", data=form)).status_code == 303
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(BOUND):
         while (await ledger.get(run.run_id)).state is not State.CANCELLED:
             await stranger.get("/p/test")
     last = (await ledger.history(run.run_id))[-1]
