@@ -89,6 +89,7 @@ async def every_operation(ledger: Ledger, batch: int) -> None:
     """Call every operation, those with keys too, and find endings and keys again."""
     await measured(ledger, batch)
     run = await ledger.submit("keyed", key=f"run {batch}")
+    await ledger.get(run.run_id)
     [lease] = await ledger.claim("w:1", kinds=["keyed", "other"])
     for _ in range(2):
         await ledger.append(lease, NoteAdded(text="x"), key=f"note {run.run_id}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -200,7 +199,7 @@ async def test_no_function_tells_a_project_of_others_from_one_that_does_not_exis
         name for name, known in functions.items() if ["p_project", "text"] in known["parameters"]
     }
     assert of_a_project - set(theirs) == {
-        "channel", "state_at", "rebuild_run_state", "feed_page", "read_runs",
+        "channel", "state_at", "rebuild_run_state", "feed_page", "get_run", "read_runs",
     }  # fmt: skip
 
 
@@ -241,6 +240,7 @@ async def test_no_function_reaches_a_run_of_another_project_through_ones_own(
     before = await other.history(run.run_id)
 
     here = await calls(run.run_id, PROJECT)
+    here["get_run"] = ("SELECT * FROM ledger.get_run($1, $2)", (PROJECT, run.run_id))
     here["read_runs"] = (
         "SELECT * FROM ledger.read_runs($1, ARRAY[$2::uuid])",
         (PROJECT, run.run_id),
@@ -259,7 +259,7 @@ async def test_no_function_reaches_a_run_of_another_project_through_ones_own(
     assert refused == {"snooze"}  # which is to a time that is over
     for rights in (["read"], ["submit"], ["work"]):
         await access.grant(ledger.project, login, rights)
-        for name in ("read_run", "read_runs"):
+        for name in ("get_run", "read_run", "read_runs"):
             statement, arguments = here[name]
             assert await keeper.fetch(statement, *arguments) == [], (name, rights)
     assert await other.history(run.run_id) == before
@@ -281,6 +281,10 @@ async def test_a_key_of_another_project_is_no_key_here(ledger: Ledger, other: Le
     assert (await ledger.complete(lease, "ours", key="ended")).output == "ours"
 
 
+SHOWN = ("get_run($1, $2)", "read_runs($1, ARRAY[$2::uuid])")
+"""What shows of a run what the policies of the tables do."""
+
+
 async def test_without_the_right_read_a_run_is_seen_without_its_content(
     ledger: Ledger, keeper: asyncpg.Connection[Any]
 ) -> None:
@@ -293,7 +297,7 @@ async def test_without_the_right_read_a_run_is_seen_without_its_content(
     for right in ("submit", "work", "decide"):
         await access.grant(ledger.project, login, [right])
         for lease in (done, failed):
-            for function in ("read_run($1, $2)", "read_runs($1, ARRAY[$2::uuid])"):
+            for function in ("read_run($1, $2)", *SHOWN):
                 call = f"SELECT input, output, error_detail FROM ledger.{function}"
                 seen |= {tuple(row) for row in await keeper.fetch(call, PROJECT, lease.run_id)}
         if right == "work":  # how others ended their leases has their content
@@ -355,8 +359,9 @@ async def test_a_login_reads_no_row_of_another_project_whatever_it_sets(
         await attacker.fetch("SELECT * FROM ledger.state_at($1, $2, 1, NULL)", OTHER, run.run_id)
         == []
     )
-    read_runs = "SELECT * FROM ledger.read_runs($1, ARRAY[$2::uuid])"
-    assert await attacker.fetch(read_runs, OTHER, run.run_id) == []
+    for function in SHOWN:
+        asked = f"SELECT * FROM ledger.{function}"
+        assert await attacker.fetch(asked, OTHER, run.run_id) == [], function
     assert await attacker.fetchval("SELECT ledger.channel($1)", OTHER) is None
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await attacker.fetch("SELECT salt FROM ledger.payload")
@@ -430,7 +435,9 @@ async def test_every_function_that_runs_as_the_owner_asks_for_a_right(
     careless = {
         row["name"]
         for row in rows
-        if not any(word in row["body"] for word in ("check_access(", "projects_with("))
+        if not any(
+            word in row["body"] for word in ("check_access(", "has_right(", "projects_with(")
+        )
     }
 
     assert careless <= without
@@ -547,19 +554,27 @@ async def test_the_tables_of_projections_show_a_login_its_projects_only(
         assert len(await projector.pool.fetch("SELECT * FROM projection.mine_v1")) == 2
 
 
-async def test_a_page_of_runs_shows_each_right_what_a_single_run_shows_it(
-    database: str, ledger: Ledger
+async def test_a_run_and_a_page_show_each_right_what_the_tables_show_it(
+    ledger: Ledger, keeper: asyncpg.Connection[Any]
 ) -> None:
-    run = await ledger.submit("page", {"secret": 1})
-    asked = "SELECT input FROM ledger.read_runs($1, ARRAY[$2::uuid])"
-    for right, content in (("read", [{"secret": 1}]), ("work", [None]), ("submit", [])):
-        async with (
-            with_login(database, "runfold_worker", rights=(right,)) as url,
-            Ledger.open(url, PROJECT) as login,
-        ):
-            listed = await login.pool.fetch(asked, PROJECT, run.run_id)
-            others = await login.pool.fetch(asked, "other", run.run_id)
-            assert [row["input"] and json.loads(row["input"]) for row in listed] == content
-            assert others == []
-            if right != "submit":
-                assert [each.input for each in await login.runs()] == content
+    done = await claimed(ledger, input="secret")
+    await ledger.complete(done, "secret")
+    login = await keeper.fetchval("SELECT session_user")
+    shown = dict.fromkeys(access.RIGHTS, "nothing")
+    for right in access.RIGHTS:
+        await access.grant(ledger.project, login, [right])
+        by_policies = await keeper.fetch(
+            "SELECT * FROM ledger.run WHERE project_id = $1 AND run_id = $2", PROJECT, done.run_id
+        )
+        for function in SHOWN:
+            asked = f"SELECT * FROM ledger.{function}"
+            assert await keeper.fetch(asked, PROJECT, done.run_id) == by_policies, (function, right)
+            assert await keeper.fetch(asked, PROJECT, uuid4()) == []
+            assert await keeper.fetch(asked, OTHER, done.run_id) == []
+        for row in by_policies:
+            shown[right] = "all" if row["output"] else "no content"
+    assert {right: what for right, what in shown.items() if what != "nothing"} == {
+        "read": "all",
+        "audit": "all",
+        "work": "no content",
+    }

@@ -29,7 +29,7 @@ WINDOW: Final = 100
 _SUBMITTED: Final = """
 SELECT key, run_id FROM ledger.command WHERE project_id = $1 AND key = ANY ($2::text[])
 """
-_LOOK: Final = "SELECT * FROM ledger.run WHERE project_id = $1 AND run_id = ANY ($2::uuid[])"
+_LOOK: Final = "SELECT * FROM ledger.read_runs($1, $2)"
 _ID_BYTES: Final = 39
 """A run id in a JSON list, with its quotes and its comma."""
 

@@ -1,12 +1,14 @@
--- Whether the credential has a right in a project, now. Internal to the owner's functions.
-CREATE OR REPLACE FUNCTION ledger.has_right(p_project text, p_right text) RETURNS boolean
+-- Whether the credential has one of the rights in a project, now. Internal to the owner's
+-- functions, which pin the search path.
+CREATE OR REPLACE FUNCTION ledger.has_right(p_project text, p_rights text[]) RETURNS boolean
 LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  RETURN ledger.is_owner() OR EXISTS (
-    SELECT FROM ledger.access_grant AS granted
-    WHERE granted.credential = ledger.credential() AND granted.project_id IN (p_project, '*')
-      AND p_right = ANY (granted.rights)
-      AND (granted.until IS NULL OR granted.until > ledger.now()));
+  IF ledger.is_owner() THEN
+    RETURN true;
+  END IF;
+  PERFORM FROM ledger.access_grant AS granted
+  WHERE granted.credential = ledger.credential() AND granted.project_id IN (p_project, '*')
+    AND p_rights && granted.rights AND (granted.until IS NULL OR granted.until > ledger.now());
+  RETURN FOUND;
 END $$;

@@ -12,9 +12,10 @@ SET enable_seqscan = off
 SET jit = off
 AS $$
 BEGIN
-  IF NOT (ledger.has_right(p_project, 'read') OR ledger.has_right(p_project, 'work') AND EXISTS (
-    SELECT FROM ledger.run_state AS run WHERE run.project_id = p_project AND run.run_id = p_run
-      AND run.token IS NOT NULL AND run.lease_credential = ledger.credential())) THEN
+  IF NOT (ledger.has_right(p_project, '{read}')
+    OR ledger.has_right(p_project, '{work}') AND EXISTS (
+      SELECT FROM ledger.run_state AS run WHERE run.project_id = p_project AND run.run_id = p_run
+        AND run.token IS NOT NULL AND run.lease_credential = ledger.credential())) THEN
     PERFORM ledger.check_access(p_project, '{read}');
   END IF;
   RETURN QUERY SELECT entry.* FROM ledger.entry
