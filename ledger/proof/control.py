@@ -5,7 +5,7 @@ The SQL twin of the hash is `ledger/sql/access/control_hash.sql`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Final
 
@@ -42,22 +42,22 @@ class ControlCheck:
     between each list and its head, the number and the hash of its newest event.
     """
 
-    def __init__(self, heads: Iterable[Mapping[str, Any]]) -> None:
-        self._heads = {head["project_id"]: (head["number"], head["hash"]) for head in heads}
-        self._ends: dict[str, tuple[int, bytes]] = {}
+    def __init__(self) -> None:
         self._list: str | None = None
         self._previous, self._number = b"", 0
-        self._found: set[str] = set()
-        self._begun = {DATABASE}
+        self._is_database_begun = False
 
     def add(self, event: Mapping[str, Any]) -> Iterator[Finding]:
-        """Check the next event: of the same list the next number, or the first of another list."""
+        """Check the next event: of the same list the next number, or the first of another list.
+
+        With the event come its list's head (`head_number`, `head_hash`) and whether it `is_last`
+        in its list, its list `is_begun` in the database's, and the list that it begins is there
+        (`has_list`).
+        """
         of, number = event["project_id"], event["number"]
         if of != self._list:
             self._list, self._previous, self._number = of, b"", 0
-            self._found.add(of)
-        if of == DATABASE and event["type"] == _BEGUN:
-            self._begun.add(event["subject"].removeprefix("list:"))
+            self._is_database_begun |= of == DATABASE
         if number != self._number + 1:
             yield control_finding(f"event {number} follows event {self._number} of list {of}")
         if control_hash(self._previous, event) != event["hash"]:
@@ -66,24 +66,42 @@ class ControlCheck:
                 "not the hash of it and of the one before it"
             )
         self._previous, self._number = bytes(event["hash"]), number
-        self._ends[of] = number, self._previous
+        if of == DATABASE and event["type"] == _BEGUN and not event["has_list"]:
+            yield _empty(event["subject"].removeprefix("list:"))
+        if event["is_last"]:
+            yield from self._ended(event)
+
+    def _ended(self, event: Mapping[str, Any]) -> Iterator[Finding]:
+        of = event["project_id"]
+        if of != DATABASE and not event["is_begun"]:
+            yield control_finding(f"list {of} was never begun")
+        head = {"number": event["head_number"], "hash": event["head_hash"]}
+        if (head["number"], head["hash"]) != (event["number"], event["hash"]):
+            yield end_finding(of, event, head)
 
     def finish(self) -> Iterator[Finding]:
-        """Check, after the last event, that the lists are those that were begun."""
-        for of in sorted(self._begun - self._found):
-            yield control_finding(f"list {of} was begun, and has no event")
-        for of in sorted(self._found - self._begun):
-            yield control_finding(f"list {of} was never begun")
-        for of in sorted(self._heads | self._ends):
-            if self._heads.get(of) != self._ends.get(of):
-                yield control_finding(
-                    f"list {of} ends with {_end(self._ends.get(of))}, by its head it ends with "
-                    f"{_end(self._heads.get(of))}"
-                )
+        """Check, after the last event, that the database's list was there."""
+        if not self._is_database_begun:
+            yield _empty(DATABASE)
 
 
-def _end(end: tuple[int, bytes] | None) -> str:
-    return f"event {end[0]} and hash {end[1].hex()}" if end else "no event"
+def end_finding(
+    of: str, newest: Mapping[str, Any] | None, head: Mapping[str, Any] | None
+) -> Finding:
+    """Return that a list does not end with the event that its head names."""
+    return control_finding(
+        f"list {of} ends with {_end(newest)}, by its head it ends with {_end(head)}"
+    )
+
+
+def _end(event: Mapping[str, Any] | None) -> str:
+    if event is None or event["number"] is None:
+        return "no event"
+    return f"event {event['number']} and hash {event['hash'].hex()}"
+
+
+def _empty(of: str) -> Finding:
+    return control_finding(f"list {of} was begun, and has no event")
 
 
 def control_finding(detail: str) -> Finding:

@@ -1,108 +1,142 @@
-"""Checks of the control history: its chain, and that the control tables are what it says."""
+"""Checks of the control history: its chain, and that the control tables are what it says.
+
+Page by page, each in a snapshot of its own. What belongs together is written by one transaction (a
+row and its event, an event and its list's head), so one snapshot holds it or does not: what is
+written between two pages never looks like damage.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.proof.chain import Finding
-from runfold.ledger.proof.control import ControlCheck, control_finding
+from runfold.ledger.proof.control import ControlCheck, control_finding, end_finding
+from runfold.ledger.reading.control_tables import CONTROL_TABLES, ControlTable
 from runfold.ledger.reading.snapshot import snapshot
 
 UNCHECKED: Final = "the control history: that needs runfold_auditor and audit in all projects"
-_PAGE: Final = 1_000
+_PAGE: Final = 2_000
+"""Rows of a page: of the events, and of each table."""
 _MAY_READ: Final = """
 SELECT has_table_privilege('ledger.control_event', 'SELECT')
   AND has_table_privilege('ledger.api_token', 'SELECT')
   AND (SELECT ledger.projects_with('audit')) IS NULL AS all
 """
-_EVENTS: Final = """
-SELECT number, recorded_at, project_id, credential, type, subject, facts, actor, reason, hash
-FROM ledger.control_event ORDER BY project_id, number
-"""
-_HEADS: Final = "SELECT project_id, number, hash FROM ledger.control_head"
 # The rows as the trigger wrote them down: in UTC, bytes in hex.
 _SETTINGS: Final = """
 SELECT set_config('TimeZone', 'UTC', true), set_config('bytea_output', 'hex', true)
 """
-
-
-@dataclass(frozen=True, slots=True)
-class ControlTable:
-    """A table of orders, as the trigger `record_control` of it records them."""
-
-    name: str
-    sort: str
-    keys: tuple[str, ...]
-    moving: tuple[str, ...] = ()
-    """The columns that change without anybody's order."""
-
-    def rows(self) -> str:
-        """Return the query of the rows: the subject of each, and its facts."""
-        subject = " || ':' || ".join(f"(x.row ->> '{key}')" for key in self.keys)
-        moving = ", ".join(f"'{name}'" for name in self.moving)
-        return f"""
-  SELECT '{self.sort}:' || {subject} AS subject, x.row::text AS facts
-  FROM (SELECT to_jsonb(t) - ARRAY[{moving}]::text[] AS row FROM ledger.{self.name} AS t) AS x"""
-
-
-CONTROL_TABLES: Final = (
-    ControlTable("project", "project", ("project_id",), ("channel",)),
-    ControlTable("access_grant", "access", ("project_id", "credential")),
-    ControlTable("api_token", "token", ("token_id",)),
-    ControlTable("user_account", "user", ("name",)),
-    ControlTable("kind_event", "kind", ("project_id", "kind", "number")),
-    ControlTable("role_event", "role", ("project_id", "number")),
-    ControlTable(
-        "schedule", "schedule", ("project_id", "name"), ("next_at", "last_due", "updated_at")
-    ),
-    ControlTable("webhook", "webhook", ("webhook_id",), ("checkpoint",)),
-    ControlTable("archive_event", "archive", ("number",)),
-    ControlTable("feed_generation", "generation", ("generation",)),
+_TABLES: Final = {table.sort: table for table in CONTROL_TABLES}
+_PATTERNS: Final = " ".join(
+    f"WHEN '{table.sort}' THEN '{table.pattern}'" for table in CONTROL_TABLES
 )
-"""The tables that are folds of the control history; a test holds them to the triggers."""
-
-
-_TABLES: Final = {table.sort: table.name for table in CONTROL_TABLES}
-_DIFFERENCES: Final = f"""
-WITH stored AS (
-{"  UNION ALL".join(table.rows() for table in CONTROL_TABLES)}
-), newest AS (
-  SELECT DISTINCT ON (e.subject) e.subject, e.facts FROM ledger.control_event AS e
-  WHERE split_part(e.subject, ':', 1) = ANY ($1) ORDER BY e.subject, e.number DESC
-), differing AS (
-  SELECT coalesce(stored.subject, newest.subject) AS subject, stored.facts AS have,
-    newest.facts AS want
-  FROM stored FULL JOIN newest ON newest.subject = stored.subject
-  WHERE stored.facts IS DISTINCT FROM newest.facts
+_ROW: Final = "\n    ".join(f"WHEN '{table.sort}' THEN {table.row()}" for table in CONTROL_TABLES)
+# The greatest number is one lookup whatever the statistics say; for EXISTS the planner may read the
+# table from its beginning, for each event anew.
+EVENTS: Final = f"""
+WITH page AS MATERIALIZED (
+  SELECT e.*, s.sort, regexp_match(e.subject, CASE s.sort {_PATTERNS} END) AS keys
+  FROM ledger.control_event AS e CROSS JOIN LATERAL split_part(e.subject, ':', 1) AS s (sort)
+  WHERE (e.project_id, e.number) > ($2, $3) ORDER BY e.project_id, e.number LIMIT $1
 )
-SELECT split_part(d.subject, ':', 1) AS sort, d.subject, d.have, d.want FROM differing AS d
-ORDER BY array_position($1, split_part(d.subject, ':', 1)), d.subject
+SELECT page.*, head.number AS head_number, head.hash AS head_hash,
+  page.number >= (SELECT max(e.number) FROM ledger.control_event AS e
+    WHERE e.project_id = page.project_id) AS is_last,
+  page.number >= (SELECT max(e.number) FROM ledger.control_event AS e
+    WHERE e.subject = page.subject) AS is_newest,
+  (SELECT e.project_id = '*' AND e.type = 'list.begun' FROM ledger.control_event AS e
+    WHERE e.subject = 'list:' || page.project_id ORDER BY e.number LIMIT 1) AS is_begun,
+  (SELECT max(e.number) FROM ledger.control_event AS e
+    WHERE e.project_id = substr(page.subject, length('list:') + 1)) IS NOT NULL AS has_list,
+  CASE page.sort
+    {_ROW} END AS have
+FROM page LEFT JOIN ledger.control_head AS head ON head.project_id = page.project_id
+ORDER BY page.project_id, page.number
+"""
+ROWS: Final = "  UNION ALL".join(
+    f" ({table.rows(at)})" for at, table in enumerate(CONTROL_TABLES, 2)
+)
+HEADS: Final = """
+SELECT page.*, (SELECT max(e.number) FROM ledger.control_event AS e
+  WHERE e.project_id = page.project_id) IS NULL AS is_alone
+FROM (SELECT h.* FROM ledger.control_head AS h WHERE h.project_id >= $2
+  ORDER BY h.project_id LIMIT 1 + $1) AS page
 """
 
 
 async def check_control(pool: Pool) -> list[Finding] | None:
     """Return what is wrong with the control history; None for a session that may not read it."""
-    async with snapshot(pool) as connection:
-        if not await connection.fetchval(_MAY_READ):
-            return None
-        chain = ControlCheck(await connection.fetch(_HEADS))
-        findings: list[Finding] = []
-        async for event in connection.cursor(_EVENTS, prefetch=_PAGE):
-            findings += chain.add(event)
-        findings += chain.finish()
-        await connection.execute(_SETTINGS)
-        for row in await connection.fetch(_DIFFERENCES, list(_TABLES)):
-            findings.append(
-                _difference(_TABLES[row["sort"]], row["subject"], row["have"], row["want"])
+    check = _Check()
+    while not check.is_done:
+        async with snapshot(pool) as connection:
+            if not await connection.fetchval(_MAY_READ):
+                return None
+            await connection.execute(_SETTINGS)
+            await check.page(connection)
+    return check.findings()
+
+
+class _Check:
+    """One check: how far it has read, and what it has found so far."""
+
+    def __init__(self) -> None:
+        self._chain = ControlCheck()
+        self._after: tuple[str, int] | None = ("", 0)
+        self._heads_from: str | None = ""
+        self._rows_from: list[list[str] | None] = [table.start for table in CONTROL_TABLES]
+        self._findings: list[Finding] = []
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all is read."""
+        return self._after is None and self._heads_from is None and not any(self._rows_from)
+
+    def findings(self) -> list[Finding]:
+        """Return what was found; a row on which a page ends and another begins, once."""
+        return list(dict.fromkeys([*self._findings, *self._chain.finish()]))
+
+    async def page(self, connection: Any) -> None:
+        """Read the next page of the events, of the heads and of each table."""
+        if self._after is not None:
+            events = await connection.fetch(EVENTS, _PAGE, *self._after)
+            for event in events:
+                self._findings += self._chain.add(event)
+                self._findings += _difference(event)
+            is_full = len(events) == _PAGE
+            self._after = (events[-1]["project_id"], events[-1]["number"]) if is_full else None
+        if self._heads_from is not None:
+            heads = await connection.fetch(HEADS, _PAGE, self._heads_from)
+            self._findings += (
+                end_finding(h["project_id"], None, h) for h in heads if h["is_alone"]
             )
-    return findings
+            self._heads_from = heads[-1]["project_id"] if len(heads) > _PAGE else None
+        if any(self._rows_from):
+            rows = await connection.fetch(ROWS, _PAGE, *self._rows_from)
+            for place, table in enumerate(CONTROL_TABLES):
+                page = [row for row in rows if row["place"] == place + 2]
+                self._findings += (
+                    _unordered(table, row["subject"], row["unordered"])
+                    for row in page
+                    if row["unordered"] is not None
+                )
+                self._rows_from[place] = page[-1]["keys"] if len(page) > _PAGE else None
 
 
-def _difference(table: str, subject: str, have: str | None, want: str | None) -> Finding:
+def _difference(event: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield that the row of an event is not as the event, the newest about it, left it."""
+    table, have, want = _TABLES.get(event["sort"]), event["have"], event["facts"]
+    if table is None or not event["is_newest"] or have == want:
+        return
+    subject = event["subject"]
     if want is None:
-        return control_finding(f"{table} has {subject}, which nobody ordered: {have}")
-    if have is None:
-        return control_finding(f"{table} lacks {subject}, which was ordered: {want}")
-    return control_finding(f"{table} has {subject} as {have}, ordered was {want}")
+        yield _unordered(table, subject, have)
+    elif have is None:
+        yield control_finding(f"{table.name} lacks {subject}, which was ordered: {want}")
+    else:
+        yield control_finding(f"{table.name} has {subject} as {have}, ordered was {want}")
+
+
+def _unordered(table: ControlTable, subject: str, have: str) -> Finding:
+    return control_finding(f"{table.name} has {subject}, which nobody ordered: {have}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -11,9 +12,13 @@ import pytest
 
 from runfold.ledger import Ledger, access
 from runfold.ledger.postgres import schema
+from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.proof.control import control_hash
-from runfold.ledger.reading.control_checks import CONTROL_TABLES, UNCHECKED
+from runfold.ledger.reading import control_checks
+from runfold.ledger.reading.control_checks import UNCHECKED, check_control
+from runfold.ledger.reading.control_tables import CONTROL_TABLES
+from runfold.ledger.reading.snapshot import snapshot
 from runfold.ledger.reading.verify import verify
 from tests.conftest import PROJECT
 from tests.support.logins import with_login
@@ -69,8 +74,13 @@ TAMPERS = (
 
 @pytest.mark.parametrize(("tamper", "problem"), TAMPERS)
 async def test_what_was_changed_behind_the_history_is_named(
-    unverified_database: str, mallory: asyncpg.Connection[Any], tamper: str, problem: str
+    unverified_database: str,
+    mallory: asyncpg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tamper: str,
+    problem: str,
 ) -> None:
+    monkeypatch.setattr(control_checks, "_PAGE", 1)
     await _disabled(mallory)
     await mallory.execute(tamper)
 
@@ -80,6 +90,78 @@ async def test_what_was_changed_behind_the_history_is_named(
     assert any(
         found.problem == "control" and problem in found.detail for found in report.findings
     ), report.findings
+
+
+_SNAPSHOTS = """
+SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()
+  AND datname = current_database() AND backend_type = 'client backend'
+"""
+
+
+async def test_what_is_ordered_between_two_pages_neither_alarms_nor_hides(
+    unverified_database: str, mallory: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+    changes = [*range(1, 9)]
+    async with Ledger.open(unverified_database, PROJECT) as ledger:
+
+        @asynccontextmanager
+        async def after_changes(pool: Pool) -> AsyncIterator[Any]:
+            held.append(await mallory.fetchval(_SNAPSHOTS))
+            if changes:
+                number = changes.pop(0)
+                await ledger.grant_role("finance", f"member-{number}")
+                await ledger.schedule(f"{number}", "parse", cron="0 3 * * *")
+                await ledger.unschedule(f"{number // 2}")
+                for project in (f"a{number}", f"z{number}"):  # before the page, and after it
+                    await mallory.execute("INSERT INTO ledger.project VALUES ($1)", project)
+            async with snapshot(pool) as connection:
+                yield connection
+
+        monkeypatch.setattr(control_checks, "_PAGE", 4)
+        monkeypatch.setattr(control_checks, "snapshot", after_changes)
+        assert await check_control(ledger.pool) == []
+        assert len(held) > 6  # pages
+        assert set(held) == {0}
+
+        changes += range(9, 17)
+        await _disabled(mallory)
+        await mallory.execute("UPDATE ledger.control_event SET actor = 'eve' WHERE number = 2")
+        await mallory.execute("DELETE FROM ledger.role_event WHERE number = 1")
+        await mallory.execute(
+            "INSERT INTO ledger.kind_event SELECT project_id, 'zzz', number, "
+            "recorded_at, actor, type, max_running, reason FROM ledger.kind_event"
+        )
+        for table in ("role_event", "schedule", "project"):
+            await mallory.execute(f"ALTER TABLE ledger.{table} ENABLE TRIGGER record_control")
+        details = [finding.detail for finding in await check_control(ledger.pool) or ()]
+
+    assert sum("the hash of event 2 " in each for each in details) == 2
+    assert sum("role_event lacks role:test:1," in each for each in details) == 1
+    assert sum("kind:test:zzz:1, which nobody ordered" in each for each in details) == 1
+    assert len(details) == 4, details
+
+
+async def test_no_page_of_the_check_reads_all_of_the_history(
+    mallory: asyncpg.Connection[Any], subtests: pytest.Subtests
+) -> None:
+    await _disabled(mallory)
+    await mallory.execute(
+        "INSERT INTO ledger.control_event SELECT 'test', 1000 + n, now(), 'x', 'role.granted', "
+        "'role:test:' || n, '{}', 'x', NULL, '' FROM generate_series(1, 3000) AS n"
+    )
+    await mallory.execute("ANALYZE ledger.control_event")
+    starts = [table.start for table in CONTROL_TABLES]
+    for name, query, after in (
+        ("events", control_checks.EVENTS, ["test", 2000]),
+        ("rows", control_checks.ROWS, starts),
+        ("heads", control_checks.HEADS, [""]),
+    ):
+        with subtests.test(name):
+            plan = await mallory.fetch(f"EXPLAIN {query}", 100, *after)
+            lines = "\n".join(line for (line,) in plan)
+            assert "control_event_" in lines
+            assert "Seq Scan on control_event" not in lines, lines
 
 
 async def test_a_list_that_was_cut_at_its_end_keeps_the_gap_however_it_goes_on(
