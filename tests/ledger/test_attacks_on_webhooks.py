@@ -166,3 +166,94 @@ async def test_deliveries_that_ended_long_ago_are_forgotten_of_a_paused_webhook_
     ages = [(datetime.now(UTC) - one.created_at).days for one in left]
     assert ages == [29, 31]
     assert [one.next_at is None for one in left] == [True, False]
+
+
+async def test_a_delivery_is_taken_once_in_its_turn_and_by_its_own_project(
+    ledger: Ledger, connection: asyncpg.Connection, database: str
+) -> None:
+    webhook, _ = await ledger.webhooks.add(URL)
+    held, ended, both = (f"01890000-0000-7000-8000-00000000000{number}" for number in (1, 2, 3))
+    await connection.executemany(
+        "INSERT INTO ledger.delivery (project_id, webhook_id, run_id, version, type, body, "
+        "created_at, next_at) VALUES ('test', $1, $2, $3, 'run.failed', '{}', now(), "
+        "now() + $4::text::interval)",
+        [
+            (webhook, held, 1, "1 day"), (webhook, held, 3, "-1 min"),
+            (webhook, ended, 1, None), (webhook, ended, 2, "-1 min"),
+            (webhook, both, 1, "-1 min"), (webhook, both, 2, "-1 min"),
+        ],
+    )  # fmt: skip
+    due = "SELECT run_id, version FROM ledger.due_deliveries($1, $2, 10, '1 hour')"
+
+    async def taken(by: asyncpg.Connection, project: str = "test") -> list[tuple[str, int]]:
+        rows = await by.fetch(due, project, webhook)
+        return sorted((str(row["run_id"]), row["version"]) for row in rows)
+
+    assert await taken(connection, "other") == []
+    await ledger.webhooks.pause(webhook)
+    assert await taken(connection) == []
+    await ledger.webhooks.resume(webhook)
+    other = await asyncpg.connect(driver_url(database))
+    await other.execute("SET lock_timeout = '5s'")  # so that one that waits for it fails
+    async with connection.transaction():
+        assert await taken(connection) == [(ended, 2), (both, 1)]
+        assert await taken(other) == []
+    await other.close()
+    assert await taken(connection) == []
+
+    attempt = "SELECT ledger.record_attempt($1, $2, $3, 1, $4, 0, 500, $5, $6::text::interval)"
+    state = (
+        "SELECT attempts, next_at > now() AS waits, delivered_at IS NOT NULL AS delivered "
+        "FROM ledger.delivery WHERE run_id = $1 AND version = 1"
+    )
+    for project, number, error, again, kept in (
+        ("other", 1, None, None, (0, True, False)),
+        ("test", 2, None, None, (0, True, False)),
+        ("test", 1, "no answer", "1 hour", (1, True, False)),
+        ("test", 1, None, None, (1, True, False)),
+        ("test", 2, None, None, (2, None, True)),
+        ("test", 3, "no answer", None, (3, None, True)),
+    ):
+        await connection.execute(attempt, project, webhook, both, number, error, again)
+        [row] = await connection.fetch(state, both)
+        assert tuple(row) == kept
+
+
+async def test_a_project_moves_sends_again_and_forgets_nothing_of_anothers_webhook(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    webhook, _ = await ledger.webhooks.add(URL)
+    place = await connection.fetchval("SELECT checkpoint FROM ledger.webhook")
+    await ledger.submit("parse")
+    further = await connection.fetchval(
+        "SELECT generation || '/' || moment || '//0' FROM ledger.feed_now()"
+    )
+    run = "01890000-0000-7000-8000-000000000001"
+    queue = (
+        f"SELECT ledger.queue_deliveries($1, '{webhook}', $2, $3, ARRAY['{run}'::uuid], '{{1}}', "
+        "'{run.failed}', '{x}')"
+    )
+
+    assert not await connection.fetchval(queue, "other", place, further)
+    assert not await connection.fetchval(queue, "test", further, further)
+    await ledger.webhooks.pause(webhook)
+    assert not await connection.fetchval(queue, "test", place, further)
+    await ledger.webhooks.resume(webhook)
+    assert await connection.fetchval("SELECT checkpoint FROM ledger.webhook") == place
+    assert await connection.fetchval(queue, "test", place, further)
+    assert await connection.fetchval(queue, "test", further, further)  # the same, once
+    assert await connection.fetchval("SELECT count(*) FROM ledger.delivery") == 1
+
+    await connection.execute(
+        "UPDATE ledger.delivery SET next_at = NULL, created_at = now() - interval '31 days'"
+    )
+    resend = f"SELECT ledger.resend_delivery($1, 'ann', '{webhook}', '{run}', 1)"
+    assert not await connection.fetchval(resend, "other")
+    assert await connection.fetchval("SELECT ledger.forget_deliveries('other')") == 0
+    assert not await connection.fetch("SELECT * FROM ledger.webhook_duties('other')")
+    assert await connection.fetchval("SELECT ledger.forget_deliveries('test')") == 1
+
+    await ledger.submit("parse")
+    await ledger.webhooks.pause(webhook)
+    await ledger.webhooks.resume(webhook, from_now=True)
+    assert await connection.fetchval("SELECT checkpoint FROM ledger.webhook") != further
