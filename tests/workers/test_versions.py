@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -207,3 +208,24 @@ async def test_a_run_whose_input_or_results_no_longer_fit_is_given_back(
     assert reason in str(event.error_detail)
     assert "the handler changed while the run was open" in str(event.error_detail)
     assert (run.state, run.output) == (State.COMPLETED, "done with 7")
+
+
+async def test_a_step_that_became_a_sleep_is_no_sleep_whatever_the_handler_catches(
+    ledger: Ledger,
+) -> None:
+    @handler("order")
+    async def order(ctx: Context) -> str:
+        with suppress(BaseException):
+            await ctx.sleep(0.01, name="rest")
+        return "went on"
+
+    run = await ledger.submit("order", max_attempts=1)
+    [lease] = await ledger.claim("w:1")
+    await ledger.append(lease, StepCompleted(name="rest", output="an hour"))
+    await ledger.release(lease)
+    async with working(ledger, order):
+        back = await given_back(ledger, run)
+
+    assert back.error_code == HISTORY_MISMATCH
+    assert "step 'rest' where the handler has sleep 'rest'" in str(back.error_detail)
+    assert (await ledger.get(run.run_id)).attempt_count == 0

@@ -421,6 +421,30 @@ async def test_a_heart_that_is_stopped_while_its_loop_is_dead_begins_no_more(
     assert len(lives) == 1
 
 
+async def test_a_heart_without_its_connection_lets_nothing_be_claimed(
+    fast: Ledger, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connect(*given: Any, **more: Any) -> Any:
+        could_beat.append(heart.can_beat)
+        if len(could_beat) == 2:
+            raise ConnectionRefusedError
+        return await connected(*given, **more)
+
+    could_beat, ready, connected = list[bool](), asyncio.Event(), vars(heartbeat)["connect"]
+    monkeypatch.setattr(heartbeat, "connect", connect)
+    heart = Heart(fast, "w", 2.0, 0.5, tell=lambda *_: None, ready=ready.set)
+    await heart.start()
+    try:
+        await until(ready.is_set)
+        ready.clear()
+        await connection.execute(_CUT_HEART)
+        await until(ready.is_set)  # also the second time
+    finally:
+        await heart.stop()
+
+    assert could_beat[2] is False
+
+
 async def _at_least(count: Callable[[], Awaitable[int]], least: int) -> bool:
     return await count() >= least
 

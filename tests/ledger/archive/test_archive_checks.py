@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
 import pytest
 
 from runfold.ledger import Ledger
+from runfold.ledger.archive.record import archives
 from runfold.ledger.postgres.urls import driver_url
+from runfold.ledger.reading import verify
 from tests.conftest import PROJECT
 from tests.support.archiving import WHY, archived, ended
 from tests.support.past_month import MONTH, in_that_month
@@ -132,3 +135,32 @@ async def test_every_archived_run_is_counted_once(
     report = await ledger.verify()
 
     assert (report.runs, report.events, report.payloads, report.ok) == (2, 10, 6, True)
+
+
+async def test_a_file_on_both_sides_of_where_a_range_is_halved_is_checked_once(
+    ledger: Ledger, mallory: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with in_that_month(mallory):
+        await ended(ledger)
+    torn = await ended(ledger)
+    await archived(ledger, tmp_path)
+    [month] = await archives(ledger.pool)
+    await mallory.execute(f"""
+      CREATE FUNCTION public.torn() RETURNS json LANGUAGE plpgsql AS $$ BEGIN
+        RAISE EXCEPTION 'invalid page in block 7' USING ERRCODE = 'XX001';
+      END $$;
+      ALTER TABLE ledger.payload RENAME TO true_payload;
+      CREATE VIEW ledger.payload AS SELECT project_id, run_id, version, salt,
+        CASE run_id WHEN '{torn}' THEN public.torn() ELSE body END AS body
+      FROM ledger.true_payload""")
+    middle = month.first.int + 2**90  # a second after the month's first moment
+
+    async def halved_there(*_: object) -> AsyncIterator[tuple[UUID, UUID]]:
+        yield UUID(int=2 * middle - torn.int), torn
+
+    monkeypatch.setattr(verify, "ranges", halved_there)
+
+    report = await ledger.verify()
+
+    assert {finding.problem for finding in report.findings} == {"unreadable"}
+    assert (report.runs, report.events) == (1, 5)
