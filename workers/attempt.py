@@ -137,7 +137,6 @@ class Attempt:
         """Cancel the run although its handler works on: what it records from now on is refused."""
         if not self.is_working or self._recorder.stopped is Stop.LOST:
             return
-        self._recorder.close()
         self._recorder.log.warning(
             names.WOULD_NOT_STOP, then="its run is cancelled; it keeps its slot until it ends"
         )

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from runfold import BlockingContext, Context, Ledger, State, handler
+from runfold import BlockingContext, Context, Ledger, Run, State, handler
 from runfold.ledger import names
 from runfold.ledger.events import RunCancelled
+from runfold.workers.attempt import Attempt
+from runfold.workers.errors import Stop
+from runfold.workers.outcomes import Ending
 from tests.support.processes import assert_accounted, said, worker
 from tests.support.runs import newest, types
 from tests.support.waiting import until
@@ -89,7 +93,9 @@ def ended_run() -> asyncio.Event:
 
 
 @pytest.mark.usefixtures("patience")
-async def test_a_handler_that_stops_in_its_time_ends_the_run_itself(ledger: Ledger) -> None:
+async def test_a_handler_that_stops_in_its_time_ends_the_run_itself(
+    ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
     tidied = threading.Event()
 
     @handler("tidy")
@@ -104,7 +110,73 @@ async def test_a_handler_that_stops_in_its_time_ends_the_run_itself(ledger: Ledg
         await reached(ledger, run, State.RUNNING)
         await ledger.cancel(run.run_id)
         run = await ended(ledger, run)
+        await asyncio.sleep(ledger.settings.cancel_seconds)  # a later timer than the attempt's
 
+    assert names.WOULD_NOT_STOP not in capsys.readouterr().err
     assert (run.state, tidied.is_set()) == (State.CANCELLED, True)
     cancelled = await newest(ledger, run.run_id, RunCancelled)
     assert cancelled.reason == "as requested"
+
+
+@pytest.mark.usefixtures("patience")
+async def test_a_run_that_another_worker_has_is_not_ended_although_it_was_called_off(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, ended_run: asyncio.Event
+) -> None:
+    @handler("stubborn")
+    async def stubborn(ctx: Context) -> None:
+        [attempt] = attempts
+        attempt.stop(Stop.CANCEL)
+        attempt.stop(Stop.LOST)
+        while not ended_run.is_set():
+            with suppress(asyncio.CancelledError):
+                await ended_run.wait()
+
+    async def noted(attempt: Attempt) -> Ending:
+        attempts.append(attempt)
+        try:
+            return await work(attempt)
+        finally:
+            returned.set()
+
+    attempts, returned, work = list[Attempt](), asyncio.Event(), Attempt.work
+    monkeypatch.setattr(Attempt, "work", noted)
+    run = await ledger.submit("stubborn")
+    async with working(ledger, stubborn):
+        await until(lambda: attempts and attempts[0].was_called)
+        await asyncio.sleep(ledger.settings.cancel_seconds)  # a later timer than the attempt's
+        ended_run.set()
+        await until(returned.is_set)
+
+    happened = await types(ledger, run.run_id)
+    assert [type_ for type_ in happened if type_ != "lease.heartbeat"] == [
+        "run.submitted", "lease.acquired",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def long_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a long sleep hold its run, and a handler end its run itself."""
+    monkeypatch.setenv("RUNFOLD_HELD_SLEEP_SECONDS", "3600")
+    monkeypatch.setenv("RUNFOLD_CANCEL_SECONDS", "3600")
+    monkeypatch.setenv("RUNFOLD_HEARTBEAT_SECONDS", "0.1")
+
+
+@pytest.mark.usefixtures("long_rest")
+async def test_a_plain_function_that_sleeps_holding_its_run_hears_that_it_was_called_off(
+    ledger: Ledger,
+) -> None:
+    @handler("sleeper")
+    def sleeper(ctx: BlockingContext) -> None:
+        ctx.sleep(1800)
+
+    run = await ledger.submit("sleeper")
+    async with working(ledger, sleeper):
+        await until(lambda: _slept(ledger, run))
+        await ledger.cancel(run.run_id)
+        run = await ended(ledger, run)
+
+    assert run.state is State.CANCELLED
+
+
+async def _slept(ledger: Ledger, run: Run) -> bool:
+    return "step.completed" in await types(ledger, run.run_id)
