@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from runfold.console.demo.measure import call_tool, measure, price, sources, tool
 from runfold.console.demo.story import DemoFailed, play_in
+from runfold.console.shared.plain import number_of
 from runfold.ledger import Ledger, State
 from runfold.ledger.postgres.opening import Database
 from runfold.ledger.settings import Settings
@@ -51,7 +52,9 @@ async def review(ctx: Context, path: str) -> dict[str, Any]:
     if measures["exceeds"]:
         name = Path(path).name
         await ctx.approval(
-            f"Accept {name}, with {measures['lines']:,} lines?", show=measures, timeout=DAY
+            f"Accept {name}, with {number_of(measures['lines'], 'line')}?",
+            show=measures,
+            timeout=DAY,
         )
     return {**measures, **await ctx.step("summarize", _summarized, path)}
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pydantic_core import to_jsonable_python
 
+from runfold.console.shared.plain import number_of
 from runfold.ledger import Ledger, Run, State
 from runfold.ledger.events import Event
 from runfold.ledger.postgres.connections import fetch
@@ -83,8 +84,8 @@ class Outcome:
             return []
         return [
             (
-                f"{len(self.granted)} approvals granted and {len(self.rejected)} rejected, "
-                "not some and 1"
+                f"{number_of(len(self.granted), 'approval')} granted and "
+                f"{len(self.rejected)} rejected, not some and 1"
             )
         ]
 

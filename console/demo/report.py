@@ -15,7 +15,7 @@ from rich.text import Text
 from runfold.console.cli.kit.output import UNBOUNDED
 from runfold.console.cli.kit.wrapping import entry
 from runfold.console.demo.outcome import Outcome, States, facts_of
-from runfold.console.shared.plain import clean
+from runfold.console.shared.plain import clean, number_of
 from runfold.ledger import State
 from runfold.ledger.events import Event
 from runfold.ledger.lifecycle import TERMINAL
@@ -124,7 +124,7 @@ def _facts(event: Event) -> str:
 def _summary(outcome: Outcome) -> str:
     lines = [
         _fate(outcome),
-        f"{len(outcome.granted)} approvals granted, {len(outcome.rejected)} rejected.",
+        f"{number_of(len(outcome.granted), 'approval')} granted, {len(outcome.rejected)} rejected.",
     ]
     if outcome.report is not None:
         lines.append(_verdict(outcome.report))
@@ -139,8 +139,10 @@ def _fate(outcome: Outcome) -> str:
 
 
 def _verdict(report: Report) -> str:
-    verdict = "[green]ok[/]" if report.ok else f"[red]{len(report.findings)} findings[/]"
+    verdict = (
+        "[green]ok[/]" if report.ok else f"[red]{number_of(len(report.findings), 'finding')}[/]"
+    )
     return (
-        f"verify: {verdict}: {report.runs:,} runs, {report.events:,} events "
-        f"and {report.payloads:,} payloads: versions, hash chains, payloads and states."
+        f"verify: {verdict}: {number_of(report.runs, 'run')}, {number_of(report.events, 'event')} "
+        f"and {number_of(report.payloads, 'payload')}: versions, hash chains, payloads and states."
     )

@@ -15,6 +15,7 @@ from pydantic import JsonValue
 
 from runfold.console.cli.kit.output import talk
 from runfold.console.demo.measure import Measures, ToolUnavailable, call_tool, measure, price, tool
+from runfold.console.shared.plain import number_of
 from runfold.ledger import Lease, Ledger, State
 from runfold.ledger.errors import LeaseLost, LedgerError
 from runfold.ledger.events import ApprovalGranted, ApprovalRequested, Event
@@ -131,9 +132,8 @@ class Worker:
         )
 
     async def _ask_person(self, lease: Lease, path: Path, measures: Measures) -> None:
-        prompt = (
-            f"{path.name} has {measures.lines:,} lines and {measures.bytes:,} bytes: accept it?"
-        )
+        size = f"{number_of(measures.lines, 'line')} and {number_of(measures.bytes, 'byte')}"
+        prompt = f"{path.name} has {size}: accept it?"
         await self._close(
             lease,
             State.WAITING_APPROVAL,

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from runfold.console.shared.plain import number_of_runs
+from runfold.console.shared.plain import number_of
 from runfold.console.shared.rerun import Rerun, rerun_each
 from runfold.ledger import Ledger, Run
 from runfold.ledger.errors import InvalidValue, LedgerError
@@ -73,7 +73,7 @@ class Preview:
     @property
     def number(self) -> str:
         """How many runs fit, in words, also where counting ended early."""
-        runs = number_of_runs(self.matching)
+        runs = number_of(self.matching, "run")
         if self.examined is None:
             return runs
         if self.matching == self.examined:

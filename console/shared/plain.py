@@ -59,9 +59,9 @@ def relative(value: datetime, now: datetime | None = None) -> str:
     return f"in {span(away)}" if away > timedelta(0) else f"{span(away)} ago"
 
 
-def number_of_runs(number: int) -> str:
-    """Return how many runs, in words."""
-    return "1 run" if number == 1 else f"{number:,} runs"
+def number_of(number: int, noun: str) -> str:
+    """Return a number with its noun, such as 1 run or 2,000 runs."""
+    return f"{number:,} {noun}" if abs(number) == 1 else f"{number:,} {noun}s"
 
 
 def money(value: Decimal) -> str:

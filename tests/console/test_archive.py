@@ -57,7 +57,7 @@ def test_a_month_goes_to_a_file_and_back(cli: Cli, tmp_path: Path) -> None:
     assert months(cli)[MONTH]["bytes"] is None
     assert f"{MONTH}  detached" in cli.ok("archive", "list").out
     assert cli.ok("history", run, "--json").lines == before
-    assert cli.ok("verify").out.startswith("ok: 1 runs, 5 events")
+    assert cli.ok("verify").out.startswith("ok: 1 run, 5 events")
     assert "archived" in cli.ok("whatif", "--ttl", "1s").err
     checked = cli.ok("archive", "check", exported["file"], "--json").json
     assert (checked["ok"], checked["events"], checked["sha256"]) == (True, 5, exported["sha256"])

@@ -72,7 +72,7 @@ async def test_a_run_opens_as_its_page_without_a_network_and_is_checked_without_
     last = (await ledger.history(run))[-1]
     assert last.hash is not None
     assert f"run {run} head {last.hash.hex()}" in told
-    assert "1 runs, 4 events" in told
+    assert "1 run, 4 events" in told
 
 
 def _rewritten(change: Callable[[dict[str, Any]], object]) -> Callable[[Path, str], None]:

@@ -38,12 +38,10 @@ def test_runs_that_are_set_aside_are_named_until_they_are_folded(cli: Cli) -> No
     cli.given(_reads)
     status = cli("projections", "status", "sizes")
     assert status.code == exits.INTEGRITY
-    assert "1 runs set aside" in status.out
+    assert "1 run set aside" in status.out
     assert '"many"' in status.out
     assert "projections resume sizes" in status.err
-    assert (
-        "1 runs that were set aside are tried again" in cli.ok("projections", "resume", "sizes").err
-    )
+    assert "to try again: 1 run set aside" in cli.ok("projections", "resume", "sizes").err
 
 
 def test_a_projection_is_dropped_with_its_tables_and_is_new_again(cli: Cli) -> None:

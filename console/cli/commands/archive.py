@@ -13,6 +13,7 @@ from runfold.console.cli.kit.exits import CONFLICT, OK
 from runfold.console.cli.kit.options import OWNER, Actor, OrderReason, command, program
 from runfold.console.cli.kit.output import EMPTY
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared.plain import number_of
 from runfold.ledger.archive.record import Archive
 from runfold.ledger.archive.status import months
 from runfold.ledger.errors import ConfigurationError
@@ -139,7 +140,7 @@ def _write_plan(session: Session, plan: Any) -> int:
         for obstacle in plan.obstacles:
             session.out.line(f"obstacle: {obstacle}")
         session.out.line(
-            f"{plan.month}: {plan.events:,} events; "
+            f"{plan.month}: {number_of(plan.events, 'event')}; "
             f"{'nothing is changed' if plan.obstacles else 'ready'}"
         )
     return CONFLICT if plan.obstacles else OK
@@ -150,8 +151,8 @@ def _write(session: Session, archive: Archive, done: str) -> None:
         session.out.json(_facts(archive))
         return
     session.out.line(
-        f"{archive.month} is {done}: {archive.runs:,} runs, {archive.events:,} events, "
-        f"{archive.payloads:,} payloads"
+        f"{archive.month} is {done}: {number_of(archive.runs, 'run')}, "
+        f"{number_of(archive.events, 'event')}, {number_of(archive.payloads, 'payload')}"
     )
     session.out.line(f"{archive.path}, {archive.size_bytes:,} bytes, sha256 {archive.sha256.hex()}")
 

@@ -10,7 +10,7 @@ import typer
 from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import command
 from runfold.console.cli.kit.session import Session
-from runfold.console.shared.plain import jsonable
+from runfold.console.shared.plain import jsonable, number_of
 from runfold.ledger.archive.file import check_file, digest, opened
 
 
@@ -40,7 +40,10 @@ def check(
             session.out.line(
                 f"bad: run {finding.run_id} #{finding.version} {finding.problem}: {finding.detail}"
             )
-        counts = ", ".join(f"{count:,} {what}" for what, count in facts.items())
+        counts = (
+            f"{number_of(chain.runs, 'run')}, {number_of(chain.events, 'event')}, "
+            f"{number_of(chain.payloads, 'payload')}"
+        )
         session.out.line(f"{'FAILED' if chain.findings else 'ok'}: {counts}; sha256 {sha256.hex()}")
     return INTEGRITY if chain.findings else OK
 

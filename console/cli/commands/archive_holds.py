@@ -11,6 +11,7 @@ import typer
 from runfold.console.cli.kit.options import OWNER, Actor, command
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared.plain import number_of
 from runfold.ledger import Ledger
 from runfold.ledger.archive import record
 from runfold.ledger.months import is_month
@@ -74,7 +75,7 @@ def _line(event: Mapping[str, Any]) -> str:
     proof = (
         ""
         if event["sha256"] is None
-        else f" {event['events']:,} events, sha256 {event['sha256'].hex()}"
+        else f" {number_of(event['events'], 'event')}, sha256 {event['sha256'].hex()}"
     )
     why = "" if event["reason"] is None else f": {event['reason']}"
     return (

@@ -7,7 +7,7 @@ from typing import Final
 from runfold.console.cli.health.database_status import DatabaseStatus, database_status, upgraded
 from runfold.console.cli.kit.options import OWNER, command, program
 from runfold.console.cli.kit.session import Session
-from runfold.console.shared.plain import jsonable
+from runfold.console.shared.plain import jsonable, number_of
 from runfold.ledger.postgres.server_roles import who_closes, who_grants
 from runfold.ledger.postgres.urls import shown
 
@@ -80,7 +80,7 @@ async def status(session: Session) -> None:
 
 
 def _lines(status: DatabaseStatus, url: str, *, embedded: bool) -> list[tuple[str, str]]:
-    ahead = f"{status.months_ahead} months ahead"
+    ahead = f"{number_of(status.months_ahead, 'month')} ahead"
     if status.months_ahead < 0:
         ahead = "none for this month"
     return [

@@ -11,7 +11,7 @@ from runfold.console.cli.kit.options import RunId, command, program
 from runfold.console.cli.kit.output import EMPTY, Output
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
-from runfold.console.shared.plain import compact, jsonable
+from runfold.console.shared.plain import compact, jsonable, number_of
 from runfold.console.shared.values import version_or_instant
 from runfold.ledger.reading.past import Diff
 
@@ -72,7 +72,7 @@ def _write(out: Output, diff: Diff) -> None:
         out.entry(event_line.head(event), event_line.facts(event))
     out.talk(
         f"version {before.version} to {after.version}: "
-        f"{len(rows)} columns changed by {len(diff.events)} events"
+        f"{number_of(len(rows), 'column')} changed by {number_of(len(diff.events), 'event')}"
     )
 
 

@@ -11,7 +11,7 @@ from runfold.console.cli.kit.options import Actor, command, program
 from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.progress import progress
 from runfold.console.cli.kit.session import Session
-from runfold.console.shared.plain import number_of_runs
+from runfold.console.shared.plain import number_of
 from runfold.console.shared.values import Misuse, duration
 from runfold.ledger import Ledger
 from runfold.ledger.proof.fold import Drift
@@ -154,7 +154,8 @@ async def _found(out: Output, drifted: Drift, repairs: _Repairs | None) -> None:
 
 async def _watch(out: Output, ledger: Ledger, every: float, size: int) -> None:
     out.talk(
-        f"comparing {size} runs of project {ledger.project_id} every {every:g} s; Ctrl-C ends it"
+        f"comparing {number_of(size, 'run')} of project {ledger.project_id} every {every:g} s; "
+        "Ctrl-C ends it"
     )
     await Sampler(ledger, every=every, size=size).run()
 
@@ -191,7 +192,7 @@ def _summarize(out: Output, count: int, compared: int, tags: int, *, repaired: b
         facts = {"runs": compared, "differ": count, "tags": tags, "repaired": repaired}
         out.json({"ok": not count + tags, **facts})
         return
-    runs = number_of_runs(compared)
+    runs = number_of(compared, "run")
     if not count + tags:
         out.talk(f"nothing differs in {runs}")
         return

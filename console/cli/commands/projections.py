@@ -20,6 +20,7 @@ from runfold.console.cli.kit.duty import until_terminated
 from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import OWNER, PROJECTOR, Actor, command, program
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared.plain import number_of
 from runfold.console.shared.values import Misuse
 from runfold.ledger import log
 from runfold.ledger import names as log_names
@@ -77,7 +78,7 @@ async def run(
                 continue
             row = {"name": projection.name, "events": events}
             session.out.json(row) if session.as_json else session.out.line(
-                f"{projection.name}: {events:,} events taken"
+                f"{projection.name}: {number_of(events, 'event')} taken"
             )
     return INTEGRITY if failed else OK
 
@@ -103,7 +104,7 @@ async def resume(session: Session, name: Name) -> None:
     if session.as_json:
         session.out.json({"name": name, "resumed": True, "retried": retried})
         return
-    again = f"; {retried:,} runs that were set aside are tried again" if retried else ""
+    again = f"; to try again: {number_of(retried, 'run')} set aside" if retried else ""
     session.out.talk(f"{name} is resumed{again}")
 
 

@@ -16,7 +16,7 @@ from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import REBUILDER, Actor, Reason, command
 from runfold.console.cli.kit.output import Output, console
 from runfold.console.cli.kit.session import Session
-from runfold.console.shared.plain import span
+from runfold.console.shared.plain import number_of, span
 from runfold.console.shared.values import instant
 from runfold.ledger import Ledger
 from runfold.ledger.validation import check_int
@@ -137,8 +137,8 @@ def _write(out: Output, name: str, done: Replayed | Refolded, *, as_of: bool) ->
         out.line(f"cannot be folded: run {bad.run_id}: {bad.error}")
     resumed = ", resumed" if done.resumed else ""
     out.line(
-        f"{counts.rows:,} rows rebuilt from {counts.events:,} events{resumed}; "
-        f"{counts.errors:,} cannot be folded"
+        f"{number_of(counts.rows, 'row')} rebuilt from {number_of(counts.events, 'event')}"
+        f"{resumed}; {counts.errors:,} cannot be folded"
     )
     if as_of:
         out.line(f"the state at that time is in {done.kept_in}")
@@ -149,7 +149,9 @@ def _write(out: Output, name: str, done: Replayed | Refolded, *, as_of: bool) ->
             f"runfold projections resume {name}"
         )
     wrong = (
-        "nothing to compare it with" if done.wrong is None else f"{done.wrong:,} rows were wrong"
+        "nothing to compare it with"
+        if done.wrong is None
+        else f"{number_of(done.wrong, 'row')} {'was' if done.wrong == 1 else 'were'} wrong"
     )
     out.line(wrong + (f"; the old rows are kept in {done.kept_in}" if done.kept_in else ""))
     if done.kept_in:
@@ -179,7 +181,8 @@ def _bar(name: str, *, shown: bool) -> Iterator[Callable[[RebuildProgress], None
                 else f", {span(timedelta(seconds=progress.seconds_left))} left"
             )
             description = (
-                f"{progress.events:,} events, {progress.events_per_second:,.0f} a second{left}"
+                f"{number_of(progress.events, 'event')}, "
+                f"{progress.events_per_second:,.0f} a second{left}"
             )
             bar.update(
                 task, completed=progress.done, total=progress.ranges, description=description

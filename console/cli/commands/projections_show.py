@@ -9,6 +9,7 @@ import typer
 from runfold.console.cli.kit.options import command
 from runfold.console.cli.kit.output import EMPTY
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared.plain import number_of
 from runfold.console.shared.values import Misuse
 from runfold.projections.declared.rows import rows
 
@@ -37,7 +38,7 @@ async def show(
     else:
         session.out.talk("no rows")
     if len(shown) == limit:
-        session.out.talk(f"the first {limit} rows; --limit N shows more")
+        session.out.talk(f"the first {number_of(limit, 'row')}; --limit N shows more")
 
 
 def _condition(text: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from runfold.console.cli.kit.options import command
 from runfold.console.cli.kit.output import EMPTY, Output
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.user_traceback import broken_module_shown
-from runfold.console.shared.plain import moment
+from runfold.console.shared.plain import moment, number_of
 from runfold.console.shared.projection_modules import declared_projections
 from runfold.projections.declared.status import Status, statuses
 from runfold.projections.errors import ProjectionNotFound, ProjectionUnseen
@@ -79,10 +79,11 @@ async def status(
 
 def _write(out: Output, projection: Status) -> None:
     skipped = f", {projection.skipped:,} skipped" if projection.skipped else ""
-    skipped += f", {projection.set_aside:,} runs set aside" if projection.set_aside else ""
+    if projection.set_aside:
+        skipped += f", {number_of(projection.set_aside, 'run')} set aside"
     out.line(
         f"{projection.name} version {projection.version}: {projection.state}, "
-        f"{projection.events:,} events, {projection.behind:,} behind{skipped}"
+        f"{number_of(projection.events, 'event')}, {projection.behind:,} behind{skipped}"
     )
     if projection.error is None:
         return

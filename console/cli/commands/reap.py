@@ -11,6 +11,7 @@ from runfold.console.cli.kit.duty import until_terminated
 from runfold.console.cli.kit.options import WORKER, command, program
 from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared.plain import number_of
 from runfold.ledger import Ledger, Run
 from runfold.workers.duties.reaper import Reaper
 from runfold.workers.process.worker_thread import when_it_answers
@@ -38,7 +39,7 @@ async def reap(
     if once:
         async with session.ledger() as ledger:
             count = await _sweep(ledger, session.out)
-            session.out.talk(f"{count} {'run' if count == 1 else 'runs'} repaired")
+            session.out.talk(f"{number_of(count, 'run')} repaired")
         return
 
     async with AsyncExitStack() as stack:

@@ -13,7 +13,7 @@ from runfold.console.cli.kit.options import WORKER, Actor, Reason, command, prog
 from runfold.console.cli.kit.run_filter import RunFilter, ended_runs
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
-from runfold.console.shared.plain import number_of_runs
+from runfold.console.shared.plain import number_of
 from runfold.console.shared.rerun import rerun as rerun_runs
 from runfold.console.shared.values import Misuse
 from runfold.ledger import Ledger, Run
@@ -70,7 +70,7 @@ async def rerun(
         else:
             filters = RunFilter([state], kind=kind, tag=tag)
             chosen = await ended_runs(ledger, filters, error)
-        found = number_of_runs(len(chosen))
+        found = number_of(len(chosen), "run")
         if state is not None and not agreed("rerun", found, matching=len(chosen), count=count):
             return ERROR
         done = await rerun_runs(ledger, chosen, actor=actor or ledger.actor, reason=reason)

@@ -18,7 +18,7 @@ from runfold.console.cli.kit.run_filter import RunFilter, count_runs
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.table import table_lines
-from runfold.console.shared.plain import clean, compact, money, span
+from runfold.console.shared.plain import clean, compact, money, number_of, span
 from runfold.console.shared.values import Misuse, instant
 from runfold.ledger import Ledger, Run
 from runfold.ledger.reading.search import Page
@@ -158,7 +158,7 @@ def _tell_of_more(session: Session, page: Page, place: Place) -> None:
     cursor = page.newer if forward else page.older
     onward = f"--after {cursor}" if forward else f"--before {cursor}"
     if page.examined is not None:
-        session.out.talk(f"looked through {page.examined:,} runs; go on: {onward}")
+        session.out.talk(f"looked through {number_of(page.examined, 'run')}; go on: {onward}")
     elif cursor is not None:
         order = "newer ones" if forward else "more"
         session.out.talk(f"there are {order}: {onward}, or a larger --limit")

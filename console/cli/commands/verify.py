@@ -15,7 +15,7 @@ from runfold.console.cli.kit.progress import progress
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.bundles import check_bundle
-from runfold.console.shared.plain import jsonable
+from runfold.console.shared.plain import jsonable, number_of
 from runfold.console.shared.values import Misuse
 from runfold.ledger import Ledger, verified
 from runfold.ledger.errors import AccessDenied, RunNotFound
@@ -98,16 +98,13 @@ def _write(out: Output, report: Report) -> None:
         out.line(f"bad: {of}{finding.problem}: {finding.detail}")
     for part in report.unchecked:
         out.line(f"not checked: {part}")
-    counts = {
-        "runs": report.runs,
-        "events": report.events,
-        "payloads": report.payloads,
-        "erased": report.erased,
-    }
-    checked = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    checked = (
+        f"{number_of(report.runs, 'run')}, {number_of(report.events, 'event')}, "
+        f"{number_of(report.payloads, 'payload')}, {report.erased:,} erased"
+    )
     if report.ok:
         out.line(f"ok: {checked}")
     else:
         if report.more:
             out.line(f"and {report.more:,} more")
-        out.line(f"FAILED: {len(report.findings) + report.more:,} findings in {checked}")
+        out.line(f"FAILED: {number_of(len(report.findings) + report.more, 'finding')} in {checked}")

@@ -12,7 +12,7 @@ import typer
 from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.session import Session
-from runfold.console.shared.plain import moment, span
+from runfold.console.shared.plain import moment, number_of, span
 from runfold.console.shared.values import duration, instant
 from runfold.ledger.archive.record import detached
 from runfold.ledger.months import FIRST_RUN, bounds
@@ -129,4 +129,11 @@ def _summary(what_if: WhatIf, counts: Counter[str]) -> str:
         ", ".join(f"{number:,} {outcome}" for outcome, number in counts.most_common())
         or "no run would have gone otherwise"
     )
-    return f"{what_if.runs:,} runs, {what_if.leases:,} leases, {what_if.beats:,} beats: {shown}"
+    judged = ", ".join(
+        (
+            number_of(what_if.runs, "run"),
+            number_of(what_if.leases, "lease"),
+            number_of(what_if.beats, "beat"),
+        )
+    )
+    return f"{judged}: {shown}"

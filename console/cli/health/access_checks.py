@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from runfold.console.cli.health.check import Check, Level
 from runfold.console.cli.kit.unknown_settings import unknown_settings
+from runfold.console.shared.plain import number_of
 from runfold.ledger.postgres.access_holes import access_holes
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.login_limits import unlimited
@@ -55,7 +56,9 @@ async def access(opened: Database) -> list[Check]:
     if database is not None:
         holes.append(Check("access", Level.WARNING, who_closes(database)))
     (row,) = await fetch(opened.pool, _GRANTS)
-    return holes or [Check("access", Level.OK, f"{row['grants']} grants are visible to this login")]
+    return holes or [
+        Check("access", Level.OK, f"{number_of(row['grants'], 'grant')} visible to this login")
+    ]
 
 
 async def limits(opened: Database) -> list[Check]:

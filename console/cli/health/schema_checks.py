@@ -6,6 +6,7 @@ from typing import Final
 
 from runfold.console.cli.health.check import Check, Level
 from runfold.console.cli.health.database_status import DatabaseStatus
+from runfold.console.shared.plain import number_of
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.indexes import Index
@@ -44,7 +45,7 @@ def partitions(status: DatabaseStatus) -> Check:
             Level.FAILED,
             "none takes next month's runs: run `runfold db upgrade`, keep a reaper running",
         )
-    return Check("partitions", Level.OK, f"{status.months_ahead} months ahead")
+    return Check("partitions", Level.OK, f"{number_of(status.months_ahead, 'month')} ahead")
 
 
 _INVALID: Final = """

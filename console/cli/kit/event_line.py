@@ -8,7 +8,7 @@ from typing import Any, Final
 from rich.text import Text
 
 from runfold.console.cli.kit.output import COLOURS
-from runfold.console.shared.plain import clean, compact, jsonable, moment, money
+from runfold.console.shared.plain import clean, compact, jsonable, moment, money, number_of
 from runfold.ledger.events import Event
 
 _TROUBLE: Final = frozenset(
@@ -47,7 +47,7 @@ _FACTS: Final[tuple[tuple[str, Callable[[Any], str]], ...]] = (
     ("error_code", clean),
     ("error_detail", compact),
     ("cost_usd", money),
-    ("step_count", lambda value: f"{value:+d} steps"),
+    ("step_count", lambda value: f"{'+' if value > 0 else ''}{number_of(value, 'step')}"),
     ("prompt", lambda value: compact(value, WORDS_LIMIT)),
     ("reason", lambda value: compact(value, WORDS_LIMIT)),
     ("text", lambda value: compact(value, WORDS_LIMIT)),

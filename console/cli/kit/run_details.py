@@ -15,6 +15,7 @@ from runfold.console.shared.plain import (
     jsonable,
     moment,
     money,
+    number_of,
     pretty,
     relative,
 )
@@ -78,7 +79,7 @@ def header(run: Run) -> list[tuple[str, str]]:
             f"requested {_when(run.cancel_requested_at)}" if run.cancel_requested_at else "",
         ),
         ("failure", _failure(run)),
-        ("cost", f"{money(run.cost_usd)}, {run.step_count} steps"),
+        ("cost", f"{money(run.cost_usd)}, {number_of(run.step_count, 'step')}"),
         ("tags", ", ".join(clean(tag) for tag in run.tags)),
         ("key", clean(run.key or "")),
         ("rerun of", clean(rerun_of(run.key) or "")),

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
-from runfold.console.shared.plain import clean, compact, money, pretty, relative, span
+from runfold.console.shared.plain import clean, compact, money, number_of, pretty, relative, span
 from runfold.ledger.reading.query_words import quoted
 
 _HERE: Final = Path(__file__).parent
@@ -100,6 +100,7 @@ def _environment() -> Environment:
         "ago": _ago,
         "state": _state,
         "money": money,
+        "number_of": number_of,
         "pretty": pretty,
         "compact": compact,
         "quoted": quoted,

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
+from runfold.console.shared.plain import number_of
 from runfold.ledger.lifecycle import TERMINAL
 
 BUCKETS: Final = 240
@@ -217,7 +218,8 @@ def _draw_lease(lane: Lane, lease: _Span, scale: _Scale) -> None:
     begun, by = lease.begun, lease.ended_by
     how = f"{by.type} (#{by.version})" if by is not None else "held now"
     sort = "lost" if by is not None and by.type in _BAD else "held"
-    title = f"lease {begun.version} of {begun.worker_id}: {how}, {len(lease.beats)} heartbeats"
+    heard = number_of(len(lease.beats), "heartbeat")
+    title = f"lease {begun.version} of {begun.worker_id}: {how}, {heard}"
     # A lease that was found expired had ended when it ran out, not when somebody noticed.
     end = lease.end
     expired = by is not None and by.type == "lease.expired" and lease.until is not None

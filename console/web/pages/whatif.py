@@ -10,6 +10,7 @@ from typing import Annotated, Final
 from fastapi import Query
 from fastapi.responses import Response
 
+from runfold.console.shared.plain import number_of
 from runfold.console.web.pages.viewing import ReadViewer, page, router
 from runfold.ledger.postgres.clock import ledger_now
 from runfold.ledger.validation import check_year
@@ -103,7 +104,7 @@ def plot(silences: Counter[int], ttl: float) -> Plot:
 def _told(place: int, width: float, number: int) -> str:
     begun = f"{place * width:g} s"
     length = f"{begun} or longer" if place == BARS - 1 else f"{begun} to {(place + 1) * width:g} s"
-    return f"{number:,} silences of {length}"
+    return f"{number_of(number, 'silence')} of {length}"
 
 
 def _span(seconds: float) -> timedelta | None:

@@ -293,7 +293,7 @@ def test_a_browser_recomputes_the_hashes_and_finds_what_a_server_alters(
     expect(page.locator("[data-verify]")).to_contain_text("✖ the hash of #2 is not")
     page.goto(f"/p/test/runs/{run}/events/3")
     page.get_by_role("button", name="Verify in this browser").click()
-    expect(page.locator("[data-verify]")).to_contain_text("✔ 1 events")
+    expect(page.locator("[data-verify]")).to_contain_text("✔ 1 event")
 
 
 def test_the_navigation_counts_what_waits_and_lists_of_operators_are_live(

@@ -79,7 +79,7 @@ async def test_the_last_verify_of_a_project_is_on_record_with_what_it_covered(
     shown = (await web.get(f"{path}.json")).json()
     last = shown["last_verify"]
     assert (last["runs"], last["events"], last["findings"], shown["runs"]) == (1, 2, 0, 2)
-    assert "1 of now 2 runs with 2 events" in words_of(await web.get(path))
+    assert "1 run (the project has 2 now) with 2 events" in words_of(await web.get(path))
     [noted] = [e for e in await ledger.control_history() if e.type == "project.verified"]
     assert (noted.number, noted.actor) == (last["number"], last["actor"])
     _, secret = await token(ledger, ["read"])

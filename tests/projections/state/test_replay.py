@@ -342,8 +342,8 @@ def test_the_command_rebuilds_compares_and_drops(
     )
     again = cli.ok("projections", "rebuild", "run_state", "--json").json
 
-    assert "1 rows rebuilt from 1 events" in answer.out
-    assert "1 rows were wrong; the old rows are kept in ledger.rebuild_" in answer.out
+    assert "1 row rebuilt from 1 event;" in answer.out
+    assert "1 row was wrong; the old rows are kept in ledger.rebuild_" in answer.out
     assert (again["wrong"], again["progress"]["events"], again["kept_in"]) == (0, 2, None)
     note = cli.ok("history", str(run_id), "--json").lines[-1]
     assert (note["actor"], note["text"].split(":")[0]) == ("ann", "moved house")

@@ -90,6 +90,8 @@ export const eventHash = async (previous, event) => {
 export const payloadHash = async (salt, body) =>
   sha256(joined(utf8.encode("runfold/payload/v1\n"), bytesOf(salt), utf8.encode(body)));
 
+const numberOf = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+
 const wrong = (text) => ({ok: false, text});
 
 // Checks a run, or one of its events with the one before it. `say` is told how far it is.
@@ -125,16 +127,16 @@ export const verify = async (address, event, say) => {
           contents += 1;
         } else if (each.payload_hash) unseen += 1;
       }
-      say(`${events} events …`);
+      say(`${numberOf(events, "event")} …`);
       more = !event && page.more;
     }
   } catch (error) {
     return wrong(`it could not be checked: ${error.message}`);
   }
   if (!events) return wrong("there are no events");
-  const contentsTold = `${contents} contents${unseen ? ` (${unseen} more are erased, or need the right audit)` : ""}`;
+  const contentsTold = `${numberOf(contents, "content")}${unseen ? ` (${unseen} more are erased, or need the right audit)` : ""}`;
   return {
     ok: true,
-    text: `${events} events, ${contentsTold}; the last hash, computed here: ${previous}`,
+    text: `${numberOf(events, "event")}, ${contentsTold}; the last hash, computed here: ${previous}`,
   };
 };
