@@ -49,11 +49,11 @@ END AS is_stranger
 _CHECK: Final = "SELECT ledger.check_my_access($1, $2, $3)"
 _ISSUE: Final = "SELECT ledger.change_token($1, $2, $3, $4, $5, $6) AS changed"
 _TOKENS: Final = """
-SELECT t.token_id, t.name, t.created_at, t.expires_at, t.revoked_at, n.last_used_at,
-  coalesce(n.failed_uses, 0) AS failed_uses
-FROM ledger.api_token AS t
-LEFT JOIN ledger.credential_use AS n ON n.credential = 'token:' || t.token_id
-ORDER BY t.created_at, t.token_id
+SELECT token.token_id, token.name, token.created_at, token.expires_at, token.revoked_at,
+  use.last_used_at, coalesce(use.failed_uses, 0) AS failed_uses
+FROM ledger.api_token AS token
+LEFT JOIN ledger.credential_use AS use ON use.credential = 'token:' || token.token_id
+ORDER BY token.created_at, token.token_id
 """
 _READS: Final = """
 SELECT read_at, run_id, credential, route FROM ledger.payload_read

@@ -19,14 +19,15 @@ RESUMED: Final = "kind.resumed"
 LIMITED: Final = "kind.limited"
 _CHANGE: Final = "SELECT * FROM ledger.change_kind($1, $2, $3, $4, $5, $6, $7)"
 _KINDS: Final = """
-SELECT coalesce(k.kind, s.kind) AS kind, coalesce(s.paused, false) AS paused, s.max_running,
-  s.updated_at, coalesce(h.held, 0) AS held
-FROM (SELECT DISTINCT kind FROM ledger.kind WHERE project_id = $1) AS k
-FULL JOIN (SELECT * FROM ledger.kind_state WHERE project_id = $1) AS s ON s.kind = k.kind
+SELECT coalesce(known.kind, setting.kind) AS kind, coalesce(setting.paused, false) AS paused,
+  setting.max_running, setting.updated_at, coalesce(holding.held, 0) AS held
+FROM (SELECT DISTINCT kind FROM ledger.kind WHERE project_id = $1) AS known
+FULL JOIN (SELECT * FROM ledger.kind_state WHERE project_id = $1) AS setting
+  ON setting.kind = known.kind
 LEFT JOIN (
   SELECT kind, count(*)::int AS held FROM ledger.run_state
   WHERE project_id = $1 AND token IS NOT NULL GROUP BY kind
-) AS h ON h.kind = coalesce(k.kind, s.kind)
+) AS holding ON holding.kind = coalesce(known.kind, setting.kind)
 ORDER BY 1
 """
 _HISTORY: Final = """

@@ -30,14 +30,15 @@ _BY_PASSWORD: Final = "SELECT ledger.sign_in_by_password($1, $2, $3) AS credenti
 _BY_PROVIDER: Final = "SELECT ledger.sign_in_by_provider($1, $2, $3) AS credential"
 _END: Final = "SELECT ledger.end_session($1, $2) AS ended"
 _SESSIONS: Final = f"""
-SELECT s.session_id, s.credential, s.created_at, s.expires_at, s.last_used_at, s.ended_at
-FROM ledger.web_session AS s
-WHERE s.ended_at IS NULL AND s.expires_at > ledger.now()
-  AND s.last_used_at > ledger.now() - interval '{IDLE_SECONDS} seconds'
-  AND (s.user_changed_at IS NULL OR EXISTS (SELECT FROM ledger.user_account AS u
-    WHERE s.credential = 'user:' || u.name AND u.disabled_at IS NULL
-      AND u.changed_at = s.user_changed_at))
-ORDER BY s.created_at, s.session_id
+SELECT session.session_id, session.credential, session.created_at, session.expires_at,
+  session.last_used_at, session.ended_at
+FROM ledger.web_session AS session
+WHERE session.ended_at IS NULL AND session.expires_at > ledger.now()
+  AND session.last_used_at > ledger.now() - interval '{IDLE_SECONDS} seconds'
+  AND (session.user_changed_at IS NULL OR EXISTS (SELECT FROM ledger.user_account AS account
+    WHERE session.credential = 'user:' || account.name AND account.disabled_at IS NULL
+      AND account.changed_at = session.user_changed_at))
+ORDER BY session.created_at, session.session_id
 """
 
 

@@ -20,16 +20,17 @@ MOST: Final = 500
 _CHANGE: Final = "SELECT ledger.snooze($1, $2, $3, $4, $5) AS changed"
 # One that was replaced, or that another person has signed since, is back.
 _OF_ACTOR: Final = f"""
-SELECT z.run_id, z.version, z.until FROM ledger.snooze AS z
+SELECT snooze.run_id, snooze.version, snooze.until FROM ledger.snooze AS snooze
 CROSS JOIN LATERAL (
-  SELECT s.state, s.available_at FROM ledger.run_state AS s
-  WHERE s.project_id = z.project_id AND s.run_id = z.run_id LIMIT 1) AS run
-WHERE z.project_id = $1 AND z.actor = $2 AND z.until > ledger.now()
+  SELECT state.state, state.available_at FROM ledger.run_state AS state
+  WHERE state.project_id = snooze.project_id AND state.run_id = snooze.run_id LIMIT 1) AS run
+WHERE snooze.project_id = $1 AND snooze.actor = $2 AND snooze.until > ledger.now()
   AND run.state = 'waiting_approval' AND run.available_at IS NULL AND NOT EXISTS (
-    SELECT FROM ledger.event AS e
-    WHERE e.project_id = z.project_id AND e.run_id = z.run_id AND e.version > z.version
-      AND (e.type = 'approval.requested' OR e.type = 'approval.signed' AND e.version > z.seen))
-ORDER BY z.until, z.run_id LIMIT {MOST}
+    SELECT FROM ledger.event AS event
+    WHERE event.project_id = snooze.project_id AND event.run_id = snooze.run_id
+      AND event.version > snooze.version AND (event.type = 'approval.requested'
+        OR event.type = 'approval.signed' AND event.version > snooze.seen))
+ORDER BY snooze.until, snooze.run_id LIMIT {MOST}
 """
 
 

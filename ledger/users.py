@@ -29,10 +29,11 @@ MOST: Final = (10, 262_144, 4)
 _METHOD: Final = re.compile(r"argon2id t=(\d{1,2}) m=(\d{1,6}) p=(\d)")
 _CHANGE: Final = "SELECT ledger.change_user($1, $2, $3, $4, $5, $6, $7, $8, $9) AS changed"
 _USERS: Final = """
-SELECT u.name, u.issuer, u.subject, u.created_at, u.changed_at, u.disabled_at, n.last_used_at,
-  coalesce(n.failed_uses, 0) AS failed_tries
-FROM ledger.user_account AS u
-LEFT JOIN ledger.credential_use AS n ON n.credential = 'user:' || u.name ORDER BY u.name
+SELECT account.name, account.issuer, account.subject, account.created_at, account.changed_at,
+  account.disabled_at, use.last_used_at, coalesce(use.failed_uses, 0) AS failed_tries
+FROM ledger.user_account AS account
+LEFT JOIN ledger.credential_use AS use ON use.credential = 'user:' || account.name
+ORDER BY account.name
 """
 
 

@@ -14,8 +14,10 @@ from runfold.ledger.reading.report import Report
 
 _NOTE: Final = "SELECT ledger.note_verify($1, $2, $3, $4, $5, $6, $7, $8)"
 _LAST: Final = """
-SELECT e.number, e.recorded_at, e.actor, e.credential, e.facts FROM ledger.control_event AS e
-WHERE e.project_id = $1 AND e.subject = 'verify:' || $1 ORDER BY e.number DESC LIMIT 1
+SELECT event.number, event.recorded_at, event.actor, event.credential, event.facts
+FROM ledger.control_event AS event
+WHERE event.project_id = $1 AND event.subject = 'verify:' || $1
+ORDER BY event.number DESC LIMIT 1
 """
 
 

@@ -36,19 +36,21 @@ MAX_NAMES: Final = 100
 
 _CHANGE: Final = "SELECT ledger.change_webhook($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) AS changed"
 _ALL: Final = """
-SELECT w.webhook_id, w.url, w.events, w.kinds, w.is_paused, w.actor, w.reason,
-  (SELECT count(*) FROM (SELECT FROM ledger.delivery AS d
-    WHERE d.webhook_id = w.webhook_id AND d.next_at IS NOT NULL LIMIT 10000) AS counted) AS waiting
-FROM ledger.webhook AS w WHERE w.project_id = $1 ORDER BY w.webhook_id
+SELECT hook.webhook_id, hook.url, hook.events, hook.kinds, hook.is_paused, hook.actor, hook.reason,
+  (SELECT count(*) FROM (SELECT FROM ledger.delivery AS open
+    WHERE open.webhook_id = hook.webhook_id AND open.next_at IS NOT NULL LIMIT 10000) AS counted
+  ) AS waiting
+FROM ledger.webhook AS hook WHERE hook.project_id = $1 ORDER BY hook.webhook_id
 """
 _DELIVERIES: Final = """
-SELECT d.webhook_id, d.run_id, d.version, d.type, d.body, d.created_at, d.next_at, d.attempts,
-  d.delivered_at, a.attempted_at, a.duration_ms, a.status, a.error
-FROM ledger.delivery AS d LEFT JOIN ledger.delivery_attempt AS a
-  ON a.webhook_id = d.webhook_id AND a.run_id = d.run_id AND a.version = d.version
-  AND a.attempt = d.attempts
-WHERE d.project_id = $1 AND d.webhook_id = $2 ORDER BY d.created_at DESC, d.run_id, d.version DESC
-LIMIT $3
+SELECT sent.webhook_id, sent.run_id, sent.version, sent.type, sent.body, sent.created_at,
+  sent.next_at, sent.attempts, sent.delivered_at,
+  latest.attempted_at, latest.duration_ms, latest.status, latest.error
+FROM ledger.delivery AS sent LEFT JOIN ledger.delivery_attempt AS latest
+  ON latest.webhook_id = sent.webhook_id AND latest.run_id = sent.run_id
+  AND latest.version = sent.version AND latest.attempt = sent.attempts
+WHERE sent.project_id = $1 AND sent.webhook_id = $2
+ORDER BY sent.created_at DESC, sent.run_id, sent.version DESC LIMIT $3
 """
 _ATTEMPTS: Final = """
 SELECT attempt, attempted_at, duration_ms, status, error FROM ledger.delivery_attempt

@@ -34,15 +34,17 @@ VALUES ($1, $2, $3, 1, '1:1:@0', 0)
 _MAKE_TABLE: Final = "SELECT ledger.make_projection_table($1, $2, $3, $4, $5)"
 _PUBLISH: Final = "SELECT ledger.publish_projection($1, $2, $3, $4, $5)"
 _OWNERS: Final = """
-SELECT c.relowner = n.nspowner AS same, pg_get_userbyid(c.relowner) AS owner
-FROM pg_class AS c, pg_namespace AS n WHERE c.oid = to_regclass($1) AND n.nspname = 'ledger'
+SELECT class.relowner = ledger.nspowner AS same, pg_get_userbyid(class.relowner) AS owner
+FROM pg_class AS class, pg_namespace AS ledger
+WHERE class.oid = to_regclass($1) AND ledger.nspname = 'ledger'
 """
 _SHAPE: Final = """
-SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull AS required,
-  coalesce(a.attnum = ANY (i.indkey::int2[]), false) AS key
-FROM pg_attribute AS a
-LEFT JOIN pg_index AS i ON i.indrelid = a.attrelid AND i.indisprimary
-WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
+SELECT attribute.attname AS name, format_type(attribute.atttypid, attribute.atttypmod) AS type,
+  attribute.attnotnull AS required,
+  coalesce(attribute.attnum = ANY (index.indkey::int2[]), false) AS key
+FROM pg_attribute AS attribute
+LEFT JOIN pg_index AS index ON index.indrelid = attribute.attrelid AND index.indisprimary
+WHERE attribute.attrelid = to_regclass($1) AND attribute.attnum > 0 AND NOT attribute.attisdropped
 """
 _FULL_NAMES: Final = {"int": "integer", "timestamptz": "timestamp with time zone"}
 

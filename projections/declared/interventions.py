@@ -22,39 +22,44 @@ _RESUME: Final = f"""
 UPDATE ledger.projection SET paused_at = NULL, {_NO_ERROR} WHERE name = $1 RETURNING name
 """
 _RETRY: Final = """
-UPDATE ledger.projection_aside AS a SET retry_at = clock_timestamp()
-FROM ledger.projection AS p
-WHERE p.name = $1 AND a.relation = format('projection.%s_v%s', p.name, p.version)
-  AND ($2::text IS NULL OR a.project_id = $2) AND ($3::uuid IS NULL OR a.run_id = $3)
-RETURNING a.run_id
+UPDATE ledger.projection_aside AS aside SET retry_at = clock_timestamp()
+FROM ledger.projection AS projection
+WHERE projection.name = $1
+  AND aside.relation = format('projection.%s_v%s', projection.name, projection.version)
+  AND ($2::text IS NULL OR aside.project_id = $2) AND ($3::uuid IS NULL OR aside.run_id = $3)
+RETURNING aside.run_id
 """
 _SKIP: Final = f"""
 WITH stopped AS (
   SELECT * FROM ledger.projection WHERE name = $1 AND failed_at IS NOT NULL FOR UPDATE
 ), cleared AS (
-  UPDATE ledger.projection AS p SET {_NO_ERROR} FROM stopped WHERE p.name = stopped.name
+  UPDATE ledger.projection AS projection SET {_NO_ERROR}
+  FROM stopped WHERE projection.name = stopped.name
 )
-INSERT INTO ledger.projection_skip AS k
+INSERT INTO ledger.projection_skip AS skip
   (name, version, position, project_id, run_id, event_version, error, actor, reason)
 SELECT name, version, error_position, error_project_id, error_run_id, error_version, error, $2, $3
-FROM stopped ON CONFLICT DO NOTHING RETURNING k.run_id, k.event_version
+FROM stopped ON CONFLICT DO NOTHING RETURNING skip.run_id, skip.event_version
 """
 # run.
 _SKIP_ASIDE: Final = """
 WITH first AS (
-  SELECT a.*, p.version FROM ledger.projection_aside AS a JOIN ledger.projection AS p
-    ON a.relation = format('projection.%s_v%s', p.name, p.version)
-  WHERE p.name = $1 AND a.error IS NOT NULL AND a.event_version IS NOT NULL AND a.retry_at IS NULL
-  ORDER BY a.set_aside_at, a.run_id LIMIT 1 FOR UPDATE OF a
+  SELECT aside.*, projection.version
+  FROM ledger.projection_aside AS aside JOIN ledger.projection AS projection
+    ON aside.relation = format('projection.%s_v%s', projection.name, projection.version)
+  WHERE projection.name = $1 AND aside.error IS NOT NULL AND aside.event_version IS NOT NULL
+    AND aside.retry_at IS NULL
+  ORDER BY aside.set_aside_at, aside.run_id LIMIT 1 FOR UPDATE OF aside
 ), again AS (
-  UPDATE ledger.projection_aside AS a SET retry_at = clock_timestamp() FROM first AS f
-  WHERE a.relation = f.relation AND a.project_id = f.project_id AND a.run_id = f.run_id
+  UPDATE ledger.projection_aside AS aside SET retry_at = clock_timestamp() FROM first
+  WHERE aside.relation = first.relation AND aside.project_id = first.project_id
+    AND aside.run_id = first.run_id
 )
-INSERT INTO ledger.projection_skip AS k
+INSERT INTO ledger.projection_skip AS skip
   (name, version, position, project_id, run_id, event_version, error, actor, reason)
 SELECT name, version, first_position, project_id, run_id, event_version, error, $2, $3 FROM first
-ON CONFLICT (name, version, position) DO UPDATE SET actor = k.actor
-RETURNING k.run_id, k.event_version
+ON CONFLICT (name, version, position) DO UPDATE SET actor = skip.actor
+RETURNING skip.run_id, skip.event_version
 """
 # The run that was set aside first, at the event that could not be folded; a rebuild knows only the
 _SKIP_EVENT: Final = """
@@ -62,12 +67,13 @@ WITH again AS (
   UPDATE ledger.projection_aside SET retry_at = clock_timestamp()
   WHERE relation = format('projection.%s_v%s', $1::text, $2::int) AND run_id = $5
 )
-INSERT INTO ledger.projection_skip AS k
+INSERT INTO ledger.projection_skip AS skip
   (name, version, position, project_id, run_id, event_version, error, actor, reason)
-SELECT $1, $2, e.position, e.project_id, e.run_id, e.version, 'skipped before it was met', $3, $4
-FROM ledger.event AS e WHERE e.run_id = $5 AND e.version = $6
-ON CONFLICT (name, version, position) DO UPDATE SET actor = k.actor
-RETURNING k.run_id, k.event_version
+SELECT $1, $2, event.position, event.project_id, event.run_id, event.version,
+  'skipped before it was met', $3, $4
+FROM ledger.event AS event WHERE event.run_id = $5 AND event.version = $6
+ON CONFLICT (name, version, position) DO UPDATE SET actor = skip.actor
+RETURNING skip.run_id, skip.event_version
 """
 
 

@@ -16,13 +16,14 @@ from runfold.projections.declared.projection import Projection
 from runfold.projections.errors import ProjectionNotFound, ProjectionUnseen
 
 _ROWS: Final = """
-SELECT p.*,
-  (SELECT count(*) FROM ledger.projection_skip AS s
-   WHERE s.name = p.name AND s.version = p.version) AS skipped,
-  (SELECT count(*) FROM ledger.projection_aside AS a
-   WHERE a.relation = format('projection.%s_v%s', p.name, p.version)) AS set_aside,
-  (SELECT q.last_value FROM ledger.event_position AS q) AS newest
-FROM ledger.projection AS p ORDER BY p.name
+SELECT projection.*,
+  (SELECT count(*) FROM ledger.projection_skip AS skip
+   WHERE skip.name = projection.name AND skip.version = projection.version) AS skipped,
+  (SELECT count(*) FROM ledger.projection_aside AS aside
+   WHERE aside.relation = format('projection.%s_v%s', projection.name, projection.version)
+  ) AS set_aside,
+  (SELECT sequence.last_value FROM ledger.event_position AS sequence) AS newest
+FROM ledger.projection AS projection ORDER BY projection.name
 """
 _NEWEST: Final = """
 SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS newest,
@@ -31,21 +32,21 @@ FROM ledger.event_position
 """
 """`sees`: what the policy of `ledger.projection` asks of a login."""
 _UNFINISHED: Final = """
-SELECT r.projection, r.started_at, counted.* FROM (
-  SELECT DISTINCT ON (r.projection) r.* FROM ledger.rebuild AS r
-  WHERE r.finished_at IS NULL AND r.project_id IS NULL AND r.until IS NULL
-  ORDER BY r.projection, r.rebuild_id DESC) AS r
+SELECT rebuild.projection, rebuild.started_at, counted.* FROM (
+  SELECT DISTINCT ON (rebuild.projection) rebuild.* FROM ledger.rebuild AS rebuild
+  WHERE rebuild.finished_at IS NULL AND rebuild.project_id IS NULL AND rebuild.until IS NULL
+  ORDER BY rebuild.projection, rebuild.rebuild_id DESC) AS rebuild
 CROSS JOIN LATERAL (
-  SELECT count(*) AS ranges, count(g.done_at) AS done, max(g.done_at) AS moved_at
-  FROM ledger.rebuild_range AS g WHERE g.rebuild_id = r.rebuild_id) AS counted
-ORDER BY r.projection
+  SELECT count(*) AS ranges, count(range.done_at) AS done, max(range.done_at) AS moved_at
+  FROM ledger.rebuild_range AS range WHERE range.rebuild_id = rebuild.rebuild_id) AS counted
+ORDER BY rebuild.projection
 """
 _ASIDE: Final = """
-SELECT a.project_id, a.run_id, a.event_version, a.error, a.events, a.set_aside_at,
-  a.retry_at IS NOT NULL AS retrying
-FROM ledger.projection_aside AS a JOIN ledger.projection AS p
-  ON a.relation = format('projection.%s_v%s', p.name, p.version)
-WHERE p.name = $1 ORDER BY a.error IS NULL, a.set_aside_at, a.run_id LIMIT $2
+SELECT aside.project_id, aside.run_id, aside.event_version, aside.error, aside.events,
+  aside.set_aside_at, aside.retry_at IS NOT NULL AS retrying
+FROM ledger.projection_aside AS aside JOIN ledger.projection AS projection
+  ON aside.relation = format('projection.%s_v%s', projection.name, projection.version)
+WHERE projection.name = $1 ORDER BY aside.error IS NULL, aside.set_aside_at, aside.run_id LIMIT $2
 """
 
 
