@@ -212,7 +212,7 @@ async def is_stranger(project: Project, credential: str) -> bool:
 async def check(project: Project, right: str, actor: str | None = None) -> str | None:
     """Return why this session lacks a right in the project, or may not speak for an actor.
 
-    None: it may. Raises InvalidValue for what is no right.
+    None: it may. Raises InvalidValue for an unknown right.
     """
     _right(right)
     try:

@@ -306,7 +306,7 @@ def check_lease(value: object) -> Lease:
 
 
 def check_version(value: int | None) -> int | None:
-    """Return the version that a caller expects; raise InvalidValue for what is no version."""
+    """Return the version that a caller expects; raise InvalidValue for any other value."""
     return None if value is None else check_int("expected_version", value, least=1)
 
 
@@ -364,6 +364,6 @@ def _array_literal(tags: Sequence[str]) -> str | None:
 
 
 def check_commands(commands: object, example: str) -> None:
-    """Raise InvalidValue, with the example as a remedy, for what is no list of commands."""
+    """Raise InvalidValue, with the example as a remedy, unless this is a list of commands."""
     if not isinstance(commands, Iterable) or isinstance(commands, Mapping | str | bytes):
         raise InvalidValue("commands", commands, f"must be a list: {example}")

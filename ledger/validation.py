@@ -58,7 +58,7 @@ def check_text(name: str, value: object, *, limit: int = MAX_TEXT) -> str:
 
 
 def check_list(name: str, values: object, of: str) -> None:
-    """Raise InvalidValue for what is no list, and for a text, whose letters it would give."""
+    """Raise InvalidValue unless `values` is a list; a text, which would give letters, is not."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise InvalidValue(name, values, f"must be a list of {of}")
 

@@ -253,7 +253,7 @@ def check_url(url: str) -> str:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise InvalidValue("url", url, f"is none: {error}") from error
+        raise InvalidValue("url", url, f"is not a URL: {error}") from error
     if not host or port == 0 or not url.isascii() or any(char.isspace() for char in url):
         raise InvalidValue("url", url, "must be of the form https://host/path")
     if parts.username is not None or parts.password is not None:
@@ -291,5 +291,6 @@ def _names(field: str, values: Iterable[str]) -> list[str]:
 def _place(delivery: str) -> tuple[str, UUID, int]:
     match = _ID.fullmatch(delivery)
     if match is None:
-        raise InvalidValue("delivery", delivery, "is none: `runfold webhooks deliveries` has them")
+        remedy = "is not an id of one: `runfold webhooks deliveries` lists them"
+        raise InvalidValue("delivery", delivery, remedy)
     return match[1], check_run_id(match[2]), int(match[3])

@@ -145,7 +145,7 @@ class Handlers(Mapping[str, "Handler[..., Any]"]):
     def __init__(self, source: Source) -> None:
         """Take handlers, other Handlers, or all those of a module.
 
-        Raises InvalidValue for what is none, for two of one kind and when there are none at all.
+        Raises InvalidValue for anything else, for two of one kind and when there are none at all.
         """
         handlers: Iterable[Any] = source if isinstance(source, Iterable) else [source]
         if isinstance(source, Handlers):

@@ -81,7 +81,7 @@ async def refuse_unfit(connection: AsyncConnection) -> None:
     foreign = (await connection.exec_driver_sql(_FOREIGN)).scalars().all()
     if foreign:
         raise ConfigurationError(
-            f"schema ledger holds what is no ledger: {', '.join(foreign)}; "
+            f"schema ledger holds objects that are not the ledger's: {', '.join(foreign)}; "
             "give the ledger a database of its own"
         )
     mighty = (await connection.exec_driver_sql(_MIGHTY, (list(ROLES),))).scalars().all()

@@ -57,7 +57,7 @@ def evidence(project: str, run_id: UUID, rows: Sequence[Mapping[str, Any]]) -> d
 def check_evidence(text: str | bytes) -> Checked:
     """Check the evidence of a run: every hash, payload, version and move.
 
-    Raises BundleUnreadable for what is none.
+    Raises BundleUnreadable unless the text is evidence.
     """
     document = opened(text, f"{FORMAT}/run")
     try:

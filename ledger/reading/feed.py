@@ -55,11 +55,11 @@ class Checkpoint:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a checkpoint that was written as text; raise InvalidValue for what is none."""
+        """Read a checkpoint that was written as text; raise InvalidValue for any other text."""
         match = _CHECKPOINT.fullmatch(text)
         if match is None:
             raise InvalidValue(
-                "checkpoint", text, "is none: give back what an earlier subscription gave"
+                "checkpoint", text, "is not one: pass what an earlier subscription returned"
             )
         return cls(int(match[1]), match[2], match[3], int(match[4]))
 

@@ -16,7 +16,7 @@ KINDS: Final = "SELECT DISTINCT kind FROM ledger.kind WHERE project_id = $1 ORDE
 
 
 async def get(pool: Pool, project_id: str, run_id: UUID | str) -> Run:
-    """Return the run as it is now. Raises RunNotFound, or InvalidValue for what is no run id."""
+    """Return the run as it is now. Raises RunNotFound, or InvalidValue for a malformed run id."""
     checked = check_run_id(run_id)
     rows = await fetch(pool, GET, project_id, checked)
     if not rows:

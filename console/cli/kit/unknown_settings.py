@@ -1,4 +1,4 @@
-"""Variables of the environment that look like settings and are none."""
+"""Variables of the environment that look like settings but are not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OTHERS: Final = ("RUNFOLD_TEST_", "RUNFOLD_COMPLETE", "RUNFOLD_TOKEN")
 
 
 def unknown_settings(environment: Mapping[str, str]) -> Sequence[str]:
-    """Return a line for each variable that looks like a setting and is none."""
+    """Return a line for each variable that looks like a setting but is not."""
     known = [f"{_PREFIX}{name.upper()}" for name in Settings.model_fields]
     return [
         f"{name} is not a setting{_suggestion(name, known)}"

@@ -127,7 +127,7 @@ async def view(
     zone: Annotated[str, Form()] = "UTC",
     to: Annotated[str, Form()] = "/",
 ) -> Response:
-    """Remember the theme and the time zone. Raises InvalidValue for a zone that is none."""
+    """Remember the theme and the time zone. Raises InvalidValue for an unknown zone."""
     try:
         ZoneInfo(zone)
     except (ValueError, OSError, KeyError):
