@@ -3,6 +3,9 @@
 Both do the same on one database, call by call in turn, each over one connection. Compared are the
 processor time of the two server processes, which a busy machine changes little, and the time that
 passed, which it changes much; a ratio of 1 means that the grant costs nothing. Linux only.
+
+Then a worker drains runs for the owner, for the login and for the owner again, TURNS times, with
+the number of slots in SLOTS: the owner's second drains tell how much the machine alone changes.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
-from benchmarks import servers
+from benchmarks import servers, worker_cost
 from runfold.ledger import Lease, Ledger, Submit, Transition
 from runfold.ledger.events import NoteAdded
 
@@ -30,6 +33,11 @@ INPUT: Final = {"path": "a/b/c.py", "size": 1234}
 OUTPUT: Final = {"lines": 120, "ok": True}
 STRANGERS: Final = 200
 """Grants of others, in the project and elsewhere: the policies must find the login's own."""
+DRAINED: Final = int(os.environ.get("RUNS", "3000"))
+TURNS: Final = int(os.environ.get("TURNS", "5"))
+SLOTS: Final = 50
+FEW: Final = 300
+"""Runs that each new connection drains before its time is taken."""
 Call: TypeAlias = Callable[[], Awaitable[Any]]
 
 
@@ -74,7 +82,8 @@ async def main() -> dict[str, Any]:
                 await _together(sides if number % 2 else sides[::-1], _singles)
             for number in range(BATCHES):
                 await _together(sides if number % 2 else sides[::-1], _batches)
-    return _figures(*sides)
+        del os.environ["RUNFOLD_POOL_SIZE"]
+        return _figures(*sides) | {"drains": await _drains(str(owner.url))}
 
 
 async def _granted(owner: Ledger) -> None:
@@ -122,6 +131,30 @@ async def _batches(side: Side) -> None:
     await side.timed(f"heartbeat {BATCH}", lambda: ledger.heartbeat(leases))
     ends = [Transition(lease, "completed", output=OUTPUT) for lease in leases]
     await side.timed(f"complete {BATCH}", lambda: ledger.transition_many(ends))
+
+
+async def _drains(url: str) -> dict[str, Any]:
+    """Drain for each in turns, and return the medians, and the owner's by the others'."""
+    urls = {"owner": url, "login": _as_login(url), "owner again": url}
+    took: dict[str, list[dict[str, Any]]] = {name: [] for name in urls}
+    for turn in range(TURNS + 1):
+        for name in urls if turn % 2 else reversed(urls):
+            async with Ledger.open(urls[name], "default") as ledger:
+                await worker_cost.drained(ledger, SLOTS, FEW)
+                drained = await worker_cost.drained(ledger, SLOTS, DRAINED)
+            if turn:  # the first warms the server
+                took[name].append(drained)
+    figures: dict[str, Any] = {"runs": DRAINED, "slots": SLOTS, "turns": TURNS}
+    for figure in ("server", "wall"):
+        medians = {
+            name: statistics.median(one[figure] for one in each) / DRAINED * 1e6
+            for name, each in took.items()
+        }
+        figures[f"{figure}_us"] = {name: round(median, 1) for name, median in medians.items()} | {
+            "ratio": round(medians["owner"] / medians["login"], 3),
+            "ratio of the owner to itself": round(medians["owner"] / medians["owner again"], 3),
+        }
+    return figures
 
 
 def _figures(owner: Side, login: Side) -> dict[str, Any]:
