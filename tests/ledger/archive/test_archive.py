@@ -317,6 +317,19 @@ async def test_a_late_write_to_an_archived_run_is_refused_with_the_remedy(
     assert await ledger.get(lease.run_id) == before
 
 
+async def test_a_parent_that_there_never_was_hides_nobody_though_a_month_is_archived(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with in_that_month(connection):
+        await ended(ledger)
+    await archived(ledger, tmp_path)
+    never = UUID(int=(await ended(ledger)).int ^ 1)
+    lease = await claimed(ledger, parent=never, actor="w:0")
+    asked = await ledger.ask_approval(lease, "Pay?", other_person=True)
+
+    assert (await ledger.approve(asked, actor="zoe")).version == asked.version + 1
+
+
 async def test_a_late_worker_of_an_archived_run_has_lost_its_lease_and_its_finished_history_stays(
     ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
