@@ -76,6 +76,18 @@ def workers_at(home: Path) -> list[psutil.Process]:
     return found
 
 
+async def any_worker(home: Path) -> psutil.Process:
+    """Return the first worker found: a busy machine may miss the seconds of all three."""
+    found: list[psutil.Process] = []
+
+    def look() -> bool:
+        found.extend(workers_at(home))
+        return bool(found)
+
+    await until(look)
+    return found[0]
+
+
 async def test_the_demo_shows_what_the_ledger_holds(
     start: Callable[[], subprocess.Popen[str]], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,7 +180,7 @@ async def test_no_worker_outlives_the_demo(
     start: Callable[[], subprocess.Popen[str]], home: Path, number: int, code: int
 ) -> None:
     demo = start()
-    await until(lambda: len(workers_at(home)) == 3)
+    await any_worker(home)
 
     demo.send_signal(number)
     _, talk = demo.communicate(timeout=BOUND)
@@ -182,9 +194,9 @@ async def test_a_worker_that_ends_unasked_fails_the_demo_with_one_clear_line(
     start: Callable[[], subprocess.Popen[str]], home: Path
 ) -> None:
     demo = start()
-    await until(lambda: len(workers_at(home)) == 3)
+    worker = await any_worker(home)
 
-    workers_at(home)[0].terminate()
+    worker.terminate()
     output, talk = demo.communicate(timeout=BOUND)
 
     assert (demo.returncode, output) == (1, "")

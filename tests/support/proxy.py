@@ -59,6 +59,8 @@ class Proxy:
         """How often a login was refused with each SQLSTATE."""
         self.accepted = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
+        self._is_closed = False
 
     @property
     def url(self) -> str:
@@ -107,18 +109,28 @@ class Proxy:
         """Answer new logins as a server that refuses them, with one SQLSTATE after the other."""
         self._refusals = codes
 
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one client."""
+        if self._is_closed:
+            writer.transport.abort()
+            return
+        self._clients.add(writer)
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self._clients.discard(writer))
 
     async def close(self) -> None:
-        """End everything."""
+        """End everything, clients whose service has not begun too."""
+        self._is_closed = True
         self.reset()
+        clients = list(self._clients)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for client in clients:
+            client.transport.abort()
+        await asyncio.sleep(0)  # in which the transports close their sockets
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
