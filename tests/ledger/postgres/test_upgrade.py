@@ -23,6 +23,7 @@ from runfold.ledger.postgres.urls import driver_url, sqlalchemy_url
 from runfold.projections import Projection, count, install
 from tests.conftest import PROJECT, with_database
 from tests.support.console import Cli
+from tests.support.logins import with_login
 from tests.support.proxy import proxied
 from tests.support.server import Server
 from tests.support.waiting import BOUND, awaited, until
@@ -484,31 +485,36 @@ async def test_what_an_upgrade_drops_below_a_running_statement_is_to_be_asked_fo
     unverified_database: str, subtests: pytest.Subtests
 ) -> None:
     upgrade = await asyncpg.connect(driver_url(unverified_database))
-    caller = await asyncpg.connect(driver_url(unverified_database))
     async with Ledger.open(unverified_database, PROJECT) as ledger:
         run = await ledger.submit("parse")
-    await upgrade.execute("CREATE SEQUENCE dropped")
+    await upgrade.execute("CREATE SEQUENCE dropped; GRANT USAGE ON SEQUENCE dropped TO PUBLIC")
     anew = schema.install_script(schema.OBJECTS)
     waits = "SELECT {} FROM ledger.history('test', '{}', 0, true) AS h"
-    for what, change, statement in (
-        ("cache lookup", f"DROP FUNCTION ledger.channel; {anew}", "ledger.channel('test'), h.*"),
-        ("type with OID", f"DROP VIEW ledger.entry CASCADE; {anew}", "h"),
-        ("open relation with OID", "DROP SEQUENCE dropped", "nextval('dropped'), count(h.*)"),
-    ):
-        with subtests.test(what):
-            async with upgrade.transaction():
-                await upgrade.execute("LOCK TABLE ledger.access_grant")
-                call = asyncio.create_task(
-                    connections.fetch(caller, waits.format(statement, run.run_id))
-                )
-                blocked = "SELECT cardinality(pg_blocking_pids($1)) > 0"
-                await until(partial(upgrade.fetchval, blocked, caller.get_server_pid()))
-                await upgrade.execute(change)
+    async with with_login(unverified_database, "runfold_worker", rights=["read"]) as url:
+        caller = await asyncpg.connect(driver_url(url))
+        for what, change, statement in (
+            (
+                "cache lookup",
+                f"DROP FUNCTION ledger.channel; {anew}",
+                "ledger.channel('test'), h.*",
+            ),
+            ("type with OID", f"DROP VIEW ledger.entry CASCADE; {anew}", "h"),
+            ("open relation with OID", "DROP SEQUENCE dropped", "nextval('dropped'), count(h.*)"),
+        ):
+            with subtests.test(what):
+                async with upgrade.transaction():
+                    await upgrade.execute("LOCK TABLE ledger.access_grant")  # history looks there
+                    call = asyncio.create_task(
+                        connections.fetch(caller, waits.format(statement, run.run_id))
+                    )
+                    blocked = "SELECT cardinality(pg_blocking_pids($1)) > 0"
+                    await until(partial(upgrade.fetchval, blocked, caller.get_server_pid()))
+                    await upgrade.execute(change)
 
-            with pytest.raises(DatabaseUnavailable, match=rf"{what}.*again"):
-                await call
+                with pytest.raises(DatabaseUnavailable, match=rf"{what}.*again"):
+                    await call
+        await caller.close()
     await upgrade.close()
-    await caller.close()
 
 
 @pytest.mark.parametrize("comment", ["one line", "two\nlines", ""])
