@@ -85,6 +85,7 @@ CLAIMABLE_AGE: Final = "runfold_claimable_wait_seconds"
 BEHIND: Final = "runfold_projection_behind_positions"
 STOPPED: Final = "runfold_projection_stopped"
 SET_ASIDE: Final = "runfold_projection_set_aside_runs"
+LOCKED: Final = "runfold_projection_locked"
 
 # -- attributes of spans
 

@@ -241,7 +241,18 @@ BEGIN
     RAISE EXCEPTION 'only the owner of the ledger changes its archive' USING ERRCODE = '42501';
   END IF;
   -- A table that only upgrades write, so no login holds it; at_work's own lock is that of upgrades.
-  LOCK TABLE ledger.alembic_version IN SHARE ROW EXCLUSIVE MODE;
+  BEGIN
+    LOCK TABLE ledger.alembic_version IN SHARE ROW EXCLUSIVE MODE;
+  EXCEPTION WHEN lock_not_available THEN
+    SELECT string_agg(format('process %s, login %s', session.pid, session.usename), ' and ')
+    INTO holder
+    FROM pg_locks AS lock JOIN pg_stat_activity AS session ON session.pid = lock.pid
+    WHERE lock.relation = 'ledger.alembic_version'::regclass AND lock.granted
+      AND lock.mode LIKE '%Exclusive%' AND lock.pid <> pg_backend_pid();
+    RAISE EXCEPTION '% has left open a transaction that began or upgraded something',
+      coalesce(holder, 'a prepared transaction')
+      USING ERRCODE = '55P03';
+  END;
   DELETE FROM ledger.at_work AS work WHERE NOT EXISTS (
     SELECT FROM pg_locks AS lock
     WHERE lock.locktype = 'advisory' AND lock.objsubid = 1 AND lock.granted AND lock.pid = work.pid
@@ -3675,7 +3686,10 @@ BEGIN
   EXECUTE format('CREATE TABLE projection.%I (%s, PRIMARY KEY (%s))', p_table, columns, key);
   EXECUTE format('GRANT SELECT ON projection.%I '
     'TO runfold_reader, runfold_worker, runfold_projector', p_table);
-  EXECUTE format('GRANT INSERT, UPDATE, DELETE ON projection.%I TO runfold_projector', p_table);
+  -- UPDATE of columns, and no DELETE: who has either of the table may lock it against readers.
+  EXECUTE format('GRANT INSERT, UPDATE (%s) ON projection.%I TO runfold_projector',
+    (SELECT string_agg(quote_ident(listed.name), ', ') FROM unnest(p_columns) AS listed (name)),
+    p_table);
   EXECUTE format('ALTER TABLE projection.%I ENABLE ROW LEVEL SECURITY', p_table);
   EXECUTE format('CREATE POLICY seen ON projection.%I FOR SELECT USING (%s)', p_table,
     CASE WHEN 'project_id' = ANY (p_key) THEN in_project
@@ -5452,6 +5466,17 @@ BEGIN
   END LOOP;
   RETURN 'unread';
 END $_$;
+
+CREATE FUNCTION ledger.take_back_aside(p_relation text, p_project_id text, p_run_id uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+  PERFORM ledger.check_access('*', '{read,admin}');
+  DELETE FROM ledger.projection_aside AS aside
+  WHERE aside.relation = p_relation AND CASE WHEN p_run_id IS NULL THEN aside.first_position = 0
+    ELSE (aside.project_id, aside.run_id) = (p_project_id, p_run_id) END;
+END $$;
 
 CREATE FUNCTION ledger.token_credential(p_secret text) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
@@ -7231,6 +7256,9 @@ REVOKE ALL ON FUNCTION ledger.submit_keys(p_project text, p_ids uuid[], p_kinds 
 
 REVOKE ALL ON FUNCTION ledger.submitter_problem(p_project text, p_run uuid, p_person text, p_writer text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION ledger.take_back_aside(p_relation text, p_project_id text, p_run_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.take_back_aside(p_relation text, p_project_id text, p_run_id uuid) TO runfold_projector;
+
 REVOKE ALL ON FUNCTION ledger.token_credential(p_secret text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.token_credential(p_secret text) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.token_credential(p_secret text) TO runfold_reader;
@@ -7370,13 +7398,51 @@ GRANT SELECT(created_at) ON TABLE ledger.project TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.projection TO runfold_worker;
 GRANT SELECT ON TABLE ledger.projection TO runfold_reader;
-GRANT SELECT,INSERT,UPDATE ON TABLE ledger.projection TO runfold_projector;
+GRANT SELECT,INSERT ON TABLE ledger.projection TO runfold_projector;
 GRANT SELECT ON TABLE ledger.projection TO runfold_auditor;
+
+GRANT UPDATE(version) ON TABLE ledger.projection TO runfold_projector;
+
+GRANT UPDATE(digest) ON TABLE ledger.projection TO runfold_projector;
+
+GRANT UPDATE(generation) ON TABLE ledger.projection TO runfold_projector;
+
+GRANT UPDATE(snapshot) ON TABLE ledger.projection TO runfold_projector;
+
+GRANT UPDATE(target) ON TABLE ledger.projection TO runfold_projector;
+
+GRANT UPDATE("position") ON TABLE ledger.projection TO runfold_projector;
+
+GRANT UPDATE(events) ON TABLE ledger.projection TO runfold_projector;
+
+GRANT UPDATE(moved_at) ON TABLE ledger.projection TO runfold_projector;
+
+GRANT UPDATE(paused_at) ON TABLE ledger.projection TO runfold_projector;
+
+GRANT UPDATE(failed_at) ON TABLE ledger.projection TO runfold_projector;
+
+GRANT UPDATE(error) ON TABLE ledger.projection TO runfold_projector;
+
+GRANT UPDATE(error_project_id) ON TABLE ledger.projection TO runfold_projector;
+
+GRANT UPDATE(error_run_id) ON TABLE ledger.projection TO runfold_projector;
+
+GRANT UPDATE(error_version) ON TABLE ledger.projection TO runfold_projector;
+
+GRANT UPDATE(error_position) ON TABLE ledger.projection TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.projection_aside TO runfold_worker;
 GRANT SELECT ON TABLE ledger.projection_aside TO runfold_reader;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE ledger.projection_aside TO runfold_projector;
+GRANT SELECT,INSERT ON TABLE ledger.projection_aside TO runfold_projector;
 GRANT SELECT ON TABLE ledger.projection_aside TO runfold_auditor;
+
+GRANT UPDATE(last_position) ON TABLE ledger.projection_aside TO runfold_projector;
+
+GRANT UPDATE(events) ON TABLE ledger.projection_aside TO runfold_projector;
+
+GRANT UPDATE(error) ON TABLE ledger.projection_aside TO runfold_projector;
+
+GRANT UPDATE(retry_at) ON TABLE ledger.projection_aside TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.projection_skip TO runfold_worker;
 GRANT SELECT ON TABLE ledger.projection_skip TO runfold_reader;
@@ -7385,13 +7451,27 @@ GRANT SELECT ON TABLE ledger.projection_skip TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.rebuild TO runfold_worker;
 GRANT SELECT ON TABLE ledger.rebuild TO runfold_reader;
-GRANT SELECT,INSERT,UPDATE ON TABLE ledger.rebuild TO runfold_projector;
+GRANT SELECT,INSERT ON TABLE ledger.rebuild TO runfold_projector;
 GRANT SELECT ON TABLE ledger.rebuild TO runfold_auditor;
+
+GRANT UPDATE(moment) ON TABLE ledger.rebuild TO runfold_projector;
+
+GRANT UPDATE(finished_at) ON TABLE ledger.rebuild TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.rebuild_range TO runfold_worker;
 GRANT SELECT ON TABLE ledger.rebuild_range TO runfold_reader;
-GRANT SELECT,INSERT,UPDATE ON TABLE ledger.rebuild_range TO runfold_projector;
+GRANT SELECT,INSERT ON TABLE ledger.rebuild_range TO runfold_projector;
 GRANT SELECT ON TABLE ledger.rebuild_range TO runfold_auditor;
+
+GRANT UPDATE(last) ON TABLE ledger.rebuild_range TO runfold_projector;
+
+GRANT UPDATE(row_count) ON TABLE ledger.rebuild_range TO runfold_projector;
+
+GRANT UPDATE(event_count) ON TABLE ledger.rebuild_range TO runfold_projector;
+
+GRANT UPDATE(error) ON TABLE ledger.rebuild_range TO runfold_projector;
+
+GRANT UPDATE(done_at) ON TABLE ledger.rebuild_range TO runfold_projector;
 
 GRANT SELECT ON TABLE ledger.role_event TO runfold_worker;
 GRANT SELECT ON TABLE ledger.role_event TO runfold_reader;

@@ -63,7 +63,6 @@ FROM ledger.rebuild AS r JOIN pg_class AS c
 WHERE r.projection = $1 AND r.project_id IS NOT DISTINCT FROM $2 AND r.finished_at IS NOT NULL
   AND c.relnamespace = to_regnamespace($3) AND c.relkind = 'r' ORDER BY r.rebuild_id, c.relname
 """
-_LOCK: Final = "LOCK TABLE ledger.rebuild IN SHARE ROW EXCLUSIVE MODE"
 _GRACE_SECONDS: Final = 5.0
 _ERRORS: Final = """
 SELECT first AS run_id, error FROM ledger.rebuild_range
@@ -99,8 +98,11 @@ class Rebuild:
         check_int("events_a_range", events_a_range, least=1)
         try:
             async with pool.acquire() as connection:
-                async with connection.transaction():
-                    await connection.execute(_LOCK)
+                # One at a time: whoever comes second finds the rebuild that the first began.
+                beginning = at_work(
+                    connection, f"a rebuild of {plan.projection}", wait_seconds=_GRACE_SECONDS
+                )
+                async with beginning, connection.transaction():
                     begun = await cls._resumed_or_begun(connection, pool, plan, events_a_range)
                 async with AsyncExitStack() as work:
                     await _claim(connection, begun, work)

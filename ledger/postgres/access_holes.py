@@ -242,7 +242,7 @@ _WIDE: Final = """
     WHERE c.relnamespace = 'ledger'::regnamespace AND a.grantee <> c.relowner
   ) AS w
   WHERE w.who <> ALL ($1) OR w.privilege_type <> 'SELECT' AND NOT (w.who = 'runfold_projector'
-    AND w.privilege_type IN ('INSERT', 'UPDATE', 'DELETE')
+    AND w.privilege_type = 'INSERT'
     AND (starts_with(w.relname, 'projection') OR starts_with(w.relname, 'rebuild')))
   UNION ALL
   SELECT DISTINCT format('%s may call ledger.%s',

@@ -176,6 +176,7 @@ OBJECTS: Final = (
     "projections/exchange_projection_table",
     "projections/note_rebuild",
     "projections/drop_projection_tables",
+    "projections/take_back_aside",
     "feed/feed_guard",
     "feed/feed_passed",
     "feed/feed_whole",

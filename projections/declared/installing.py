@@ -24,13 +24,12 @@ SHIPPED: Final = tuple(
 )
 """The modules whose projections come with the ledger."""
 
-_LOCK: Final = "LOCK TABLE ledger.projection IN SHARE ROW EXCLUSIVE MODE"
-"""Waits for pages on their way; no login of a worker can take it, as it could an advisory lock."""
 _FOUND: Final = "SELECT version, digest FROM ledger.projection WHERE name = $1"
 _START: Final = """
 INSERT INTO ledger.projection (name, version, digest, generation, snapshot, position)
-VALUES ($1, $2, $3, 1, '1:1:@0', 0)
+VALUES ($1, $2, $3, 1, '1:1:@0', 0) ON CONFLICT (name) DO NOTHING RETURNING name
 """
+"""Waits for another that installs it, and then finds it installed."""
 _MAKE_TABLE: Final = "SELECT ledger.make_projection_table($1, $2, $3, $4, $5)"
 _PUBLISH: Final = "SELECT ledger.publish_projection($1, $2, $3, $4, $5)"
 _OWNERS: Final = """
@@ -95,11 +94,9 @@ async def install_on(connection: Any, projection: Projection) -> bool:
     async with connection.transaction():
         installed = await connection.fetchrow(_FOUND, projection.name)
         if installed is None:
-            await connection.execute(_LOCK)
+            if await _created(connection, projection):
+                return True
             installed = await connection.fetchrow(_FOUND, projection.name)
-        if installed is None:
-            await _create(connection, projection)
-            return True
         if installed["version"] != projection.version:
             raise OtherVersion(projection.name, projection.version, installed["version"])
         if installed["digest"] != projection.digest:
@@ -174,8 +171,12 @@ async def make_table(connection: Connection, projection: Projection, table: str)
     )
 
 
-async def _create(connection: Connection, projection: Projection) -> None:
+async def _created(connection: Connection, projection: Projection) -> bool:
+    """Create the projection; return False if it is there."""
+    identity = (projection.name, projection.version, projection.digest)
+    if not await connection.fetchval(_START, *identity):
+        return False
     if projection.apply is None:
         await make_table(connection, projection, projection.relation)
         await publish(connection, projection)
-    await connection.execute(_START, projection.name, projection.version, projection.digest)
+    return True

@@ -39,9 +39,7 @@ _NEXT_RETRY: Final = """
 SELECT project_id, run_id, first_position, last_position FROM ledger.projection_aside
 WHERE relation = $1 AND retry_at IS NOT NULL ORDER BY retry_at, run_id LIMIT 1 FOR UPDATE
 """
-_BACK: Final = (
-    "DELETE FROM ledger.projection_aside WHERE relation = $1 AND project_id = $2 AND run_id = $3"
-)
+_BACK: Final = "SELECT ledger.take_back_aside($1, $2, $3)"
 _STILL_ASIDE: Final = """
 UPDATE ledger.projection_aside SET retry_at = NULL, error = $4
 WHERE relation = $1 AND project_id = $2 AND run_id = $3

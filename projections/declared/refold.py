@@ -36,7 +36,7 @@ _VISIBLE: Final = """(e.position <= (
       SELECT split_part(g.start, '@', 2)::bigint FROM ledger.feed_generation AS g
       WHERE g.generation = split_part($4, '/', 1)::int)
     OR pg_visible_in_snapshot(e.txid, split_part(split_part($4, '/', 2), '@', 1)::pg_snapshot))"""
-_TRY_AGAIN: Final = "DELETE FROM ledger.projection_aside WHERE relation = $1 AND first_position = 0"
+_TRY_AGAIN: Final = "SELECT ledger.take_back_aside($1, NULL, NULL)"
 _SET_ASIDE: Final = f"""
 INSERT INTO ledger.projection_aside
   (relation, name, project_id, run_id, first_position, last_position, events, error)

@@ -10,10 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+import asyncpg
+
 from runfold.ledger import names
 from runfold.ledger.errors import ConfigurationError
-from runfold.ledger.postgres.connections import Pool, fetch
+from runfold.ledger.postgres.connections import FAILURES, Pool, fetch
+from runfold.ledger.postgres.errors import translated
 
+PATIENCE: Final = "SET LOCAL lock_timeout = '1s'"
+"""How long a scrape waits for a read model that somebody exchanges, drops or keeps locked."""
 MAX_KINDS: Final = 1_000
 """The most projects and kinds of one scrape: each label set costs storage."""
 
@@ -187,21 +192,46 @@ METRICS: Final = (
         "Runs that a projection left out because it cannot fold them.",
         _PROJECTION,
     ),
+    Metric(
+        "locked",
+        "locked",
+        names.LOCKED,
+        "1 for a read model that stayed locked: its metrics are missing from this scrape.",
+        _PROJECTION,
+    ),
 )
 
 
 async def look(pool: Pool) -> dict[str, Rows]:
-    """Read what a scrape shows; read models that are not installed are left out.
+    """Read what a scrape shows; read models that are not installed, or stay locked, are left out.
 
     Raises AccessDenied or DatabaseUnavailable.
     """
     installed = {row["name"] for row in await fetch(pool, _INSTALLED, [*_READ]) if row["there"]}
-    rows: dict[str, Rows] = {
-        name: await fetch(pool, sql) for name, sql in _READ.items() if name in installed
-    }
+    rows: dict[str, Rows] = {}
+    locked = []
+    for name in (name for name in _READ if name in installed):
+        read = await _read_model(pool, _READ[name])
+        locked.append({"name": name, "locked": read is None})
+        if read is not None:
+            rows[name] = read
     rows["oldest"] = await fetch(pool, _OLDEST)
     rows["projections"] = await fetch(pool, _PROJECTIONS)
+    rows["locked"] = locked
     return rows
+
+
+async def _read_model(pool: Pool, statement: str) -> Rows | None:
+    """Return rows of a read model, None if it stays locked."""
+    try:
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute(PATIENCE)
+            rows: Rows = await connection.fetch(statement)
+            return rows
+    except asyncpg.LockNotAvailableError:
+        return None
+    except (*FAILURES, OSError) as error:
+        raise translated(error) from error
 
 
 def families(rows: Mapping[str, Rows]) -> Iterator[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,16 @@ from runfold.ledger.events import NoteAdded
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.at_work import at_work
 from runfold.ledger.postgres.urls import driver_url
+from runfold.projections.declared.installing import install
+from runfold.projections.declared.status import statuses
+from runfold.projections.models.counts import RUN_COUNTS
+from runfold.projections.models.spending import SPENDING
 from runfold.projections.rebuild import Rebuild
 from runfold.projections.state.replay import plan
+from runfold.projections.telemetry import metrics
 from tests.conftest import PROJECT
 from tests.support.logins import grant, login_of, with_login
+from tests.support.projections import sizes
 from tests.support.runs import claimed
 from tests.support.waiting import BOUND, lapsed
 
@@ -251,10 +258,10 @@ async def test_a_keeper_of_projections_without_a_right_stops_no_archive(
         keeper = await asyncpg.connect(driver_url(url))
         async with keeper.transaction():
             await keeper.execute("UPDATE ledger.rebuild SET finished_at = NULL WHERE false")
-            await keeper.execute("LOCK TABLE ledger.rebuild IN ACCESS EXCLUSIVE MODE")
-            with pytest.raises(asyncpg.InsufficientPrivilegeError):
-                async with keeper.transaction():
-                    await keeper.execute("LOCK TABLE ledger.alembic_version IN ROW SHARE MODE")
+            for table in ("rebuild IN SHARE MODE", "alembic_version IN ROW SHARE MODE"):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    async with keeper.transaction():
+                        await keeper.execute(f"LOCK TABLE ledger.{table}")
             await connection.execute("SET statement_timeout = '4s'")
             async with at_work(connection, "archive"):
                 pass
@@ -262,26 +269,39 @@ async def test_a_keeper_of_projections_without_a_right_stops_no_archive(
 
 
 LOCKABLE = """
-SELECT c.oid::regclass::text AS name FROM pg_class AS c
+SELECT c.oid::regclass::text FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p') AND n.nspname IN ('ledger', 'projection')
-  AND has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE') ORDER BY 1
+WHERE c.relkind IN ('r', 'p', 'v') AND n.nspname IN ('ledger', 'projection')
+  AND has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE' || CASE
+    WHEN current_setting('server_version_num')::int >= 170000 THEN ', MAINTAIN' ELSE '' END)
 """
+HELD = (
+    "SELECT FROM ledger.projection FOR UPDATE",
+    "SELECT FROM ledger.rebuild FOR UPDATE",
+    "LOCK TABLE ledger.projection, ledger.projection_aside, ledger.rebuild IN ROW EXCLUSIVE MODE",
+    "LOCK TABLE ledger.rebuild_range, projection.sizes_v1 IN ROW EXCLUSIVE MODE",
+    "SELECT ledger.drop_projection_tables('run_counts', true)",
+)
+"""The strongest locks that a keeper of projections can take."""
 
 
-async def test_no_lock_that_a_keeper_of_projections_can_take_stops_any_run(
+async def test_no_lock_that_a_keeper_of_projections_can_take_stops_any_run_or_what_tells_of_it(
     ledger: Ledger, database: str
 ) -> None:
     lapsing = await claimed(ledger, "w:1", ttl=0.2)
     async with (
         with_login(database, "runfold_projector", rights=("read",), project="*") as keeping,
         with_login(database, "runfold_worker", rights=("submit", "work", "read", "admin")) as url,
+        Ledger.open(keeping, PROJECT) as projecting,
         Ledger.open(url, PROJECT) as worker,
     ):
+        for projection in (RUN_COUNTS, SPENDING, sizes()):
+            await install(projecting.pool, projection)
         keeper = await asyncpg.connect(driver_url(keeping))
+        assert await keeper.fetch(LOCKABLE) == []
         async with keeper.transaction():
-            tables = [row["name"] for row in await keeper.fetch(LOCKABLE)]
-            await keeper.execute(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE")
+            for statement in HELD:
+                await keeper.execute(statement)
             async with asyncio.timeout(BOUND):
                 await lapsed(ledger, lapsing)
                 assert len(await worker.reap()) == 1
@@ -295,33 +315,52 @@ async def test_no_lock_that_a_keeper_of_projections_can_take_stops_any_run(
                 assert (await worker.get(run.run_id)).state == State.COMPLETED
                 assert len(await worker.runs()) == 2
                 assert await worker.history(run.run_id)
+                assert [status.name for status in await statuses(ledger.pool, {})] == [
+                    "run_counts", "sizes", "spending",
+                ]  # fmt: skip
+                month = f"{datetime.now(UTC):%Y-%m}"
+                assert "it is not over" in (await ledger.archive.plan(month)).obstacles
+                read = await metrics.look(ledger.pool)
         await keeper.close()
 
-    assert tables == [
-        "ledger.projection",
-        "ledger.projection_aside",
-        "ledger.rebuild",
-        "ledger.rebuild_range",
-    ]
+    assert {row["name"]: row["locked"] for row in read["locked"]} == {
+        "run_counts": True,
+        "spending": False,
+    }
+    assert "spending" in read
+    assert "run_counts" not in read
 
 
-async def test_doctor_ends_beside_the_locks_of_a_keeper_and_names_it(
+async def test_who_leaves_open_that_it_began_work_is_named(
+    database: str, connection: asyncpg.Connection[Any]
+) -> None:
+    async with with_login(database, "runfold_projector", rights=("read",), project="*") as url:
+        keeper = await asyncpg.connect(driver_url(url))
+        async with keeper.transaction():
+            await keeper.execute("SELECT ledger.begin_work('mine', true)")
+            with pytest.raises(asyncpg.LockNotAvailableError) as refused:
+                await connection.execute("SELECT ledger.begin_work('archive', false)")
+            pid = keeper.get_server_pid()
+        await keeper.close()
+
+    assert f"process {pid}, login {login_of(url)}" in str(refused.value)
+
+
+async def test_doctor_ends_beside_locked_tables_and_names_who_locks_them(
     ledger: Ledger, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("runfold.ledger.postgres.access_holes.IDLE_SECONDS", 0)
     assert await ledger.runs() == []
-    async with with_login(database, "runfold_projector", rights=("read",), project="*") as url:
-        keeper = await asyncpg.connect(driver_url(url))
-        async with asyncio.timeout(BOUND), keeper.transaction():
-            tables = [row["name"] for row in await keeper.fetch(LOCKABLE)]
-            await keeper.execute(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE")
-            checks = await examine(Session(database, PROJECT, as_json=False, verbose=False))
-            pid = keeper.get_server_pid()
-        await keeper.close()
+    owner = await asyncpg.connect(driver_url(database))
+    async with asyncio.timeout(BOUND), owner.transaction():
+        await owner.execute("LOCK TABLE ledger.rebuild, ledger.projection IN ACCESS EXCLUSIVE MODE")
+        checks = await examine(Session(database, PROJECT, as_json=False, verbose=False))
+        pid = owner.get_server_pid()
+    await owner.close()
 
     failed = {check.name: check.detail for check in checks if check.level == Level.FAILED}
     assert "stayed locked" in failed["objects"]
-    holder = f"process {pid} of login {login_of(url)} has left a transaction open"
+    holder = f"process {pid} of login"
     assert [check for check in checks if holder in check.detail]
 
 

@@ -66,8 +66,16 @@ GRANT EXECUTE ON FUNCTION ledger.webhook_duties, ledger.queue_deliveries, ledger
 REVOKE CREATE ON SCHEMA projection FROM runfold_projector;
 GRANT EXECUTE ON FUNCTION ledger.make_projection_table, ledger.publish_projection,
   ledger.exchange_projection_table, ledger.note_rebuild,
-  ledger.drop_projection_tables, ledger.begin_work, ledger.end_work TO runfold_projector;
-GRANT INSERT, UPDATE ON ledger.projection, ledger.rebuild,
+  ledger.drop_projection_tables, ledger.take_back_aside, ledger.begin_work, ledger.end_work
+  TO runfold_projector;
+-- UPDATE of columns, and no DELETE: who has either of a whole table may lock it against readers.
+GRANT INSERT ON ledger.projection, ledger.projection_skip, ledger.projection_aside, ledger.rebuild,
   ledger.rebuild_range TO runfold_projector;
-GRANT INSERT ON ledger.projection_skip TO runfold_projector;
-GRANT INSERT, UPDATE, DELETE ON ledger.projection_aside TO runfold_projector;
+GRANT UPDATE (version, digest, generation, snapshot, target, position, events, moved_at, paused_at,
+  failed_at, error, error_project_id, error_run_id, error_version, error_position)
+  ON ledger.projection TO runfold_projector;
+GRANT UPDATE (last_position, events, error, retry_at)
+  ON ledger.projection_aside TO runfold_projector;
+GRANT UPDATE (moment, finished_at) ON ledger.rebuild TO runfold_projector;
+GRANT UPDATE (last, row_count, event_count, error, done_at)
+  ON ledger.rebuild_range TO runfold_projector;

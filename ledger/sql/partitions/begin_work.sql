@@ -24,7 +24,18 @@ BEGIN
     RAISE EXCEPTION 'only the owner of the ledger changes its archive' USING ERRCODE = '42501';
   END IF;
   -- A table that only upgrades write, so no login holds it; at_work's own lock is that of upgrades.
-  LOCK TABLE ledger.alembic_version IN SHARE ROW EXCLUSIVE MODE;
+  BEGIN
+    LOCK TABLE ledger.alembic_version IN SHARE ROW EXCLUSIVE MODE;
+  EXCEPTION WHEN lock_not_available THEN
+    SELECT string_agg(format('process %s, login %s', session.pid, session.usename), ' and ')
+    INTO holder
+    FROM pg_locks AS lock JOIN pg_stat_activity AS session ON session.pid = lock.pid
+    WHERE lock.relation = 'ledger.alembic_version'::regclass AND lock.granted
+      AND lock.mode LIKE '%Exclusive%' AND lock.pid <> pg_backend_pid();
+    RAISE EXCEPTION '% has left open a transaction that began or upgraded something',
+      coalesce(holder, 'a prepared transaction')
+      USING ERRCODE = '55P03';
+  END;
   DELETE FROM ledger.at_work AS work WHERE NOT EXISTS (
     SELECT FROM pg_locks AS lock
     WHERE lock.locktype = 'advisory' AND lock.objsubid = 1 AND lock.granted AND lock.pid = work.pid

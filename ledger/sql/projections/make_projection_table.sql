@@ -1,8 +1,8 @@
 -- Makes the table of a projection, or the shadow that a rebuild fills. The ledger's owner owns it,
--- and runfold_projector may only read and write its rows: nobody can plant a trigger, a rule or a
--- column in what the owner writes to. A reader sees the rows of its projects; of a table without
--- project_id nothing, unless it may read them all, as a keeper of projections must. Needs the right
--- read or admin in all projects.
+-- and runfold_projector may only read, add and change its rows: nobody can plant a trigger, a rule
+-- or a column in what the owner writes to. A reader sees the rows of its projects; of a table
+-- without project_id nothing, unless it may read them all, as a keeper of projections must. Needs
+-- the right read or admin in all projects.
 CREATE OR REPLACE FUNCTION ledger.make_projection_table(
   p_table text, p_columns text[], p_types text[], p_required text[], p_key text[]
 ) RETURNS void
@@ -38,7 +38,10 @@ BEGIN
   EXECUTE format('CREATE TABLE projection.%I (%s, PRIMARY KEY (%s))', p_table, columns, key);
   EXECUTE format('GRANT SELECT ON projection.%I '
     'TO runfold_reader, runfold_worker, runfold_projector', p_table);
-  EXECUTE format('GRANT INSERT, UPDATE, DELETE ON projection.%I TO runfold_projector', p_table);
+  -- UPDATE of columns, and no DELETE: who has either of the table may lock it against readers.
+  EXECUTE format('GRANT INSERT, UPDATE (%s) ON projection.%I TO runfold_projector',
+    (SELECT string_agg(quote_ident(listed.name), ', ') FROM unnest(p_columns) AS listed (name)),
+    p_table);
   EXECUTE format('ALTER TABLE projection.%I ENABLE ROW LEVEL SECURITY', p_table);
   EXECUTE format('CREATE POLICY seen ON projection.%I FOR SELECT USING (%s)', p_table,
     CASE WHEN 'project_id' = ANY (p_key) THEN in_project

@@ -1,0 +1,16 @@
+-- Forgets that a run is set aside for a table, because it is about to be folded; without a run, all
+-- that a rebuild set aside for the table, which it tries again. A keeper of projections may delete
+-- by this alone: the privilege to delete is one to lock the whole table. Needs the right read or
+-- admin in all projects.
+CREATE OR REPLACE FUNCTION ledger.take_back_aside(
+  p_relation text, p_project_id text, p_run_id uuid
+) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM ledger.check_access('*', '{read,admin}');
+  DELETE FROM ledger.projection_aside AS aside
+  WHERE aside.relation = p_relation AND CASE WHEN p_run_id IS NULL THEN aside.first_position = 0
+    ELSE (aside.project_id, aside.run_id) = (p_project_id, p_run_id) END;
+END $$;
