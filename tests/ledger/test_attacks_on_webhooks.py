@@ -254,6 +254,10 @@ async def test_a_project_moves_sends_again_and_forgets_nothing_of_anothers_webho
     assert await connection.fetchval("SELECT ledger.forget_deliveries('test')") == 1
 
     await ledger.submit("parse")
-    await ledger.webhooks.pause(webhook)
+    change = f"SELECT ledger.change_webhook('test', $1, '{webhook}', $2, {', '.join(['NULL'] * 4)}"
+    change += ", false, NULL)"
+    assert await connection.fetchval(change, "ann", "pause") == webhook
+    assert await connection.fetchval(change, "bo", "pause") is None
+    assert await connection.fetchval("SELECT actor FROM ledger.webhook") == "ann"
     await ledger.webhooks.resume(webhook, from_now=True)
     assert await connection.fetchval("SELECT checkpoint FROM ledger.webhook") != further

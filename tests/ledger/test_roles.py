@@ -71,6 +71,8 @@ async def test_a_role_is_asked_for_under_the_lock_and_counts_from_the_moment_of_
     run_id = (await asking(ledger, role="finance")).run_id
     await roles.grant(ledger.pool, PROJECT, "finance", "ann", **WHY)
     await roles.grant(ledger.pool, PROJECT, "other", "bob", **WHY)
+    await connection.execute("INSERT INTO ledger.project (project_id) VALUES ('another')")
+    await roles.grant(ledger.pool, "another", "finance", "bob", **WHY)
     with pytest.raises(DecisionRefused, match="does not have the role") as caught:
         await ledger.approve(await ledger.get(run_id), actor="bob")
     assert caught.value.why == "role"

@@ -71,6 +71,9 @@ async def test_a_request_is_back_at_its_time_or_when_it_changes(
         )
     assert await shown(ledger, "ann") == []
 
+    await snoozes.snooze(ledger.project, other, _, None, actor="bo")
+    assert await shown(ledger, "ann") == [], "nobody takes back what another has put off"
+
     [request] = [each for each in await inbox(ledger, "bo", 2) if str(each.run_id) == run]
     await ledger.approve(await ledger.get(run), actor="bo")
     assert request.version == version

@@ -130,13 +130,17 @@ async def test_without_attempts_left_a_retry_is_refused_and_appends_nothing(ledg
 async def test_a_retry_of_a_run_that_somebody_called_off_cancels_it_on_the_last_attempt_too(
     ledger: Ledger,
 ) -> None:
-    lease = await claimed(ledger, max_attempts=1)
-    await ledger.cancel(lease.run_id, actor="ann")
+    """Also while it waits for an approval, where no other run is retried."""
+    for lease in (
+        await claimed(ledger, max_attempts=1),
+        await waiting(ledger, State.WAITING_APPROVAL, park=False, max_attempts=1),
+    ):
+        await ledger.cancel(lease.run_id, actor="ann")
 
-    run = await ledger.retry(lease, error_code="E", error_detail="lost")
+        run = await ledger.retry(lease, error_code="E", error_detail="lost")
 
-    assert (run.state, run.token, run.attempt_count) == (State.CANCELLED, None, 1)
-    assert (await types(ledger, lease.run_id))[-1] == "run.cancelled"
+        assert (run.state, run.token, run.attempt_count) == (State.CANCELLED, None, 1)
+        assert (await types(ledger, lease.run_id))[-1] == "run.cancelled"
 
 
 async def test_a_release_is_possible_on_the_last_attempt(ledger: Ledger) -> None:
