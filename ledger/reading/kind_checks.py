@@ -2,30 +2,49 @@
 
 A run is hidden from claims and reapers if its kind is not known, or if it lies before a low-water
 mark of its kind (`ledger/sql/operations/move_low_water.sql`).
+
+Page by page, each in a snapshot of its own: an event and the settings that it changes are written
+by one transaction, so what changes between two pages never looks like damage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
 from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.proof.chain import Finding
-from runfold.ledger.reading.runs import KINDS
 from runfold.ledger.reading.snapshot import snapshot
 
-_EVENTS: Final = """
-SELECT kind, number, recorded_at, type, max_running FROM ledger.kind_event
-WHERE project_id = $1 ORDER BY kind, number
+_PAGE: Final = 2_000
+"""Rows of a page: of the events, of the settings, and of the marks."""
+# The greatest number is one lookup whatever the statistics say.
+EVENTS: Final = """
+SELECT page.*, page.number >= (SELECT max(e.number) FROM ledger.kind_event AS e
+    WHERE e.project_id = $2 AND e.kind = page.kind) AS is_last,
+  s.number AS set_number, s.paused AS set_paused, s.max_running AS set_max_running,
+  s.updated_at AS set_at
+FROM (SELECT e.kind, e.number, e.recorded_at, e.type, e.max_running FROM ledger.kind_event AS e
+  WHERE e.project_id = $2 AND (e.kind, e.number) >= ($3, $4)
+  ORDER BY e.kind, e.number LIMIT 1 + $1) AS page
+LEFT JOIN ledger.kind_state AS s ON s.project_id = $2 AND s.kind = page.kind
+ORDER BY page.kind, page.number
 """
-_STATES: Final = """
-SELECT kind, number, paused, max_running, updated_at FROM ledger.kind_state
-WHERE project_id = $1 ORDER BY kind
+STATES: Final = """
+SELECT page.kind, (SELECT max(e.number) FROM ledger.kind_event AS e
+  WHERE e.project_id = $2 AND e.kind = page.kind) IS NULL AS is_alone
+FROM (SELECT s.kind FROM ledger.kind_state AS s WHERE s.project_id = $2 AND s.kind >= $3
+  ORDER BY s.kind LIMIT 1 + $1) AS page
+ORDER BY page.kind
+"""
+_MARKED: Final = """
+SELECT DISTINCT m.kind FROM ledger.low_water AS m WHERE m.project_id = $2 AND m.kind >= $3
+ORDER BY m.kind LIMIT 1 + $1
 """
 _HIDDEN: Final = """
 WITH mark AS (
   SELECT DISTINCT ON (m.kind) m.* FROM ledger.low_water AS m
-  WHERE m.project_id = $1 ORDER BY m.kind, m.number DESC
+  WHERE m.project_id = $1 AND m.kind BETWEEN $2 AND $3 ORDER BY m.kind, m.number DESC
 ), hidden AS (
   SELECT mark.kind, mark.open, run.run_id, 'sweeps' AS walk FROM mark
   JOIN ledger.run_state AS run ON run.project_id = $1 AND run.kind = mark.kind
@@ -64,62 +83,119 @@ GROUP BY kind, walk ORDER BY kind, walk
 """
 
 
-async def check_kinds(pool: Pool, project_id: str, kinds: Iterable[str]) -> list[Finding]:
-    """Return what is wrong with a project's kinds; `kinds` are those of its runs."""
-    async with snapshot(pool) as connection:
-        events = await connection.fetch(_EVENTS, project_id)
-        states = await connection.fetch(_STATES, project_id)
-        known = {row["kind"] for row in await connection.fetch(KINDS, project_id)}
-        hidden = await connection.fetch(_HIDDEN, project_id)
-    return [
-        *_differing(_folded(events), {row["kind"]: dict(row) for row in states}),
-        *(
-            Finding(None, None, "kind", f"{kind!r} has runs, but claims of all kinds pass it over")
-            for kind in sorted(set(kinds) - known)
-        ),
-        *(
-            Finding(
-                row["run_id"],
-                None,
-                "kind",
-                f"lies before the low-water mark of {row['kind']!r}: {row['walk']} pass over it"
-                f" and {row['runs'] - 1:,} more",
-            )
-            for row in hidden
-        ),
-    ]
+_UNLISTED: Final = """
+SELECT had.kind FROM unnest($2::text[]) AS had (kind) WHERE NOT EXISTS (
+  SELECT FROM ledger.kind AS known WHERE known.project_id = $1 AND known.kind = had.kind OFFSET 0)
+"""
+_LOWEST: Final = -(2**31)
 
 
-def _folded(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Fold the events of kinds as the trigger does (`ledger/sql/guards/fold_kind_state.sql`)."""
-    states: dict[str, dict[str, Any]] = {}
-    for event in events:
-        kind, type_ = event["kind"], event["type"]
-        before = states.get(kind)
-        state = before or {"kind": kind, "number": 0, "paused": False, "max_running": None}
-        states[kind] = {
-            **state,
-            "number": event["number"] if event["number"] == state["number"] + 1 else None,
-            "paused": {"kind.paused": True, "kind.resumed": False}.get(type_, state["paused"]),
-            "max_running": event["max_running"]
-            if before is None or type_ == "kind.limited"
-            else state["max_running"],
-            "updated_at": event["recorded_at"],
-        }
-    return states
+async def unlisted_kinds(connection: Any, project_id: str, kinds: Iterable[str]) -> set[str]:
+    """Return those of the kinds of runs that the project does not list."""
+    rows = await connection.fetch(_UNLISTED, project_id, list(kinds))
+    return {row["kind"] for row in rows}
 
 
-def _differing(
-    wanted: Mapping[str, Mapping[str, Any]], held: Mapping[str, Mapping[str, Any]]
-) -> Iterator[Finding]:
-    for kind in sorted({*wanted, *held}):
-        want, have = wanted.get(kind), held.get(kind)
-        if want != have:
-            problem = (
-                "has settings without an event"
-                if want is None
-                else "has events, but no settings"
-                if have is None
-                else "has settings that are not the fold of its events"
-            )
-            yield Finding(None, None, "kind", f"{kind!r} {problem}")
+def unlisted(kind: str) -> Finding:
+    """Return the finding that a kind has runs, and is not listed."""
+    return Finding(None, None, "kind", f"{kind!r} has runs, but claims of all kinds pass it over")
+
+
+async def check_kinds(pool: Pool, project_id: str) -> list[Finding]:
+    """Return what is wrong with the settings of a project's kinds, and with their marks."""
+    check = _Check(project_id)
+    while not check.is_done:
+        async with snapshot(pool) as connection:
+            await check.page(connection)
+    return list(dict.fromkeys(check.findings))
+
+
+class _Settings(NamedTuple):
+    number: int | None
+    paused: bool
+    max_running: int | None
+    updated_at: Any
+
+    def after(self, event: Mapping[str, Any]) -> _Settings:
+        """Fold the next event, as the trigger does (`ledger/sql/guards/fold_kind_state.sql`)."""
+        type_, number = event["type"], event["number"]
+        return _Settings(
+            number if self.number is not None and number == self.number + 1 else None,
+            {"kind.paused": True, "kind.resumed": False}.get(type_, self.paused),
+            event["max_running"] if number == 1 or type_ == "kind.limited" else self.max_running,
+            event["recorded_at"],
+        )
+
+
+class _Check:
+    """One check: how far it has read, and what it has found so far."""
+
+    def __init__(self, project_id: str) -> None:
+        self.findings: list[Finding] = []
+        self._project_id = project_id
+        self._events_from: tuple[str, int] | None = ("", _LOWEST)
+        self._states_from: str | None = ""
+        self._marks_from: str | None = ""
+        self._kind: str | None = None
+        self._settings = _UNSET
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all is read."""
+        return self._events_from is None and self._states_from is None and self._marks_from is None
+
+    async def page(self, connection: Any) -> None:
+        """Read the next page of the events, of the settings and of the marks."""
+        if self._events_from is not None:
+            rows, more = await self._rows(connection, EVENTS, *self._events_from)
+            for row in rows:
+                self._fold(row)
+            self._events_from = (more["kind"], more["number"]) if more else None
+        if self._states_from is not None:
+            rows, more = await self._rows(connection, STATES, self._states_from)
+            for row in rows:
+                if row["is_alone"]:
+                    self._found(row["kind"], "has settings without an event")
+            self._states_from = more["kind"] if more else None
+        if self._marks_from is not None:
+            rows, more = await self._rows(connection, _MARKED, self._marks_from)
+            if rows:
+                kinds = rows[0]["kind"], rows[-1]["kind"]
+                hidden = await connection.fetch(_HIDDEN, self._project_id, *kinds)
+                self.findings += (_hidden(row) for row in hidden)
+            self._marks_from = more["kind"] if more else None
+
+    async def _rows(self, connection: Any, query: str, *start: Any) -> tuple[list[Any], Any]:
+        """Return a page from `start` on, and the row that the next begins with."""
+        rows = await connection.fetch(query, _PAGE, self._project_id, *start)
+        return rows[:_PAGE], rows[_PAGE] if len(rows) > _PAGE else None
+
+    def _fold(self, event: Mapping[str, Any]) -> None:
+        """Take the next event: of the same kind, or the first of another."""
+        kind = event["kind"]
+        if kind != self._kind:
+            self._kind, self._settings = kind, _UNSET
+        self._settings = self._settings.after(event)
+        if not event["is_last"]:
+            return
+        if event["set_number"] is None:
+            self._found(kind, "has events, but no settings")
+        elif self._settings != tuple(event[name] for name in _COLUMNS):
+            self._found(kind, "has settings that are not the fold of its events")
+
+    def _found(self, kind: str, problem: str) -> None:
+        self.findings.append(Finding(None, None, "kind", f"{kind!r} {problem}"))
+
+
+_UNSET: Final = _Settings(0, paused=False, max_running=None, updated_at=None)
+_COLUMNS: Final = ("set_number", "set_paused", "set_max_running", "set_at")
+
+
+def _hidden(row: Mapping[str, Any]) -> Finding:
+    return Finding(
+        row["run_id"],
+        None,
+        "kind",
+        f"lies before the low-water mark of {row['kind']!r}: {row['walk']} pass over it"
+        f" and {row['runs'] - 1:,} more",
+    )

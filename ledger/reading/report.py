@@ -39,8 +39,8 @@ class Tally:
     def __init__(self) -> None:
         self.runs = self.events = self.payloads = self.erased = self.more = 0
         self.findings: list[Finding] = []
-        self.kinds: set[str] = set()
-        """The kinds of the runs."""
+        self.unlisted: set[str] = set()
+        """The kinds of runs that the project does not list."""
         self.unchecked: list[str] = []
 
     def chain(self, chain: ChainCheck) -> None:
@@ -71,7 +71,7 @@ class Tally:
         self.payloads += other.payloads
         self.erased += other.erased
         self.more += other.more
-        self.kinds |= other.kinds
+        self.unlisted |= other.unlisted
         self.found(other.findings)
 
     def report(self) -> Report:

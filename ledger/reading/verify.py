@@ -21,7 +21,7 @@ from runfold.ledger.proof.fold import StateCheck
 from runfold.ledger.reading.archive_checks import check_archive, check_record, unusable
 from runfold.ledger.reading.control_checks import UNCHECKED, check_control
 from runfold.ledger.reading.key_checks import keys_of_range, keys_without_event
-from runfold.ledger.reading.kind_checks import check_kinds
+from runfold.ledger.reading.kind_checks import check_kinds, unlisted, unlisted_kinds
 from runfold.ledger.reading.report import Report, Tally
 from runfold.ledger.reading.snapshot import ranges, snapshot
 from runfold.ledger.reading.states import STATES
@@ -106,13 +106,13 @@ class _Verification:
                     self._tally.found(await self._record(archive))
             async for finding in keys_without_event(self._pool, self._project_id, self._keys):
                 self._tally.found([finding])
-            kinds = await check_kinds(self._pool, self._project_id, self._tally.kinds)
-            self._tally.found(kinds)
+            self._tally.found(await check_kinds(self._pool, self._project_id))
             self._tally.found(await check_tags(self._pool, self._project_id))
             control = await check_control(self._pool)
             if control is None:
                 self._tally.unchecked.append(UNCHECKED)
             self._tally.found(control or ())
+        self._tally.found(unlisted(kind) for kind in sorted(self._tally.unlisted))
         return self._tally.report()
 
     async def _check(self, first: UUID, last: UUID) -> None:
@@ -170,16 +170,18 @@ class _Verification:
 async def _checked(connection: Any, project_id: str, first: UUID, last: UUID) -> Tally:
     """Check what of a range is in the database, in the connection's snapshot."""
     tally, chain, states = Tally(), ChainCheck(), StateCheck()
+    kinds: set[str] = set()
     async for row in connection.cursor(EVENTS, project_id, first, last, prefetch=_PAGE):
         chain.add(row)
         states.add(row)
         if row["version"] == 1 and row["kind"] is not None:
-            tally.kinds.add(row["kind"])
+            kinds.add(row["kind"])
     chain.close()
     tally.chain(chain)
     tally.drift(states.drift(await connection.fetch(STATES, project_id, first, last)))
     orphans = await connection.fetch(_ORPHANS, project_id, first, last)
     tally.found(_orphan(row) for row in orphans)
+    tally.unlisted |= await unlisted_kinds(connection, project_id, kinds)
     tally.found(await keys_of_range(connection, project_id, first, last))
     return tally
 

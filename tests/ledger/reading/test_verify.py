@@ -294,6 +294,7 @@ async def test_no_snapshot_is_held_from_range_to_range(
             "UPDATE ledger.kind_event SET type = 'kind.resumed' WHERE number = 4",
             "not the fold of its events",
         ),
+        ("DELETE FROM ledger.kind_event WHERE number = 2", "not the fold of its events"),
         ("DELETE FROM ledger.kind_state", "has events, but no settings"),
         ("DELETE FROM ledger.kind_event", "has settings without an event"),
         ("DELETE FROM ledger.kind", "claims of all kinds pass it over"),
