@@ -82,6 +82,23 @@ async def test_a_handler_with_a_cron_is_declared_and_again_unchanged_it_keeps_wh
     assert await ledger.schedules() == []
 
 
+async def test_a_schedule_of_one_name_in_another_project_stays_when_this_one_changes(
+    ledger: Ledger, database: str
+) -> None:
+    async with Ledger.open(database, "other", create_project=True) as other:
+        for each in (ledger, other):
+            await each.schedule("nightly", "nightly", cron="30 2 * * *", ahead=True)
+        await overdue(ledger, 10)
+        before = await other.schedules()
+
+        await Scheduler(ledger).tick()
+        await ledger.pause_schedule("nightly", reason="a holiday")
+        await ledger.unschedule("nightly")
+
+        assert await other.schedules() == before
+        assert await other.runs() == []
+
+
 NO_SCHEDULES: tuple[tuple[Any, Any], ...] = (
     ("", "UTC"), ("* * * *", "UTC"), ("* * * * * *", "UTC"), ("61 * * * *", "UTC"),
     ("0 0 31 2 *", "UTC"), ("@daily", "UTC"), (5, "UTC"), ("* * * * *", "Mars/Base"),
