@@ -95,6 +95,7 @@ CALLS = {
     "note_reads": ("'test'", "ARRAY[{run}]::uuid[]", "'/runs'"),
     "note_verify": ("'test'", "!'ann'", "!now()", "!1", "!1", "!0", "!0", "!'{}'"),
     "note_rebuild": ("'run_counts'", "!'begun'", "1", "1", "0", "!'ann'", "!'why'"),
+    "take_back_aside": ("!'run_counts_v1'", "'test'", "{free}::uuid"),
     "sign_in_by_password": ("'bob'", "sha256('')", "sha256('a')"),
     "sign_in_by_provider": ("'https://id'", "'7'", "sha256('a')"),
     "sign_in_by_token": ("'secret'", "sha256('a')"),
@@ -128,7 +129,8 @@ COMPARED = {
     "advance_schedule": "p_name p_cron p_timezone", "decide": "p_shown",
     "queue_deliveries": "p_webhook p_before p_bodies",
     "due_deliveries": "p_webhook", "record_attempt": "p_webhook p_error",
-    "resend_delivery": "p_webhook", "sign_in_by_password": "p_name",
+    "resend_delivery": "p_webhook", "take_back_aside": "p_relation p_project_id",
+    "sign_in_by_password": "p_name",
     "sign_in_by_provider": "p_issuer p_subject", "sign_in_by_token": "p_secret",
     "use_token": "p_secret", "end_session": "p_secret p_session",
 }  # fmt: skip
