@@ -542,7 +542,8 @@ def check_named_types(field: str, types: Iterable[str]) -> list[str]:
         prefix = type_.split(".", 1)[0]
         own = sorted(own for own in (*MOVES, FIRST) if own.startswith(f"{prefix}."))
         if prefix in RESERVED and type_ not in own:
-            raise InvalidValue(field, type_, f"is no event type; there are: {', '.join(own)}")
+            found = f"those that begin with '{prefix}.' are: {', '.join(own)}"
+            raise InvalidValue(field, type_, f"is no event type; {found}")
     return named
 
 

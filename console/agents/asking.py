@@ -35,7 +35,10 @@ class Asking:
         if secret.startswith(SECRET_PREFIX) and secret.isprintable():
             credential = await use_token(own, secret)
         if credential is None:
-            raise AccessDenied("RUNFOLD_TOKEN is no API token, or one that is revoked or ended")
+            raise AccessDenied(
+                "RUNFOLD_TOKEN is not an API token, or its token is revoked or has ended",
+                AccessDenied.TOKENS,
+            )
         return cls(token_ledger(own, secret, credential, own.project_id), own, has_token=True)
 
     async def allowed(self, right: Right) -> Ledger:
