@@ -47,6 +47,12 @@ SELECT CASE WHEN $1 ~ '^(token|user):'
 END AS is_stranger
 """
 _CHECK: Final = "SELECT ledger.check_my_access($1, $2, $3)"
+_HELD: Final = """
+SELECT asked.name, seen.projects IS NULL AS everywhere
+FROM unnest($2::text[]) AS asked (name)
+CROSS JOIN LATERAL (SELECT ledger.projects_with(asked.name) AS projects OFFSET 0) AS seen
+WHERE seen.projects IS NULL OR $1 = ANY (seen.projects)
+"""
 _ISSUE: Final = "SELECT ledger.change_token($1, $2, $3, $4, $5, $6) AS changed"
 _TOKENS: Final = """
 SELECT token.token_id, token.name, token.created_at, token.expires_at, token.revoked_at,
@@ -220,6 +226,15 @@ async def check(project: Project, right: str, actor: str | None = None) -> str |
     except (AccessDenied, UnknownProject) as error:
         return str(error)
     return None
+
+
+async def held(project: Project) -> dict[str, bool]:
+    """Return the rights that this session has in the project, each with whether it has it in all.
+
+    Raises AccessDenied or DatabaseUnavailable.
+    """
+    rows = await fetch(project.pool, _HELD, project.project_id, list(RIGHTS))
+    return {row["name"]: row["everywhere"] for row in rows}
 
 
 async def make_token(

@@ -51,6 +51,11 @@ class Viewer:
 
     request: Request
     ledger: Ledger
+    may: frozenset[str] = frozenset()
+    """The viewer's rights in the project, and with `*` before them those in all projects.
+
+    A page shows the forms that these allow. What answers without a page asks for none.
+    """
     waiting: int | None = None
     """Requests that wait for a decision, at most MOST_WAITING; None where nobody is told."""
 
@@ -81,7 +86,7 @@ class Viewer:
             return _csv(rows or [])
         shared = {
             "base": self.base, "project": self.ledger.project_id, "actor": self.ledger.actor,
-            "waiting": self.waiting, "most_waiting": MOST_WAITING,
+            "waiting": self.waiting, "most_waiting": MOST_WAITING, "may": self.may,
         }  # fmt: skip
         return html(self.request, template, {**shared, **data, **drawn}, status)
 
@@ -102,21 +107,19 @@ def viewing(*rights: str, everywhere: bool = False) -> Callable[..., Awaitable[V
             await callers.ledger(secret, EVERYWHERE, rights, client)
         ledger = await callers.ledger(secret, project, rights, client)
         await callers.reads.note(request, ledger)
-        return Viewer(request, ledger, await _waiting(request, ledger, rights))
+        if request.url.path.endswith((".json", ".csv")):
+            return Viewer(request, ledger)
+        may = await _may(ledger)
+        counts = request.method == "GET" and "read" in may
+        waiting = await count_inbox(ledger, ledger.actor, MOST_WAITING) if counts else None
+        return Viewer(request, ledger, may, waiting)
 
     return find
 
 
-async def _waiting(request: Request, ledger: Ledger, held: Sequence[str]) -> int | None:
-    """Return the number beside the approvals in the navigation; None if the viewer may not read.
-
-    The viewer has one of the rights that are `held`.
-    """
-    if request.method != "GET" or request.url.path.endswith((".json", ".csv")):
-        return None
-    if tuple(held) != ("read",) and await access.check(ledger.project, "read") is not None:
-        return None
-    return await count_inbox(ledger, ledger.actor, MOST_WAITING)
+async def _may(ledger: Ledger) -> frozenset[str]:
+    held = await access.held(ledger.project)
+    return frozenset({*held, *(f"*{right}" for right, everywhere in held.items() if everywhere)})
 
 
 ReadViewer = Annotated[Viewer, Depends(viewing("read"))]

@@ -196,3 +196,60 @@ async def test_every_route_asks_for_its_rights_in_the_project_it_is_asked_about(
                     assert given[0] not in DENIED, (rights, given)
                     assert "does not exist, or is not yours" not in given[1]
     assert tried > 90
+
+
+async def test_a_page_offers_the_forms_that_its_viewer_may_send_and_no_others(
+    asked: Asked, subtests: pytest.Subtests
+) -> None:
+    offered = set()
+    for method, path in sorted(set(routes())):
+        name = name_of(method, path)
+        rule = rule_of(name)
+        is_page = method == "GET" and path.startswith("/p/") and name not in ENDLESS
+        if rule is None or not is_page or path.endswith((".json", ".csv")):
+            continue
+        forms = forms_of(
+            path, (await asked.answer((method, path), ALL, "test", everywhere=True))[1]
+        )
+        offered |= forms
+        needed = frozenset(re.findall(r"\w+", rule))
+        viewers = [needed] if "&" in rule else [frozenset({right}) for right in sorted(needed)]
+        wider = {viewer | {right} for viewer in viewers for right in access.RIGHTS if forms}
+        of_all = any(str(rule_of(form)).startswith("*") for form in forms)
+        for everywhere in (True,) if rule.startswith("*") else (False, True)[: 1 + of_all]:
+            for rights in sorted(wider, key=sorted):
+                where = "everywhere" if everywhere else "here"
+                with subtests.test(f"{path} for {', '.join(sorted(rights))} {where}"):
+                    shown = await asked.answer(
+                        (method, path), rights, "test", everywhere=everywhere
+                    )
+                    allowed = {
+                        form for form in forms if may_send(form, rights, everywhere=everywhere)
+                    }
+                    assert (shown[0], forms_of(path, shown[1])) == (200, allowed)
+    assert len(offered) >= 7
+
+
+def forms_of(path: str, page: str) -> set[str]:
+    """Return the names of the routes to which a page's forms are sent."""
+    tags = re.findall(r'<form[^>]*method="post"[^>]*>', page)
+    actions = [re.search(r'action="([^"]*)"', tag) for tag in tags]
+    posts = [known for method, known in routes() if method == "POST"]
+    found = set()
+    for action in actions:
+        target = path if action is None else action[1]
+        [name] = {
+            name_of("POST", known)
+            for known in posts
+            if re.fullmatch(re.sub("{[^}]*}", "[^/]+", known), target)
+        }
+        found.add(name)
+    return {name for name in found if rule_of(name) is not None}
+
+
+def may_send(form: str, rights: frozenset[str], *, everywhere: bool) -> bool:
+    """Whether a caller of these rights may send a form to its route."""
+    rule = rule_of(form) or ""
+    needed = frozenset(re.findall(r"\w+", rule))
+    enough = needed <= rights if "&" in rule else bool(needed & rights)
+    return enough and (everywhere or not rule.startswith("*"))
