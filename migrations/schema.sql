@@ -64,9 +64,9 @@ BEGIN
       p_costs::numeric(18, 6)[], p_steps, p_expected, p_keys, p_workers)
       AS given (run_id, token, type, schema_version, name, error_code, body, cost, steps, expected,
         key, worker)
-    -- What moves a lease or a state has a function of its own that knows its rules.
+    -- Types that move a lease or a state have functions of their own, which know their rules.
     WHERE split_part(given.type, '.', 1) NOT IN ('run', 'lease', 'tool', 'approval', 'cancel',
-    'write', 'payload')
+      'write', 'payload')
     ORDER BY given.run_id
   ), locked AS MATERIALIZED ( -- those whose run allows them
     SELECT asked.*, run.version, run.hash, run.updated_at, run.worker_id FROM asked
@@ -104,7 +104,7 @@ BEGIN
     next.who, next.name, next.token, next.cost, next.steps,
     next.error_code, next.key, next.payload_hash,
     writer,
-      ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
+    ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
       next.type, next.who, next.schema_version, name => next.name,
       token => next.token, cost_usd => next.cost, step_count => next.steps,
       error_code => next.error_code, key => next.key,
@@ -115,7 +115,7 @@ BEGIN
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     PERFORM ledger.record_keys(p_project, p_runs, p_keys, ARRAY(
       SELECT ledger.command_text(given.run_id, given.type, false, given.name,
-      given.error_code, given.body, given.cost, given.steps, NULL, NULL, NULL)
+        given.error_code, given.body, given.cost, given.steps, NULL, NULL, NULL)
       FROM unnest(p_runs, p_types, p_names, p_error_codes, p_bodies, p_costs, p_steps)
         WITH ORDINALITY AS given (run_id, type, name, error_code, body, cost, steps, ordinal)
       ORDER BY given.ordinal), seed);
@@ -306,13 +306,13 @@ BEGIN
       FOR UPDATE
     ) AS run
   ), next AS MATERIALIZED ( -- the event of each that was not asked before
-    SELECT timed.*, timed.version + 1 AS new_version, CASE WHEN timed.held THEN 'cancel.requested'
-      ELSE 'run.cancelled' END AS type,
+    SELECT timed.*, timed.version + 1 AS new_version,
+      CASE WHEN timed.held THEN 'cancel.requested' ELSE 'run.cancelled' END AS type,
       CASE WHEN NOT timed.held THEN 'cancelled' END AS state,
-        ledger.payload_hash(timed.salt, p_body) AS payload_hash
+      ledger.payload_hash(timed.salt, p_body) AS payload_hash
     FROM (
       SELECT locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at,
-      CASE WHEN p_body IS NOT NULL THEN sha256(seed || uuid_send(locked.run_id)) END AS salt
+        CASE WHEN p_body IS NOT NULL THEN sha256(seed || uuid_send(locked.run_id)) END AS salt
       FROM locked WHERE NOT locked.repeated
     ) AS timed
   ), contents AS (
@@ -321,7 +321,7 @@ BEGIN
       WHERE p_body IS NOT NULL
   ), appended AS (
     INSERT INTO ledger.event AS appended (project_id, run_id, version, recorded_at, type, actor,
-    state, payload_hash, credential, hash)
+      state, payload_hash, credential, hash)
     SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, p_actor,
       next.state, next.payload_hash,
       writer,
@@ -407,7 +407,7 @@ BEGIN
   checked := ledger.check_kind(p_project, p_kind, p_ahead);
   PERFORM ledger.lock_control(p_project);
   INSERT INTO ledger.kind_event (project_id, kind, number, recorded_at, actor, type, max_running,
-  reason)
+    reason)
   SELECT p_project, p_kind, coalesce(max(change.number), 0) + 1,
     greatest(ledger.now(), max(change.recorded_at)), p_actor, p_type,
     p_max_running, p_reason
@@ -1096,7 +1096,7 @@ CREATE FUNCTION ledger.claim(p_project text, p_worker text, p_kinds text[], p_li
 #variable_conflict use_column
 DECLARE
   writer CONSTANT text := ledger.credential();
-  checked boolean;
+  checked boolean; -- never read: an assignment runs a check without a query, PERFORM with one
   of_kinds record;
   ranges record;
   -- a variable, because an index is not searched for a volatile function
@@ -1126,93 +1126,90 @@ BEGIN
   END IF;
   ranges := ledger.claim_ranges(p_project, of_kinds.kinds, of_kinds.has_returning, p_limit, moment,
     of_kinds.limited, of_kinds.rooms, p_mark_kinds, p_mark_priorities, p_mark_runs, p_mark_dues);
-  FOR round IN 1..2 LOOP
-  taken := 0;
-  IF ranges.counted > 0 THEN
-  RETURN QUERY
-  WITH leases AS MATERIALIZED ( -- each lease; its token is the version of the event
-    SELECT timed.*, timed.version + 1 AS token,
-      timed.attempt_count + (timed.state = 'pending')::int AS attempt,
-      timed.recorded_at + p_ttl AS lease_until
-    FROM ( -- time never goes back within a run
-      SELECT locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at
-      FROM ( -- the oldest that no other claim holds
-        SELECT run.*
-        FROM unnest(ranges.kinds, ranges.priorities, ranges.belows, ranges.runs, ranges.dues,
-          ranges.quotas) AS range (kind, priority, below, run, due, quota)
-        CROSS JOIN LATERAL (
-          SELECT waiting.* FROM (
-            SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
-              run.attempt_count, run.max_attempts, run.updated_at, run.cancel_requested_at,
-              NULL::timestamptz AS due_at
-            FROM ledger.run_state AS run
-            WHERE range.due IS NULL AND run.project_id = p_project AND run.kind = range.kind
-              AND run.available_at <= run.created_at
-              AND (run.priority, run.run_id) >= (range.priority, range.run)
-              AND run.priority < range.below
+  FOR round IN 1..2 LOOP -- the second only where other claims were in the way
+    taken := 0;
+    IF ranges.counted > 0 THEN
+      RETURN QUERY
+      WITH leases AS MATERIALIZED ( -- each lease; its token is the version of the event
+        SELECT timed.*, timed.version + 1 AS token,
+          timed.attempt_count + (timed.state = 'pending')::int AS attempt,
+          timed.recorded_at + p_ttl AS lease_until
+        FROM ( -- time never goes back within a run
+          SELECT locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at
+          FROM ( -- the oldest that no other claim holds
+            SELECT run.*
+            FROM unnest(ranges.kinds, ranges.priorities, ranges.belows, ranges.runs, ranges.dues,
+              ranges.quotas) AS range (kind, priority, below, run, due, quota)
+            CROSS JOIN LATERAL (
+              SELECT waiting.* FROM (
+                SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
+                  run.attempt_count, run.max_attempts, run.updated_at, run.cancel_requested_at,
+                  NULL::timestamptz AS due_at
+                FROM ledger.run_state AS run
+                WHERE range.due IS NULL AND run.project_id = p_project AND run.kind = range.kind
+                  AND run.available_at <= run.created_at
+                  AND (run.priority, run.run_id) >= (range.priority, range.run)
+                  AND run.priority < range.below
+                ORDER BY run.priority, run.run_id
+                LIMIT range.quota
+                FOR UPDATE SKIP LOCKED
+              ) AS waiting
+              UNION ALL
+              SELECT back.* FROM (
+                SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
+                  run.attempt_count, run.max_attempts, run.updated_at, run.cancel_requested_at,
+                  run.available_at AS due_at
+                FROM ledger.run_state AS run
+                WHERE range.due IS NOT NULL AND run.project_id = p_project AND run.kind = range.kind
+                  AND run.available_at > run.created_at AND run.priority = range.priority
+                  AND (run.available_at, run.run_id) >= (range.due, range.run)
+                  AND run.available_at <= moment
+                ORDER BY run.available_at, run.run_id
+                LIMIT range.quota
+                FOR UPDATE SKIP LOCKED
+              ) AS back
+            ) AS run
+            WHERE range.quota > 0
             ORDER BY run.priority, run.run_id
-            LIMIT range.quota
-            FOR UPDATE SKIP LOCKED
-          ) AS waiting
-          UNION ALL
-          SELECT back.* FROM (
-            SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
-              run.attempt_count, run.max_attempts, run.updated_at, run.cancel_requested_at,
-              run.available_at AS due_at
-            FROM ledger.run_state AS run
-            WHERE range.due IS NOT NULL AND run.project_id = p_project AND run.kind = range.kind
-              AND run.available_at > run.created_at AND run.priority = range.priority
-              AND (run.available_at, run.run_id) >= (range.due, range.run)
-              AND run.available_at <= moment
-            ORDER BY run.available_at, run.run_id
-            LIMIT range.quota
-            FOR UPDATE SKIP LOCKED
-          ) AS back
-        ) AS run
-        WHERE range.quota > 0
-        ORDER BY run.priority, run.run_id
-        LIMIT wanted
-      ) AS locked
-    ) AS timed
-  ), appended AS (
-    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, attempt,
-      worker_id, token,
-      lease_until, credential, hash)
-    SELECT p_project, leases.run_id, leases.token, leases.recorded_at, 'lease.acquired', p_worker,
-      'running', leases.attempt, p_worker, leases.token,
-      leases.lease_until,
-      writer,
-      ledger.event_hash(leases.hash, p_project, leases.run_id, leases.token, leases.recorded_at,
-        'lease.acquired', p_worker, state => 'running',
-        attempt => leases.attempt, worker_id => p_worker, token => leases.token,
-          lease_until => leases.lease_until, credential => writer)
-    FROM leases
-  )
-  SELECT leases.run_id, leases.token, leases.attempt, leases.kind, leases.priority,
-    leases.max_attempts, leases.lease_until, leases.cancel_requested_at IS NOT NULL,
-    input.body::text, leases.due_at
-  FROM leases
-  LEFT JOIN LATERAL (
-    SELECT input.body FROM ledger.payload AS input
-      WHERE input.project_id = p_project AND input.run_id = leases.run_id AND input.version = 1
-      OFFSET 0
-  ) AS input ON true;
-  GET DIAGNOSTICS taken = ROW_COUNT;
-  END IF;
-  wanted := wanted - taken;
-  EXIT WHEN wanted = 0 OR round = 2;
-  IF taken = 0 AND cardinality(of_kinds.busy) > 0 AND cardinality(of_kinds.limited) = 0 THEN
-    PERFORM ledger.await_kinds(p_project, of_kinds.busy);
-    of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked, moment);
-    ranges := ledger.claim_ranges(p_project, of_kinds.kinds, of_kinds.has_returning, p_limit,
-      moment, of_kinds.limited, of_kinds.rooms, p_mark_kinds, p_mark_priorities, p_mark_runs,
-      p_mark_dues);
-  ELSIF cardinality(ranges.kinds) > 1 AND ranges.counted = p_limit THEN
-    ranges := ledger.claim_rest(p_project, wanted, moment, of_kinds.limited, ranges.kinds,
-      ranges.priorities, ranges.belows, ranges.runs, ranges.dues);
-  ELSE
-    EXIT;
-  END IF;
+            LIMIT wanted
+          ) AS locked
+        ) AS timed
+      ), appended AS (
+        INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state,
+          attempt, worker_id, token, lease_until, credential, hash)
+        SELECT p_project, leases.run_id, leases.token, leases.recorded_at, 'lease.acquired',
+          p_worker, 'running', leases.attempt, p_worker, leases.token, leases.lease_until, writer,
+          ledger.event_hash(leases.hash, p_project, leases.run_id, leases.token, leases.recorded_at,
+            'lease.acquired', p_worker, state => 'running', attempt => leases.attempt,
+            worker_id => p_worker, token => leases.token, lease_until => leases.lease_until,
+            credential => writer)
+        FROM leases
+      )
+      SELECT leases.run_id, leases.token, leases.attempt, leases.kind, leases.priority,
+        leases.max_attempts, leases.lease_until, leases.cancel_requested_at IS NOT NULL,
+        input.body::text, leases.due_at
+      FROM leases
+      LEFT JOIN LATERAL (
+        SELECT input.body FROM ledger.payload AS input
+          WHERE input.project_id = p_project AND input.run_id = leases.run_id AND input.version = 1
+          OFFSET 0
+      ) AS input ON true;
+      GET DIAGNOSTICS taken = ROW_COUNT;
+    END IF;
+    wanted := wanted - taken;
+    EXIT WHEN wanted = 0 OR round = 2;
+    IF taken = 0 AND cardinality(of_kinds.busy) > 0 AND cardinality(of_kinds.limited) = 0 THEN
+      PERFORM ledger.await_kinds(p_project, of_kinds.busy);
+      of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked, moment);
+      ranges := ledger.claim_ranges(p_project, of_kinds.kinds, of_kinds.has_returning, p_limit,
+        moment, of_kinds.limited, of_kinds.rooms, p_mark_kinds, p_mark_priorities, p_mark_runs,
+        p_mark_dues);
+    ELSIF cardinality(ranges.kinds) > 1 AND ranges.counted = p_limit THEN
+      ranges := ledger.claim_rest(p_project, wanted, moment, of_kinds.limited, ranges.kinds,
+        ranges.priorities, ranges.belows, ranges.runs, ranges.dues);
+    ELSE
+      EXIT;
+    END IF;
   END LOOP;
 END $$;
 
@@ -2836,11 +2833,11 @@ BEGIN
     SELECT asked.run_id, asked.token, asked.ttl, run.* FROM asked
     CROSS JOIN LATERAL (
       SELECT run.version, run.hash, run.updated_at, run.worker_id, run.lease_until AS was_until,
-      run.cancel_requested_at
+        run.cancel_requested_at
       FROM ledger.run_state AS run
       WHERE run.project_id = p_project AND run.run_id = asked.run_id
-        -- Not an equality, which the index of leased runs would be searched for: many runs have
-        -- the same token.
+        -- No equality: the planner would search the index of leased runs for it, and many runs
+        -- have the same token.
         AND asked.token IS NOT NULL AND run.token IS NOT DISTINCT FROM asked.token
         AND run.lease_credential = writer
         AND run.worker_id IS NOT DISTINCT FROM asked.worker
@@ -2855,7 +2852,7 @@ BEGIN
       FROM locked) AS timed
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, token,
-    lease_until, late_ms, credential, hash)
+      lease_until, late_ms, credential, hash)
     SELECT p_project, next.run_id, next.version + 1, next.recorded_at, 'lease.heartbeat',
       next.worker_id, next.token, next.lease_until, next.late_ms,
       writer,
@@ -3081,7 +3078,7 @@ BEGIN
   END IF;
   -- A kind with marks of several priorities may have some that came back: claim_ranges will see.
   IF cardinality(kinds) = 1 THEN -- the common case, in a third of the time
-    kind_now := kinds[1]; -- subscripts in the queries cost a microsecond
+    kind_now := kinds[1]; -- a subscript in each query would cost a microsecond
     SELECT cardinality(mark.priorities), cardinality(mark.back_priorities) > 1, mark.dues[1],
       mark.open <> '{}' OR mark.seen_at > p_moment
     INTO places, has_returning, due, in_doubt
@@ -3144,7 +3141,7 @@ BEGIN
     -- After the lock: this look, and the count after it, have snapshots of their own.
     SELECT bounded.max_running INTO room FROM ledger.kind_state AS bounded
     WHERE bounded.project_id = p_project AND bounded.kind = kind_now AND NOT bounded.paused;
-    IF NOT is_mine OR NOT FOUND THEN -- the turn of another, or paused by now
+    IF NOT is_mine OR NOT FOUND THEN -- another claim's turn, or paused by now
       busy := busy || kind_now;
       kinds := array_remove(kinds, kind_now);
       CONTINUE;
@@ -4294,7 +4291,7 @@ BEGIN
   PERFORM ledger.lock_order('ledger.schedule', 'name', p_project, p_name);
   IF NOT EXISTS (SELECT FROM ledger.schedule
     WHERE schedule.project_id = p_project AND schedule.name = p_name) THEN
-    PERFORM ledger.lock_control(p_project); -- against another that makes it
+    PERFORM ledger.lock_control(p_project); -- against another call that makes it
   END IF;
   INSERT INTO ledger.schedule AS known
     (project_id, name, kind, input, cron, timezone, next_at, actor, release)
@@ -4304,7 +4301,7 @@ BEGIN
   ON CONFLICT (project_id, name) DO UPDATE SET
     kind = excluded.kind, input = excluded.input, cron = excluded.cron,
     timezone = excluded.timezone, actor = excluded.actor, release = excluded.release,
-    reason = NULL, -- that of another change
+    reason = NULL, -- the reason of an earlier change
     updated_at = clock_timestamp(),
     next_at = CASE WHEN (known.cron, known.timezone) = (excluded.cron, excluded.timezone)
       THEN known.next_at ELSE excluded.next_at END
@@ -4427,7 +4424,7 @@ BEGIN
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 THEN
     RAISE EXCEPTION 'a sweep is of 1 to 10000 runs' USING ERRCODE = '22023';
   END IF;
-  moment := ledger.keep_time(); -- what the clock ends must not wait for one that was set back
+  moment := ledger.keep_time(); -- so that deadlines wait for no clock that was set back
   kinds := ARRAY(SELECT DISTINCT known.kind FROM ledger.kind AS known
     WHERE known.project_id = p_project ORDER BY known.kind);
   PERFORM ledger.move_low_water(p_project, kinds, '1 second');
@@ -4439,8 +4436,8 @@ BEGIN
   END LOOP;
   RETURN QUERY
   -- The order is that of run_due, and sorting is off: no plan can walk all of a kind instead.
-  -- Events are read by functions, for a reason of PostgreSQL 18 (ledger.nothing_begun).
-  WITH due AS MATERIALIZED ( -- what may be due, by the three indexes
+  -- Events are read by functions: ledger.nothing_begun says why.
+  WITH due AS MATERIALIZED ( -- the runs that may be due, by three indexes
     (SELECT lease.run_id FROM unnest(kinds, marked) AS known (kind, marked)
       CROSS JOIN LATERAL ledger.leases(p_project, known.kind, known.marked) AS lease
       WHERE p_leases AND lease.lease_until <= moment
@@ -4539,9 +4536,9 @@ BEGIN
         THEN greatest(judged.attempt_count - 1, 0) END AS new_attempt,
       json_build_object('error_detail', CASE
         WHEN judged.overdue THEN format('the deadline %s UTC has passed',
-        judged.deadline AT TIME ZONE 'UTC')
+          judged.deadline AT TIME ZONE 'UTC')
         WHEN judged.type = 'tool.failed' THEN format('nobody answered until %s UTC',
-        judged.wait_until AT TIME ZONE 'UTC')
+          judged.wait_until AT TIME ZONE 'UTC')
         WHEN judged.type IN ('approval.expired', 'approval.lapsed')
           THEN format('nobody decided until %s UTC', judged.wait_until AT TIME ZONE 'UTC')
         WHEN judged.lapsed THEN format('%s held the lease until %s UTC and sent no heartbeat',
@@ -4801,7 +4798,7 @@ BEGIN
   WITH asked AS MATERIALIZED ( -- each run once, in the order of the locks
     SELECT DISTINCT ON (given.run_id) given.* FROM unnest(p_runs, p_tokens, p_workers)
       AS given (run_id, token, worker) ORDER BY given.run_id
-  ), seen AS MATERIALIZED ( -- each run as it is now, and whether its token is of the past
+  ), seen AS MATERIALIZED ( -- each run as it is now, and whether the token given is not its own
     SELECT asked.token AS given_token, asked.token IS NOT NULL
       AND (asked.token IS DISTINCT FROM run.token OR asked.worker <> run.worker_id
         OR run.lease_credential <> writer) AS refused,
@@ -4813,7 +4810,7 @@ BEGIN
     ) AS run
   ), next AS MATERIALIZED ( -- the refusals that were not recorded before
     SELECT seen.*, seen.version + 1 AS new_version,
-    greatest(ledger.now(), seen.updated_at) AS recorded_at
+      greatest(ledger.now(), seen.updated_at) AS recorded_at
     FROM seen
     WHERE seen.refused
       -- A run whose month is archived has a finished history: there is no table left to add to.
@@ -4853,7 +4850,7 @@ BEGIN
       AND of_run.count < 100 AND of_run.own < 80
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, name,
-    worker_id, token, credential, hash)
+      worker_id, token, credential, hash)
     SELECT p_project, bounded.run_id, bounded.new_version, bounded.recorded_at, 'write.refused',
       p_actor, bounded.name, p_actor, bounded.given_token,
       writer,
@@ -4930,21 +4927,21 @@ BEGIN
   RETURN QUERY
   WITH asked AS MATERIALIZED ( -- each lease once, in the order of the locks
     SELECT DISTINCT ON (given.run_id) given.*,
-    CASE WHEN given.body IS NOT NULL THEN sha256(seed || uuid_send(given.run_id)) END AS salt
+      CASE WHEN given.body IS NOT NULL THEN sha256(seed || uuid_send(given.run_id)) END AS salt
     FROM unnest(p_runs, p_tokens, p_delays, p_error_codes, p_bodies, p_workers)
       AS given (run_id, token, delay, error_code, body, worker)
     ORDER BY given.run_id
   ), locked AS MATERIALIZED ( -- those that are current, and may go back
     SELECT asked.*, run.version, run.hash, run.updated_at, run.attempt_count, run.worker_id,
-    run.cancel_requested_at IS NOT NULL AS cancels
+      run.cancel_requested_at IS NOT NULL AS cancels
     FROM asked
     CROSS JOIN LATERAL (
       SELECT run.version, run.hash, run.updated_at, run.attempt_count, run.worker_id,
-      run.cancel_requested_at
+        run.cancel_requested_at
       FROM ledger.run_state AS run
       WHERE run.project_id = p_project AND run.run_id = asked.run_id
-        -- Not an equality, which the index of leased runs would be searched for: many runs have
-        -- the same token.
+        -- No equality: the planner would search the index of leased runs for it, and many runs
+        -- have the same token.
         AND asked.token IS NOT NULL AND run.token IS NOT DISTINCT FROM asked.token
         AND run.lease_credential = writer
         AND run.worker_id IS NOT DISTINCT FROM asked.worker
@@ -4959,8 +4956,8 @@ BEGIN
       CASE WHEN timed.cancels THEN 'cancelled' ELSE 'pending' END AS state,
       CASE WHEN NOT timed.cancels AND p_type = 'lease.released'
         THEN greatest(timed.attempt_count - 1, 0) END AS attempt,
-      CASE WHEN NOT timed.cancels THEN timed.recorded_at + coalesce(timed.delay,
-      '0') END AS available_at,
+      CASE WHEN NOT timed.cancels THEN timed.recorded_at + coalesce(timed.delay, '0')
+        END AS available_at,
       ledger.payload_hash(timed.salt, timed.body) AS payload_hash
     FROM (SELECT locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at
       FROM locked) AS timed
@@ -4976,7 +4973,7 @@ BEGIN
     next.state, next.attempt, next.available_at, next.error_code, next.token,
     next.payload_hash,
     writer,
-      ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
+    ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
       next.type, next.worker_id, state => next.state,
       attempt => next.attempt, available_at => next.available_at, error_code => next.error_code,
       compensates => next.token,
@@ -5185,7 +5182,7 @@ BEGIN
     RAISE EXCEPTION 'a request is put off to a time from now on, at most 90 days away, not to %',
       p_until USING ERRCODE = '22023';
   END IF;
-  -- What has ended takes no room.
+  -- Settings that have ended do not count against the limit.
   DELETE FROM ledger.snooze AS known WHERE known.project_id = p_project
     AND known.actor = p_actor AND known.until <= present;
   IF (SELECT count(*) FROM ledger.snooze AS known WHERE known.project_id = p_project
@@ -5253,7 +5250,8 @@ DECLARE
   writer CONSTANT text := ledger.credential();
   checked boolean;
   seed bytea := ledger.salt_seed();
-  -- before the runs' ids: low-water marks wait for it (ledger/sql/operations/move_low_water.sql)
+  -- Drawn before the ids of the runs: low-water marks wait for this transaction
+  -- (ledger/sql/operations/move_low_water.sql).
   txid CONSTANT xid8 := pg_current_xact_id();
   ids uuid[];
   fresh boolean[];
@@ -5266,7 +5264,7 @@ BEGIN
     num_nonnulls(VARIADIC p_priorities) = cardinality(p_kinds));
   checked := ledger.check_given('p_max_attempts',
     num_nonnulls(VARIADIC p_max_attempts) = cardinality(p_kinds));
-  -- A claim looks for priorities below the greatest number.
+  -- The greatest int is no priority: a claim searches below it.
   IF EXISTS (
     SELECT FROM unnest(p_delays, p_deadlines_in, p_priorities, p_max_attempts)
       AS asked (delay, deadline_in, priority, attempts)
@@ -5301,13 +5299,13 @@ BEGIN
 
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     SELECT array_agg(known.run_id ORDER BY known.ordinal),
-    array_agg(known.fresh ORDER BY known.ordinal) INTO ids, fresh
+      array_agg(known.fresh ORDER BY known.ordinal) INTO ids, fresh
     FROM ledger.submit_keys(p_project, ids, p_kinds, p_inputs, p_keys, p_priorities, p_delays,
       p_max_attempts, p_deadlines,
       p_deadlines_in, p_tags, seed) AS known;
   END IF;
 
-  -- Of new runs only: a command that is repeated has its first outcome, however late it comes.
+  -- Only new runs are refused: a repeated command has its first outcome, however late it comes.
   IF num_nonnulls(VARIADIC p_deadlines) > 0 AND EXISTS (
     SELECT FROM unnest(fresh, p_deadlines) AS asked (fresh, deadline_at)
       WHERE asked.fresh AND asked.deadline_at <= ledger.now()
@@ -5521,12 +5519,12 @@ BEGIN
   checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
     THEN '{work}' ELSE '{work,submit}' END::text[], p_actors);
   IF greatest(num_nonnulls(VARIADIC p_tokens), num_nonnulls(VARIADIC p_actors), 0)
-    < cardinality(p_runs) THEN -- asked first: a query costs more
+    < cardinality(p_runs) THEN -- counted first: the query costs more
     checked := ledger.check_given('p_actors', NOT EXISTS (
       SELECT FROM unnest(p_runs, p_tokens, p_actors) AS given (run, token, actor)
       WHERE given.run IS NOT NULL AND num_nonnulls(given.token, given.actor) = 0));
   END IF;
-  IF p_waits IS NOT NULL THEN -- asked first: a query costs as much as the fold of an event
+  IF p_waits IS NOT NULL THEN -- seldom; each query costs as much as the fold of an event
     IF EXISTS (SELECT FROM unnest(p_waits) AS given (wait)
       WHERE given.wait NOT BETWEEN '0' AND '3650 days') THEN
       RAISE EXCEPTION 'a wait must end, within ten years' USING ERRCODE = '22023';
@@ -5594,7 +5592,7 @@ BEGIN
         CASE timed.type WHEN 'approval.requested' THEN ledger.check_request(timed.body)
         END AS approvals
       FROM (
-        -- dated once the run is locked: the lock may have been waited for
+        -- dated after the lock, which may have been waited for
         SELECT asked.*, locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at
         FROM (
           -- the commands, in the order of the locks
@@ -5671,8 +5669,9 @@ BEGIN
         given.error_code, given.body, given.cost, given.steps, given.sha256, given.wait,
         given.wait_outcome)
       FROM unnest(p_runs, p_states, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps,
-        p_sha256s, p_waits, p_wait_outcomes) WITH ORDINALITY AS given (run_id, state, park, name,
-        error_code, body, cost, steps, sha256, wait, wait_outcome, ordinal)
+        p_sha256s, p_waits, p_wait_outcomes) WITH ORDINALITY
+        AS given (run_id, state, park, name, error_code, body, cost, steps, sha256, wait,
+          wait_outcome, ordinal)
       ORDER BY given.ordinal), seed);
   END IF;
 END $_$;

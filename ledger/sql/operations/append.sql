@@ -1,6 +1,6 @@
 -- Appends events that change no state: steps, notes and users' own types, at most one to a run.
--- With a token the lease must be current; steps need one. What is not returned was not kept:
--- ledger.refuse says why. Locks: run_state rows, in run_id order.
+-- With a token the lease must be current; steps need a token. A command without a row in the result
+-- was not kept: ledger.refuse says why. Locks: run_state rows, in run_id order.
 CREATE OR REPLACE FUNCTION ledger.append(
   p_project text, p_actor text, p_runs uuid[], p_tokens int[], p_types text[],
   p_schema_versions int[], p_names text[],
@@ -48,9 +48,9 @@ BEGIN
       p_costs::numeric(18, 6)[], p_steps, p_expected, p_keys, p_workers)
       AS given (run_id, token, type, schema_version, name, error_code, body, cost, steps, expected,
         key, worker)
-    -- What moves a lease or a state has a function of its own that knows its rules.
+    -- Types that move a lease or a state have functions of their own, which know their rules.
     WHERE split_part(given.type, '.', 1) NOT IN ('run', 'lease', 'tool', 'approval', 'cancel',
-    'write', 'payload')
+      'write', 'payload')
     ORDER BY given.run_id
   ), locked AS MATERIALIZED ( -- those whose run allows them
     SELECT asked.*, run.version, run.hash, run.updated_at, run.worker_id FROM asked
@@ -88,7 +88,7 @@ BEGIN
     next.who, next.name, next.token, next.cost, next.steps,
     next.error_code, next.key, next.payload_hash,
     writer,
-      ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
+    ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
       next.type, next.who, next.schema_version, name => next.name,
       token => next.token, cost_usd => next.cost, step_count => next.steps,
       error_code => next.error_code, key => next.key,
@@ -99,7 +99,7 @@ BEGIN
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     PERFORM ledger.record_keys(p_project, p_runs, p_keys, ARRAY(
       SELECT ledger.command_text(given.run_id, given.type, false, given.name,
-      given.error_code, given.body, given.cost, given.steps, NULL, NULL, NULL)
+        given.error_code, given.body, given.cost, given.steps, NULL, NULL, NULL)
       FROM unnest(p_runs, p_types, p_names, p_error_codes, p_bodies, p_costs, p_steps)
         WITH ORDINALITY AS given (run_id, type, name, error_code, body, cost, steps, ordinal)
       ORDER BY given.ordinal), seed);

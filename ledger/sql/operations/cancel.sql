@@ -1,7 +1,7 @@
--- Calls runs off: a run that nobody holds is cancelled at once, for a held one cancel.requested
--- tells its worker with the next heartbeat. Asking again for a held run appends nothing and
--- gives the run's version. Finished and unknown runs are not returned. Locks: run_state rows, in
--- run_id order.
+-- Cancels runs: one that nobody holds at once; for a held one it appends cancel.requested, of which
+-- the next heartbeat tells the worker. Asking again for a held run appends nothing and returns the
+-- run's version. Finished and unknown runs are not returned. Locks: run_state rows, in run_id
+-- order.
 CREATE OR REPLACE FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_body text)
 RETURNS TABLE (run_id uuid, version int)
 LANGUAGE plpgsql SECURITY DEFINER
@@ -38,13 +38,13 @@ BEGIN
       FOR UPDATE
     ) AS run
   ), next AS MATERIALIZED ( -- the event of each that was not asked before
-    SELECT timed.*, timed.version + 1 AS new_version, CASE WHEN timed.held THEN 'cancel.requested'
-      ELSE 'run.cancelled' END AS type,
+    SELECT timed.*, timed.version + 1 AS new_version,
+      CASE WHEN timed.held THEN 'cancel.requested' ELSE 'run.cancelled' END AS type,
       CASE WHEN NOT timed.held THEN 'cancelled' END AS state,
-        ledger.payload_hash(timed.salt, p_body) AS payload_hash
+      ledger.payload_hash(timed.salt, p_body) AS payload_hash
     FROM (
       SELECT locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at,
-      CASE WHEN p_body IS NOT NULL THEN sha256(seed || uuid_send(locked.run_id)) END AS salt
+        CASE WHEN p_body IS NOT NULL THEN sha256(seed || uuid_send(locked.run_id)) END AS salt
       FROM locked WHERE NOT locked.repeated
     ) AS timed
   ), contents AS (
@@ -53,7 +53,7 @@ BEGIN
       WHERE p_body IS NOT NULL
   ), appended AS (
     INSERT INTO ledger.event AS appended (project_id, run_id, version, recorded_at, type, actor,
-    state, payload_hash, credential, hash)
+      state, payload_hash, credential, hash)
     SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, p_actor,
       next.state, next.payload_hash,
       writer,

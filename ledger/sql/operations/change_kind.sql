@@ -27,7 +27,7 @@ BEGIN
   checked := ledger.check_kind(p_project, p_kind, p_ahead);
   PERFORM ledger.lock_control(p_project);
   INSERT INTO ledger.kind_event (project_id, kind, number, recorded_at, actor, type, max_running,
-  reason)
+    reason)
   SELECT p_project, p_kind, coalesce(max(change.number), 0) + 1,
     greatest(ledger.now(), max(change.recorded_at)), p_actor, p_type,
     p_max_running, p_reason

@@ -6,24 +6,28 @@
 -- each range as many as are wanted of it, skipping rows that another claim has locked, so two
 -- workers never get the same run; (3) lease.acquired is appended for each, in the same statement;
 -- its version is the fencing token that every later write of the worker must carry; (4) the
--- trigger on `event` folds it into run_state, which takes the run out of its index. Where others
--- took what a claim of several ranges had counted on, claim_rest finds it more, and it goes round
--- once more.
+-- trigger on `event` folds it into run_state, which takes the run out of its index.
 --
--- A claim starts at low-water marks, the first run of the worker's last batch in each kind and
--- priority: of a run that came back (`due_at`), when it came due, else its id. Entries before a
--- mark are dead until vacuum, and under a held snapshot there are ever more of them to walk. The
--- caller drops its marks now and then (ledger/operations/claim.py): a run whose transaction was
--- open for a while is older than they. Where it has none, those of the ledger hold, which lie
--- further back and leave nothing out (ledger/sql/operations/move_low_water.sql).
+-- A second round follows where the first took less than was wanted, for one of two reasons. Other
+-- claims took runs that claim_ranges had counted on in several ranges: then claim_rest locks others
+-- in their place. Or limited kinds were all there was, and other claims were counting in them: then
+-- await_kinds waits for those claims.
 --
--- Of runs that came back, those of one priority that came due first are taken first; the runs that
--- are taken are in the order above.
+-- A claim begins to search at low-water marks. There is one for each kind and priority, the place
+-- of the first run in the worker's last batch: the run's id, or for a run that came back the time
+-- at which it came due (`due_at`). Index entries before a mark are dead, but only vacuum removes
+-- them, and while somebody holds an old snapshot they grow in number. The caller drops its marks
+-- now and then (ledger/operations/claim.py), because a run whose transaction was open for a while
+-- lies before them. Where the caller has no mark, the ledger's own mark is used, which lies further
+-- back and leaves nothing out (ledger/sql/operations/move_low_water.sql).
 --
--- A paused kind is passed over; of a limited kind as many are taken as there is room for
--- (ledger/sql/operations/kind_rooms.sql). Locks: run_state rows, SKIP LOCKED, so it waits for
--- nobody; of limited kinds the first event, which another claim may hold: then the kind is
--- passed over, and waited for, a second at most, only by a claim that has nothing else.
+-- Among the runs of one priority that came back, those that came due first are taken first; the
+-- runs that are taken are in the order above.
+--
+-- A paused kind is skipped; of a limited kind as many runs are taken as there is room for
+-- (ledger/sql/operations/kind_rooms.sql). Locks: run_state rows, SKIP LOCKED, so a claim waits for
+-- no other; the first event of each limited kind. If another claim holds that event, the kind is
+-- skipped; only a claim that found nothing else waits for it, for a second at most.
 CREATE OR REPLACE FUNCTION ledger.claim(
   p_project text, p_worker text, p_kinds text[], p_limit int, p_ttl interval,
   p_mark_kinds text[] DEFAULT '{}', p_mark_priorities int[] DEFAULT '{}',
@@ -47,7 +51,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
   writer CONSTANT text := ledger.credential();
-  checked boolean;
+  checked boolean; -- never read: an assignment runs a check without a query, PERFORM with one
   of_kinds record;
   ranges record;
   -- a variable, because an index is not searched for a volatile function
@@ -77,92 +81,89 @@ BEGIN
   END IF;
   ranges := ledger.claim_ranges(p_project, of_kinds.kinds, of_kinds.has_returning, p_limit, moment,
     of_kinds.limited, of_kinds.rooms, p_mark_kinds, p_mark_priorities, p_mark_runs, p_mark_dues);
-  FOR round IN 1..2 LOOP
-  taken := 0;
-  IF ranges.counted > 0 THEN
-  RETURN QUERY
-  WITH leases AS MATERIALIZED ( -- each lease; its token is the version of the event
-    SELECT timed.*, timed.version + 1 AS token,
-      timed.attempt_count + (timed.state = 'pending')::int AS attempt,
-      timed.recorded_at + p_ttl AS lease_until
-    FROM ( -- time never goes back within a run
-      SELECT locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at
-      FROM ( -- the oldest that no other claim holds
-        SELECT run.*
-        FROM unnest(ranges.kinds, ranges.priorities, ranges.belows, ranges.runs, ranges.dues,
-          ranges.quotas) AS range (kind, priority, below, run, due, quota)
-        CROSS JOIN LATERAL (
-          SELECT waiting.* FROM (
-            SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
-              run.attempt_count, run.max_attempts, run.updated_at, run.cancel_requested_at,
-              NULL::timestamptz AS due_at
-            FROM ledger.run_state AS run
-            WHERE range.due IS NULL AND run.project_id = p_project AND run.kind = range.kind
-              AND run.available_at <= run.created_at
-              AND (run.priority, run.run_id) >= (range.priority, range.run)
-              AND run.priority < range.below
+  FOR round IN 1..2 LOOP -- the second only where other claims were in the way
+    taken := 0;
+    IF ranges.counted > 0 THEN
+      RETURN QUERY
+      WITH leases AS MATERIALIZED ( -- each lease; its token is the version of the event
+        SELECT timed.*, timed.version + 1 AS token,
+          timed.attempt_count + (timed.state = 'pending')::int AS attempt,
+          timed.recorded_at + p_ttl AS lease_until
+        FROM ( -- time never goes back within a run
+          SELECT locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at
+          FROM ( -- the oldest that no other claim holds
+            SELECT run.*
+            FROM unnest(ranges.kinds, ranges.priorities, ranges.belows, ranges.runs, ranges.dues,
+              ranges.quotas) AS range (kind, priority, below, run, due, quota)
+            CROSS JOIN LATERAL (
+              SELECT waiting.* FROM (
+                SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
+                  run.attempt_count, run.max_attempts, run.updated_at, run.cancel_requested_at,
+                  NULL::timestamptz AS due_at
+                FROM ledger.run_state AS run
+                WHERE range.due IS NULL AND run.project_id = p_project AND run.kind = range.kind
+                  AND run.available_at <= run.created_at
+                  AND (run.priority, run.run_id) >= (range.priority, range.run)
+                  AND run.priority < range.below
+                ORDER BY run.priority, run.run_id
+                LIMIT range.quota
+                FOR UPDATE SKIP LOCKED
+              ) AS waiting
+              UNION ALL
+              SELECT back.* FROM (
+                SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
+                  run.attempt_count, run.max_attempts, run.updated_at, run.cancel_requested_at,
+                  run.available_at AS due_at
+                FROM ledger.run_state AS run
+                WHERE range.due IS NOT NULL AND run.project_id = p_project AND run.kind = range.kind
+                  AND run.available_at > run.created_at AND run.priority = range.priority
+                  AND (run.available_at, run.run_id) >= (range.due, range.run)
+                  AND run.available_at <= moment
+                ORDER BY run.available_at, run.run_id
+                LIMIT range.quota
+                FOR UPDATE SKIP LOCKED
+              ) AS back
+            ) AS run
+            WHERE range.quota > 0
             ORDER BY run.priority, run.run_id
-            LIMIT range.quota
-            FOR UPDATE SKIP LOCKED
-          ) AS waiting
-          UNION ALL
-          SELECT back.* FROM (
-            SELECT run.run_id, run.version, run.hash, run.kind, run.priority, run.state,
-              run.attempt_count, run.max_attempts, run.updated_at, run.cancel_requested_at,
-              run.available_at AS due_at
-            FROM ledger.run_state AS run
-            WHERE range.due IS NOT NULL AND run.project_id = p_project AND run.kind = range.kind
-              AND run.available_at > run.created_at AND run.priority = range.priority
-              AND (run.available_at, run.run_id) >= (range.due, range.run)
-              AND run.available_at <= moment
-            ORDER BY run.available_at, run.run_id
-            LIMIT range.quota
-            FOR UPDATE SKIP LOCKED
-          ) AS back
-        ) AS run
-        WHERE range.quota > 0
-        ORDER BY run.priority, run.run_id
-        LIMIT wanted
-      ) AS locked
-    ) AS timed
-  ), appended AS (
-    INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, attempt,
-      worker_id, token,
-      lease_until, credential, hash)
-    SELECT p_project, leases.run_id, leases.token, leases.recorded_at, 'lease.acquired', p_worker,
-      'running', leases.attempt, p_worker, leases.token,
-      leases.lease_until,
-      writer,
-      ledger.event_hash(leases.hash, p_project, leases.run_id, leases.token, leases.recorded_at,
-        'lease.acquired', p_worker, state => 'running',
-        attempt => leases.attempt, worker_id => p_worker, token => leases.token,
-          lease_until => leases.lease_until, credential => writer)
-    FROM leases
-  )
-  SELECT leases.run_id, leases.token, leases.attempt, leases.kind, leases.priority,
-    leases.max_attempts, leases.lease_until, leases.cancel_requested_at IS NOT NULL,
-    input.body::text, leases.due_at
-  FROM leases
-  LEFT JOIN LATERAL (
-    SELECT input.body FROM ledger.payload AS input
-      WHERE input.project_id = p_project AND input.run_id = leases.run_id AND input.version = 1
-      OFFSET 0
-  ) AS input ON true;
-  GET DIAGNOSTICS taken = ROW_COUNT;
-  END IF;
-  wanted := wanted - taken;
-  EXIT WHEN wanted = 0 OR round = 2;
-  IF taken = 0 AND cardinality(of_kinds.busy) > 0 AND cardinality(of_kinds.limited) = 0 THEN
-    PERFORM ledger.await_kinds(p_project, of_kinds.busy);
-    of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked, moment);
-    ranges := ledger.claim_ranges(p_project, of_kinds.kinds, of_kinds.has_returning, p_limit,
-      moment, of_kinds.limited, of_kinds.rooms, p_mark_kinds, p_mark_priorities, p_mark_runs,
-      p_mark_dues);
-  ELSIF cardinality(ranges.kinds) > 1 AND ranges.counted = p_limit THEN
-    ranges := ledger.claim_rest(p_project, wanted, moment, of_kinds.limited, ranges.kinds,
-      ranges.priorities, ranges.belows, ranges.runs, ranges.dues);
-  ELSE
-    EXIT;
-  END IF;
+            LIMIT wanted
+          ) AS locked
+        ) AS timed
+      ), appended AS (
+        INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state,
+          attempt, worker_id, token, lease_until, credential, hash)
+        SELECT p_project, leases.run_id, leases.token, leases.recorded_at, 'lease.acquired',
+          p_worker, 'running', leases.attempt, p_worker, leases.token, leases.lease_until, writer,
+          ledger.event_hash(leases.hash, p_project, leases.run_id, leases.token, leases.recorded_at,
+            'lease.acquired', p_worker, state => 'running', attempt => leases.attempt,
+            worker_id => p_worker, token => leases.token, lease_until => leases.lease_until,
+            credential => writer)
+        FROM leases
+      )
+      SELECT leases.run_id, leases.token, leases.attempt, leases.kind, leases.priority,
+        leases.max_attempts, leases.lease_until, leases.cancel_requested_at IS NOT NULL,
+        input.body::text, leases.due_at
+      FROM leases
+      LEFT JOIN LATERAL (
+        SELECT input.body FROM ledger.payload AS input
+          WHERE input.project_id = p_project AND input.run_id = leases.run_id AND input.version = 1
+          OFFSET 0
+      ) AS input ON true;
+      GET DIAGNOSTICS taken = ROW_COUNT;
+    END IF;
+    wanted := wanted - taken;
+    EXIT WHEN wanted = 0 OR round = 2;
+    IF taken = 0 AND cardinality(of_kinds.busy) > 0 AND cardinality(of_kinds.limited) = 0 THEN
+      PERFORM ledger.await_kinds(p_project, of_kinds.busy);
+      of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked, moment);
+      ranges := ledger.claim_ranges(p_project, of_kinds.kinds, of_kinds.has_returning, p_limit,
+        moment, of_kinds.limited, of_kinds.rooms, p_mark_kinds, p_mark_priorities, p_mark_runs,
+        p_mark_dues);
+    ELSIF cardinality(ranges.kinds) > 1 AND ranges.counted = p_limit THEN
+      ranges := ledger.claim_rest(p_project, wanted, moment, of_kinds.limited, ranges.kinds,
+        ranges.priorities, ranges.belows, ranges.runs, ranges.dues);
+    ELSE
+      EXIT;
+    END IF;
   END LOOP;
 END $$;

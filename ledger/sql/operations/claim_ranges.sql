@@ -6,8 +6,9 @@
 --                  (`due`, run) on; what sleeps on is never walked
 -- A low-water mark cuts a kind into more ranges, so that none walks the dead entries before the
 -- mark. Where there is more than one range, the oldest p_limit runs are looked up without a lock,
--- and each range gets as many as lie in it: a claim locks no run that it will not take. `counted`
--- is how many that are together: at most, where there is only one.
+-- and the quota of each range is how many of them lie in it: a claim locks no run that it will not
+-- take. `counted` is the sum of the quotas; of a single range, whose runs are not looked up, it is
+-- the most that the claim may take.
 -- Internal to ledger.claim, whose settings hold here. Locks: none.
 CREATE OR REPLACE FUNCTION ledger.claim_ranges(
   p_project text, p_kinds text[], p_returning boolean, p_limit int, p_moment timestamptz,

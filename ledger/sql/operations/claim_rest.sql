@@ -1,8 +1,8 @@
--- Locks up to p_limit runs one by one, oldest first, past those that other claims have locked: what
--- a claim of several ranges does when others took what it had counted on. Returns them as ranges of
--- one run each (ledger/sql/operations/claim_ranges.sql). Limited kinds are left out: their claims
--- take turns. Internal to ledger.claim, whose settings hold here. Locks: run_state rows, SKIP
--- LOCKED.
+-- Locks up to p_limit runs one by one, oldest first, skipping those that other claims have locked.
+-- A claim of several ranges calls it when other claims took runs that it had counted on. Returns
+-- each run as a range of its own (ledger/sql/operations/claim_ranges.sql). Limited kinds are left
+-- out: their claims take turns. Internal to ledger.claim, whose settings hold here. Locks:
+-- run_state rows, SKIP LOCKED.
 CREATE OR REPLACE FUNCTION ledger.claim_rest(
   p_project text, p_limit int, p_moment timestamptz, p_limited text[],
   p_kinds text[], p_priorities int[], p_belows int[], p_runs uuid[], p_dues timestamptz[],

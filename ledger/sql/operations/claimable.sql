@@ -1,6 +1,6 @@
--- Returns the runs of one range that may be claimed, in the order in which they are, without
--- locking them (ledger/sql/operations/claim_ranges.sql says what a range is). PostgreSQL puts the
--- body in place of the call. Internal to the operations.
+-- Returns the runs of one range that may be claimed, in the order of claims, without locking them
+-- (ledger/sql/operations/claim_ranges.sql says what a range is). PostgreSQL inlines the body.
+-- Internal to the operations.
 CREATE OR REPLACE FUNCTION ledger.claimable(
   p_project text, p_kind text, p_priority int, p_below int, p_run uuid, p_due timestamptz,
   p_moment timestamptz, p_most int

@@ -1,6 +1,6 @@
--- Returns how leases ended that their own holders ended: the first event after lease.acquired that
--- closes the lease, if the holder wrote it. An end that is sent again finds its first outcome so
--- (ledger/operations/closing.py). Reads only.
+-- Returns how leases were ended by their own holders: of each lease the first event after
+-- lease.acquired that closes it, if the holder wrote that event. So an end that is sent again finds
+-- its first outcome (ledger/operations/closing.py). Reads only.
 CREATE OR REPLACE FUNCTION ledger.closings(p_project text, p_runs uuid[], p_tokens int[])
 RETURNS TABLE (
   run_id uuid, version int, hash bytea, type text, state text, error_code text, cost_usd numeric,

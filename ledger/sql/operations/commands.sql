@@ -1,6 +1,6 @@
 -- Looks idempotency keys up: which event a key named first, and whether the content is the same.
--- A key whose content was erased has lost its salt and answers by its name. No event is read:
--- keys know nothing of archives. Changes nothing.
+-- A key whose content was erased has lost its salt, and counts as the same by its name alone. No
+-- event is read, so keys also answer for archived runs. Changes nothing.
 CREATE OR REPLACE FUNCTION ledger.commands(
   p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[],
   p_error_codes text[], p_bodies text[],

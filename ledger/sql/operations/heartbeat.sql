@@ -1,6 +1,6 @@
 -- Appends lease.heartbeat for every lease that is still current and moves its end; one statement
 -- for all runs of a worker. A beat after the lease's end is accepted while nobody else took the
--- run, and says by how many milliseconds it was late. What is not returned is not held any more.
+-- run, and says by how many milliseconds it was late. A lease that is not returned is lost.
 -- Locks: run_state rows, in run_id order.
 CREATE OR REPLACE FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens int[],
   p_ttls interval[],
@@ -35,11 +35,11 @@ BEGIN
     SELECT asked.run_id, asked.token, asked.ttl, run.* FROM asked
     CROSS JOIN LATERAL (
       SELECT run.version, run.hash, run.updated_at, run.worker_id, run.lease_until AS was_until,
-      run.cancel_requested_at
+        run.cancel_requested_at
       FROM ledger.run_state AS run
       WHERE run.project_id = p_project AND run.run_id = asked.run_id
-        -- Not an equality, which the index of leased runs would be searched for: many runs have
-        -- the same token.
+        -- No equality: the planner would search the index of leased runs for it, and many runs
+        -- have the same token.
         AND asked.token IS NOT NULL AND run.token IS NOT DISTINCT FROM asked.token
         AND run.lease_credential = writer
         AND run.worker_id IS NOT DISTINCT FROM asked.worker
@@ -54,7 +54,7 @@ BEGIN
       FROM locked) AS timed
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, token,
-    lease_until, late_ms, credential, hash)
+      lease_until, late_ms, credential, hash)
     SELECT p_project, next.run_id, next.version + 1, next.recorded_at, 'lease.heartbeat',
       next.worker_id, next.token, next.lease_until, next.late_ms,
       writer,

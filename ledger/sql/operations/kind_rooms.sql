@@ -5,8 +5,8 @@
 -- is how many low-water marks the kinds have (ledger/sql/operations/move_low_water.sql).
 -- Internal to ledger.claim, whose settings hold here. Locks: of each limited kind its first event,
 -- a row that nothing else locks, SKIP LOCKED, until the claim has committed, so that the next claim
--- counts what this one took. Not the row of kind_state: a claim that is left open would hold up who
--- pauses the kind.
+-- counts what this one took. Not the row of kind_state: a claim that is left open would hold up
+-- whoever pauses the kind.
 CREATE OR REPLACE FUNCTION ledger.kind_rooms(p_project text, p_kinds text[], p_returning boolean,
   p_moment timestamptz,
   OUT kinds text[], OUT has_returning boolean, OUT limited text[], OUT rooms int[], OUT busy text[],
@@ -36,7 +36,7 @@ BEGIN
   END IF;
   -- A kind with marks of several priorities may have some that came back: claim_ranges will see.
   IF cardinality(kinds) = 1 THEN -- the common case, in a third of the time
-    kind_now := kinds[1]; -- subscripts in the queries cost a microsecond
+    kind_now := kinds[1]; -- a subscript in each query would cost a microsecond
     SELECT cardinality(mark.priorities), cardinality(mark.back_priorities) > 1, mark.dues[1],
       mark.open <> '{}' OR mark.seen_at > p_moment
     INTO places, has_returning, due, in_doubt
@@ -99,7 +99,7 @@ BEGIN
     -- After the lock: this look, and the count after it, have snapshots of their own.
     SELECT bounded.max_running INTO room FROM ledger.kind_state AS bounded
     WHERE bounded.project_id = p_project AND bounded.kind = kind_now AND NOT bounded.paused;
-    IF NOT is_mine OR NOT FOUND THEN -- the turn of another, or paused by now
+    IF NOT is_mine OR NOT FOUND THEN -- another claim's turn, or paused by now
       busy := busy || kind_now;
       kinds := array_remove(kinds, kind_now);
       CONTINUE;

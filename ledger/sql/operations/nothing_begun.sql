@@ -1,6 +1,6 @@
 -- Whether nothing was appended under a lease, not even a beat. What others append meanwhile, such
 -- as the refusal of a worker before, begins nothing. Volatile, so that it sees what was appended
--- until the run was locked; and no part of the statement of the reaper, which locks runs. When
+-- until the run was locked; and outside the reaper's statement, which locks runs. When
 -- PostgreSQL 18 locks a row that was changed since the statement began, it looks at it again with a
 -- copy of the plan, which leaves the pruning of a partitioned table with memory that is freed: the
 -- next run whose events that statement reads crashes the server. Internal to ledger.reap. Locks:

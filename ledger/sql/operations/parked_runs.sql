@@ -1,5 +1,5 @@
--- Returns the ids of all runs that are parked for a tool, in order. A worker's sweep looks whether
--- what they wait for has ended. Walks nothing that had ended before the low-water marks, which
+-- Returns the ids of all runs that are parked for a tool, in order: a worker's sweep checks whether
+-- what they wait for has ended. Reads no index entries before the low-water marks, which
 -- ledger.reap moves. Locks: none.
 CREATE OR REPLACE FUNCTION ledger.parked_runs(p_project text) RETURNS SETOF uuid
 LANGUAGE plpgsql SECURITY DEFINER

@@ -1,6 +1,6 @@
--- Makes a schedule or changes the one of this name. With p_release, the age of the code that
--- declares it, only one that no newer release and no later change by hand has, and none that a
--- person made for another kind. Declared again unchanged it keeps its next due time: a missed one
+-- Makes a schedule or changes the one of this name. With p_release, the time of the code that
+-- declares it, a schedule stays as it is if a newer release or a later change by hand has set it,
+-- or if it is of another kind. Declared again unchanged it keeps its next due time, so a missed one
 -- is still made up for. A kind that is new needs p_ahead. Needs the right schedule.
 CREATE OR REPLACE FUNCTION ledger.put_schedule(
   p_project text, p_actor text, p_name text, p_kind text, p_input text, p_cron text,
@@ -29,7 +29,7 @@ BEGIN
   PERFORM ledger.lock_order('ledger.schedule', 'name', p_project, p_name);
   IF NOT EXISTS (SELECT FROM ledger.schedule
     WHERE schedule.project_id = p_project AND schedule.name = p_name) THEN
-    PERFORM ledger.lock_control(p_project); -- against another that makes it
+    PERFORM ledger.lock_control(p_project); -- against another call that makes it
   END IF;
   INSERT INTO ledger.schedule AS known
     (project_id, name, kind, input, cron, timezone, next_at, actor, release)
@@ -39,7 +39,7 @@ BEGIN
   ON CONFLICT (project_id, name) DO UPDATE SET
     kind = excluded.kind, input = excluded.input, cron = excluded.cron,
     timezone = excluded.timezone, actor = excluded.actor, release = excluded.release,
-    reason = NULL, -- that of another change
+    reason = NULL, -- the reason of an earlier change
     updated_at = clock_timestamp(),
     next_at = CASE WHEN (known.cron, known.timezone) = (excluded.cron, excluded.timezone)
       THEN known.next_at ELSE excluded.next_at END

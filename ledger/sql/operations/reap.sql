@@ -11,17 +11,18 @@
 --   the same, if it may lapse            approval.lapsed, the run goes on: parked  E-RUN-003
 --                                        claimable, held running under its lease
 --   parked wait unanswered at its end    tool.failed, claimable, decides itself    E-RUN-003
--- No attempt is charged, three times in a run, for a lease under which nothing was appended, not
--- even a beat: the answer of its claim may have been lost. Nor, ten times in a run, for a last
--- attempt that was lost together with other leases of the same worker: any of them may have killed
--- it, and a run that does so again will be alone then. The event says so by its attempt. So that
--- the leases of a dead worker see each other, they are judged together: those that lapse first wait
--- for its last attempts, unless the worker was heard of since.
--- Without p_leases only what the clock or a request ends is ended, no lease: for the time after an
+-- A lapsed lease charges no attempt in two cases; the event says so by its attempt. One, at most
+-- three times for a run: nothing was appended under the lease, not even a beat, so the answer of
+-- its claim may have been lost. The other, at most ten times for a run: it was the run's last
+-- attempt and was lost together with other leases of the same worker. Any of their runs may have
+-- killed the worker, and one that does so again will be alone then. Therefore the leases of a dead
+-- worker are judged together: those that lapse first wait until the leases of last attempts have
+-- lapsed, unless the worker was heard from since.
+-- Without p_leases no lease is ended, only what a deadline or a request ends: for the time after an
 -- outage, in which nobody could beat.
--- Bounded by p_limit; what another reaper works on is skipped, so any number of them may run.
--- Locks: run_state rows, SKIP LOCKED; the token seen is the token closed because the row is locked
--- and looked at again.
+-- Bounded by p_limit; runs that another reaper works on are skipped, so any number of reapers may
+-- run. Locks: run_state rows, SKIP LOCKED; the row is read again once it is locked, so the token
+-- that was seen is the token that is closed.
 CREATE OR REPLACE FUNCTION ledger.reap(
   p_project text, p_actor text, p_limit int, p_leases boolean DEFAULT true
 )
@@ -64,7 +65,7 @@ BEGIN
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 THEN
     RAISE EXCEPTION 'a sweep is of 1 to 10000 runs' USING ERRCODE = '22023';
   END IF;
-  moment := ledger.keep_time(); -- what the clock ends must not wait for one that was set back
+  moment := ledger.keep_time(); -- so that deadlines wait for no clock that was set back
   kinds := ARRAY(SELECT DISTINCT known.kind FROM ledger.kind AS known
     WHERE known.project_id = p_project ORDER BY known.kind);
   PERFORM ledger.move_low_water(p_project, kinds, '1 second');
@@ -76,8 +77,8 @@ BEGIN
   END LOOP;
   RETURN QUERY
   -- The order is that of run_due, and sorting is off: no plan can walk all of a kind instead.
-  -- Events are read by functions, for a reason of PostgreSQL 18 (ledger.nothing_begun).
-  WITH due AS MATERIALIZED ( -- what may be due, by the three indexes
+  -- Events are read by functions: ledger.nothing_begun says why.
+  WITH due AS MATERIALIZED ( -- the runs that may be due, by three indexes
     (SELECT lease.run_id FROM unnest(kinds, marked) AS known (kind, marked)
       CROSS JOIN LATERAL ledger.leases(p_project, known.kind, known.marked) AS lease
       WHERE p_leases AND lease.lease_until <= moment
@@ -176,9 +177,9 @@ BEGIN
         THEN greatest(judged.attempt_count - 1, 0) END AS new_attempt,
       json_build_object('error_detail', CASE
         WHEN judged.overdue THEN format('the deadline %s UTC has passed',
-        judged.deadline AT TIME ZONE 'UTC')
+          judged.deadline AT TIME ZONE 'UTC')
         WHEN judged.type = 'tool.failed' THEN format('nobody answered until %s UTC',
-        judged.wait_until AT TIME ZONE 'UTC')
+          judged.wait_until AT TIME ZONE 'UTC')
         WHEN judged.type IN ('approval.expired', 'approval.lapsed')
           THEN format('nobody decided until %s UTC', judged.wait_until AT TIME ZONE 'UTC')
         WHEN judged.lapsed THEN format('%s held the lease until %s UTC and sent no heartbeat',

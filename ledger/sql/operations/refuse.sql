@@ -1,7 +1,7 @@
 -- Says why commands were not kept, and records the refusal of every late worker: write.refused,
 -- once for a token and an operation, at most 10 to a token and 80 to a run from one credential, and
--- 100 to a run: presenting tokens of others hides no refusal of theirs. The last is named
--- 'and more': what is refused after it is not recorded. A token that the run never had is refused
+-- 100 to a run: nobody hides another's refusals by presenting their tokens. The last is named
+-- 'and more': refusals after it are not recorded. A token that the run never had is refused
 -- without a record: invented ones would fill the list. Returns what the run looks like now; no row
 -- for a run that is not in the project. Locks: run_state rows, in run_id order.
 CREATE OR REPLACE FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[],
@@ -38,7 +38,7 @@ BEGIN
   WITH asked AS MATERIALIZED ( -- each run once, in the order of the locks
     SELECT DISTINCT ON (given.run_id) given.* FROM unnest(p_runs, p_tokens, p_workers)
       AS given (run_id, token, worker) ORDER BY given.run_id
-  ), seen AS MATERIALIZED ( -- each run as it is now, and whether its token is of the past
+  ), seen AS MATERIALIZED ( -- each run as it is now, and whether the token given is not its own
     SELECT asked.token AS given_token, asked.token IS NOT NULL
       AND (asked.token IS DISTINCT FROM run.token OR asked.worker <> run.worker_id
         OR run.lease_credential <> writer) AS refused,
@@ -50,7 +50,7 @@ BEGIN
     ) AS run
   ), next AS MATERIALIZED ( -- the refusals that were not recorded before
     SELECT seen.*, seen.version + 1 AS new_version,
-    greatest(ledger.now(), seen.updated_at) AS recorded_at
+      greatest(ledger.now(), seen.updated_at) AS recorded_at
     FROM seen
     WHERE seen.refused
       -- A run whose month is archived has a finished history: there is no table left to add to.
@@ -90,7 +90,7 @@ BEGIN
       AND of_run.count < 100 AND of_run.own < 80
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, name,
-    worker_id, token, credential, hash)
+      worker_id, token, credential, hash)
     SELECT p_project, bounded.run_id, bounded.new_version, bounded.recorded_at, 'write.refused',
       p_actor, bounded.name, p_actor, bounded.given_token,
       writer,

@@ -1,7 +1,7 @@
 -- Puts leased runs back to pending on their holder's word: lease.released (the attempt is not
--- charged) or run.retried (it is, and one must be left). A run that somebody asked to cancel is
--- cancelled instead. The event names the lease it compensates. What is not returned was not
--- kept: ledger.refuse says why. Locks: run_state rows, in run_id order.
+-- charged) or run.retried (the attempt is charged, and another must be left). A run that somebody
+-- asked to cancel is cancelled instead. The event names the lease that it compensates. A run that
+-- is not returned was not put back: ledger.refuse says why. Locks: run_state rows, in run_id order.
 CREATE OR REPLACE FUNCTION ledger.requeue(
   p_project text, p_type text, p_runs uuid[], p_tokens int[], p_delays interval[],
   p_error_codes text[],
@@ -37,21 +37,21 @@ BEGIN
   RETURN QUERY
   WITH asked AS MATERIALIZED ( -- each lease once, in the order of the locks
     SELECT DISTINCT ON (given.run_id) given.*,
-    CASE WHEN given.body IS NOT NULL THEN sha256(seed || uuid_send(given.run_id)) END AS salt
+      CASE WHEN given.body IS NOT NULL THEN sha256(seed || uuid_send(given.run_id)) END AS salt
     FROM unnest(p_runs, p_tokens, p_delays, p_error_codes, p_bodies, p_workers)
       AS given (run_id, token, delay, error_code, body, worker)
     ORDER BY given.run_id
   ), locked AS MATERIALIZED ( -- those that are current, and may go back
     SELECT asked.*, run.version, run.hash, run.updated_at, run.attempt_count, run.worker_id,
-    run.cancel_requested_at IS NOT NULL AS cancels
+      run.cancel_requested_at IS NOT NULL AS cancels
     FROM asked
     CROSS JOIN LATERAL (
       SELECT run.version, run.hash, run.updated_at, run.attempt_count, run.worker_id,
-      run.cancel_requested_at
+        run.cancel_requested_at
       FROM ledger.run_state AS run
       WHERE run.project_id = p_project AND run.run_id = asked.run_id
-        -- Not an equality, which the index of leased runs would be searched for: many runs have
-        -- the same token.
+        -- No equality: the planner would search the index of leased runs for it, and many runs
+        -- have the same token.
         AND asked.token IS NOT NULL AND run.token IS NOT DISTINCT FROM asked.token
         AND run.lease_credential = writer
         AND run.worker_id IS NOT DISTINCT FROM asked.worker
@@ -66,8 +66,8 @@ BEGIN
       CASE WHEN timed.cancels THEN 'cancelled' ELSE 'pending' END AS state,
       CASE WHEN NOT timed.cancels AND p_type = 'lease.released'
         THEN greatest(timed.attempt_count - 1, 0) END AS attempt,
-      CASE WHEN NOT timed.cancels THEN timed.recorded_at + coalesce(timed.delay,
-      '0') END AS available_at,
+      CASE WHEN NOT timed.cancels THEN timed.recorded_at + coalesce(timed.delay, '0')
+        END AS available_at,
       ledger.payload_hash(timed.salt, timed.body) AS payload_hash
     FROM (SELECT locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at
       FROM locked) AS timed
@@ -83,7 +83,7 @@ BEGIN
     next.state, next.attempt, next.available_at, next.error_code, next.token,
     next.payload_hash,
     writer,
-      ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
+    ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
       next.type, next.worker_id, state => next.state,
       attempt => next.attempt, available_at => next.available_at, error_code => next.error_code,
       compensates => next.token,

@@ -1,7 +1,7 @@
 -- Sends a run a value under a name: as the answer if the run is parked for a signal of that name,
 -- else as signal.received, kept until the run asks. Which of the two is decided under the run's
--- lock, so a signal needs no version and none passes by a run that begins to wait. The value comes
--- in both forms, as the answer's payload and as the kept signal's.
+-- lock, so a signal needs no version and never misses a run that begins to wait. The value is given
+-- in both forms: as the payload of an answer and as that of a kept signal.
 -- No row: the run is unknown, has ended, or the key was used before.
 -- Locks: the row of run_state, FOR UPDATE.
 CREATE OR REPLACE FUNCTION ledger.signal(

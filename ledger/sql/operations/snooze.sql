@@ -1,8 +1,8 @@
 -- Keeps a request for an approval out of a person's inbox until a moment, or until it changes;
 -- with no moment it is back at once. A setting of the person, no event: the run knows nothing of
--- it. Returns whether the run waits for that request, or, with no moment, whether it was away. At
--- most 500 of a person. Needs the right decide. Locks: the person's setting; waits two seconds for
--- another that changes it.
+-- it. Returns whether the run waits for that request or, with no moment, whether the request was
+-- put off. A person has at most 500. Needs the right decide. Locks: the person's setting; waits two
+-- seconds for another call that changes it.
 CREATE OR REPLACE FUNCTION ledger.snooze(
   p_project text, p_actor text, p_run uuid, p_version int, p_until timestamptz
 ) RETURNS boolean
@@ -29,7 +29,7 @@ BEGIN
     RAISE EXCEPTION 'a request is put off to a time from now on, at most 90 days away, not to %',
       p_until USING ERRCODE = '22023';
   END IF;
-  -- What has ended takes no room.
+  -- Settings that have ended do not count against the limit.
   DELETE FROM ledger.snooze AS known WHERE known.project_id = p_project
     AND known.actor = p_actor AND known.until <= present;
   IF (SELECT count(*) FROM ledger.snooze AS known WHERE known.project_id = p_project

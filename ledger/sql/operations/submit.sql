@@ -1,8 +1,7 @@
 -- Submits runs: appends run.submitted for each, all or none. Returns one row per command, in the
--- order given. A key that was used before gives the run it named then; with other content it is
--- RF409 and nothing is written; of a run that was made before only the id is returned. Locks:
--- rows of `command` in key order (waits for a concurrent submit of the same key); no run exists
--- before it is made.
+-- order given. A key that was used before names the run that it made then, of which only the id is
+-- returned; used with other content it is refused with RF409, and nothing is written. Locks: rows
+-- of `command` in key order (waits for a concurrent submit of the same key); new runs need none.
 CREATE OR REPLACE FUNCTION ledger.submit(
   p_project text, p_actor text, p_kinds text[], p_inputs text[], p_keys text[], p_priorities int[],
   p_delays interval[],
@@ -23,7 +22,8 @@ DECLARE
   writer CONSTANT text := ledger.credential();
   checked boolean;
   seed bytea := ledger.salt_seed();
-  -- before the runs' ids: low-water marks wait for it (ledger/sql/operations/move_low_water.sql)
+  -- Drawn before the ids of the runs: low-water marks wait for this transaction
+  -- (ledger/sql/operations/move_low_water.sql).
   txid CONSTANT xid8 := pg_current_xact_id();
   ids uuid[];
   fresh boolean[];
@@ -36,7 +36,7 @@ BEGIN
     num_nonnulls(VARIADIC p_priorities) = cardinality(p_kinds));
   checked := ledger.check_given('p_max_attempts',
     num_nonnulls(VARIADIC p_max_attempts) = cardinality(p_kinds));
-  -- A claim looks for priorities below the greatest number.
+  -- The greatest int is no priority: a claim searches below it.
   IF EXISTS (
     SELECT FROM unnest(p_delays, p_deadlines_in, p_priorities, p_max_attempts)
       AS asked (delay, deadline_in, priority, attempts)
@@ -71,13 +71,13 @@ BEGIN
 
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     SELECT array_agg(known.run_id ORDER BY known.ordinal),
-    array_agg(known.fresh ORDER BY known.ordinal) INTO ids, fresh
+      array_agg(known.fresh ORDER BY known.ordinal) INTO ids, fresh
     FROM ledger.submit_keys(p_project, ids, p_kinds, p_inputs, p_keys, p_priorities, p_delays,
       p_max_attempts, p_deadlines,
       p_deadlines_in, p_tags, seed) AS known;
   END IF;
 
-  -- Of new runs only: a command that is repeated has its first outcome, however late it comes.
+  -- Only new runs are refused: a repeated command has its first outcome, however late it comes.
   IF num_nonnulls(VARIADIC p_deadlines) > 0 AND EXISTS (
     SELECT FROM unnest(fresh, p_deadlines) AS asked (fresh, deadline_at)
       WHERE asked.fresh AND asked.deadline_at <= ledger.now()

@@ -1,6 +1,7 @@
 -- Settles the idempotency keys of a submit: for each command the run it stands for, and whether
--- that run is to be made. Of what a command says a hash under a salt of its key is kept; a key
--- whose content was erased has lost its salt and answers by its name. Internal to ledger.submit.
+-- that run is to be made. The content of a command is kept as a hash, under a salt of its key; a
+-- key whose content was erased has lost its salt, and counts as the same by its name alone.
+-- Internal to ledger.submit.
 -- Locks: rows of `command`, in key order.
 CREATE OR REPLACE FUNCTION ledger.submit_keys(
   p_project text, p_ids uuid[], p_kinds text[], p_inputs text[], p_keys text[], p_priorities int[],

@@ -1,8 +1,8 @@
 -- Moves runs along the edges of the state machine and appends what happened, in one statement
--- for all of them. Kept are the commands whose run allows them: the token is current (or none is
--- given and none is needed), the edge is legal, the expected version matches, no total falls below
--- zero. What is not returned was not kept: ledger.refuse says why. An approval is decided by
--- ledger.decide alone.
+-- for all of them. A command is kept if its run allows it: the token is current (or none is given
+-- and none is needed), the edge is legal, the expected version matches, no total falls below zero.
+-- A command without a row in the result was not kept: ledger.refuse says why. An approval is
+-- decided by ledger.decide alone.
 -- Locks: run_state rows, in run_id order.
 CREATE OR REPLACE FUNCTION ledger.transition(
   p_project text, p_actors text[], p_runs uuid[], p_tokens int[], p_states text[],
@@ -31,12 +31,12 @@ BEGIN
   checked := ledger.check_access(p_project, CASE WHEN num_nonnulls(VARIADIC p_tokens) > 0
     THEN '{work}' ELSE '{work,submit}' END::text[], p_actors);
   IF greatest(num_nonnulls(VARIADIC p_tokens), num_nonnulls(VARIADIC p_actors), 0)
-    < cardinality(p_runs) THEN -- asked first: a query costs more
+    < cardinality(p_runs) THEN -- counted first: the query costs more
     checked := ledger.check_given('p_actors', NOT EXISTS (
       SELECT FROM unnest(p_runs, p_tokens, p_actors) AS given (run, token, actor)
       WHERE given.run IS NOT NULL AND num_nonnulls(given.token, given.actor) = 0));
   END IF;
-  IF p_waits IS NOT NULL THEN -- asked first: a query costs as much as the fold of an event
+  IF p_waits IS NOT NULL THEN -- seldom; each query costs as much as the fold of an event
     IF EXISTS (SELECT FROM unnest(p_waits) AS given (wait)
       WHERE given.wait NOT BETWEEN '0' AND '3650 days') THEN
       RAISE EXCEPTION 'a wait must end, within ten years' USING ERRCODE = '22023';
@@ -104,7 +104,7 @@ BEGIN
         CASE timed.type WHEN 'approval.requested' THEN ledger.check_request(timed.body)
         END AS approvals
       FROM (
-        -- dated once the run is locked: the lock may have been waited for
+        -- dated after the lock, which may have been waited for
         SELECT asked.*, locked.*, greatest(ledger.now(), locked.updated_at) AS recorded_at
         FROM (
           -- the commands, in the order of the locks
@@ -181,8 +181,9 @@ BEGIN
         given.error_code, given.body, given.cost, given.steps, given.sha256, given.wait,
         given.wait_outcome)
       FROM unnest(p_runs, p_states, p_parks, p_names, p_error_codes, p_bodies, p_costs, p_steps,
-        p_sha256s, p_waits, p_wait_outcomes) WITH ORDINALITY AS given (run_id, state, park, name,
-        error_code, body, cost, steps, sha256, wait, wait_outcome, ordinal)
+        p_sha256s, p_waits, p_wait_outcomes) WITH ORDINALITY
+        AS given (run_id, state, park, name, error_code, body, cost, steps, sha256, wait,
+          wait_outcome, ordinal)
       ORDER BY given.ordinal), seed);
   END IF;
 END $$;
