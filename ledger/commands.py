@@ -187,7 +187,7 @@ class Transition:
             raise InvalidValue(
                 "wait",
                 self.wait,
-                "only an approval, or a tool whose answer the run is parked for, may be late",
+                "only a wait for an approval, or for a tool while parked, may have an end",
             )
         check_wait_outcome("wait_outcome", self.wait_outcome)
 

@@ -49,7 +49,7 @@ def _from(cron: str, start: datetime, *, reverse: bool) -> Iterator[datetime]:
         for due in CronSim(cron, start, reverse=reverse):
             yield due.astimezone(UTC)
     except CronSimError as error:
-        raise InvalidValue("cron", cron, f"is no cron expression: {error}") from error
+        raise InvalidValue("cron", cron, f"is not a cron expression: {error}") from error
     raise InvalidValue("cron", cron, "is never due")
 
 
@@ -60,5 +60,5 @@ def _zone(name: str) -> tzinfo:
         return ZoneInfo(name)
     except (OSError, ValueError, KeyError):
         raise InvalidValue(
-            "timezone", name, "is no time zone known here: use a name such as Europe/Berlin, or UTC"
+            "timezone", name, "is not a known time zone: use a name such as Europe/Berlin, or UTC"
         ) from None

@@ -330,7 +330,7 @@ class FeedMoved(LedgerError):
 
 
 class CheckpointUnknown(LedgerError):
-    """A checkpoint of the feed is of a history that this database does not have; nothing was read.
+    """A checkpoint belongs to a history that this database does not have; nothing was read.
 
     It is another database's, or a crash, a restore or a fail-over took back what it had seen.
     """
@@ -338,7 +338,7 @@ class CheckpointUnknown(LedgerError):
     def __init__(self, checkpoint: str) -> None:
         self.checkpoint = checkpoint
         super().__init__(
-            f"checkpoint {checkpoint} is of a history that this database does not have: it is "
+            f"checkpoint {checkpoint} belongs to a history that this database does not have: it is "
             "another database's, or a restore or fail-over lost what it had read. Go on from an "
             "older checkpoint, or read again from the start"
         )

@@ -538,12 +538,12 @@ def check_named_types(field: str, types: Iterable[str]) -> list[str]:
     for type_ in named:
         check_text(field, type_, limit=MAX_TYPE_LENGTH)
         if not _TYPE.fullmatch(type_):
-            raise InvalidValue(field, type_, "is no event type, such as 'run.failed'")
+            raise InvalidValue(field, type_, "is not an event type, such as 'run.failed'")
         prefix = type_.split(".", 1)[0]
         own = sorted(own for own in (*MOVES, FIRST) if own.startswith(f"{prefix}."))
         if prefix in RESERVED and type_ not in own:
             found = f"those that begin with '{prefix}.' are: {', '.join(own)}"
-            raise InvalidValue(field, type_, f"is no event type; {found}")
+            raise InvalidValue(field, type_, f"is not an event type; {found}")
     return named
 
 

@@ -98,7 +98,7 @@ async def known_kind(pool: Pool, project_id: str) -> AsyncIterator[None]:
     except UnknownKind as error:
         rows = await fetch(pool, KINDS, project_id)
         seen = [row["kind"] for row in rows]
-        raise UnknownKind(error.kind, seen, "; `ahead` is for one that has no run yet") from None
+        raise UnknownKind(error.kind, seen, "; `ahead` allows a kind that has no run yet") from None
 
 
 async def kinds(pool: Pool, project_id: str) -> list[Kind]:

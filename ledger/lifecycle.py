@@ -110,7 +110,7 @@ INPUT_REFUSED: Final = "E-RUN-005"
 """The run's input does not fit the handler's annotation."""
 
 OUTPUT_REFUSED: Final = "E-RUN-006"
-"""The handler's output does not fit its annotation, is no JSON, or exceeds the payload limit."""
+"""The handler's output does not fit its annotation, is not JSON, or exceeds the payload limit."""
 
 HISTORY_MISMATCH: Final = "E-RUN-007"
 """The handler does not ask for the steps that the run's history has recorded."""

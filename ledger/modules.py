@@ -29,7 +29,7 @@ def import_module(option: str, name: str) -> ModuleType:
     if name.endswith(".py"):
         raise InvalidValue(option, name, f"is a file: name the module, as in {name[:-3]!r}")
     if not all(part.isidentifier() for part in name.split(".")):
-        raise InvalidValue(option, name, "is no name of a module, as in 'app' or 'shop.orders'")
+        raise InvalidValue(option, name, "is not a module's name, such as 'app' or 'shop.orders'")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:

@@ -147,7 +147,7 @@ def chosen_names(names: str) -> tuple[str, ...]:
     for part in filter(None, (part.strip().lower() for part in names.split(","))):
         name = part.removeprefix("-").replace("-", "_").replace("*_", "*")
         if not _NAME.fullmatch(name):
-            raise ValueError(f"{part[:80]!r} is no name: write words of letters and digits with _")
+            raise ValueError(f"{part[:80]!r} is not a name: use words of letters and digits with _")
         if not part.startswith("-"):
             chosen[name] = None
         elif name in chosen:

@@ -665,7 +665,7 @@ BEGIN
       SELECT FROM unnest(states) AS before (state)
       CROSS JOIN unnest(states || NULL::text) AS after (state)
       WHERE ledger.legal(named.type, before.state, after.state))) THEN
-    RAISE EXCEPTION 'the types % are not all of events', array_to_string(p_events, ', ')
+    RAISE EXCEPTION '% are not all types of events', array_to_string(p_events, ', ')
       USING ERRCODE = '22023';
   END IF;
   IF (SELECT count(*) FROM ledger.webhook WHERE webhook.project_id = p_project) >= 50 THEN
@@ -793,7 +793,7 @@ BEGIN
   rest := regexp_replace(rest, E'distinct\\s+from\\s', '= ', 'gi');
   IF p_expression IS NULL OR length(p_expression) > 1000 OR strpos(p_expression, E'\\') > 0
     OR rest ~ E'[^A-Za-z0-9_.,()+*/<>=|''\\s:-]|--|/\\*' THEN
-    RAISE EXCEPTION 'a derived column is no expression over the row: %', p_expression
+    RAISE EXCEPTION 'a derived column must be an expression over the row, not %', p_expression
       USING ERRCODE = '22023';
   END IF;
   FOR token IN SELECT regexp_matches(rest, E'([A-Za-z0-9_.]+)\\s*(\\(?)', 'g') LOOP
@@ -833,7 +833,7 @@ DECLARE
   stranger text;
 BEGIN
   IF session_user ~ '^(token|user):' THEN
-    RAISE EXCEPTION 'login % has a name that is kept for API tokens and users', session_user
+    RAISE EXCEPTION 'login % has a name that is reserved for API tokens and users', session_user
       USING ERRCODE = 'RF403';
   END IF;
   FOR given IN
@@ -879,7 +879,7 @@ BEGIN
     AND NOT EXISTS (SELECT FROM ledger.schedule AS known
       WHERE known.project_id = p_project AND known.kind = p_kind) THEN
     RAISE EXCEPTION 'no run of kind % was ever submitted', p_kind
-      USING ERRCODE = 'RF407', DETAIL = p_kind, HINT = 'p_ahead is for one that has no run yet';
+      USING ERRCODE = 'RF407', DETAIL = p_kind, HINT = 'p_ahead allows a kind that has no run yet';
   END IF;
   RETURN true;
 END $$;
@@ -904,7 +904,7 @@ BEGIN
   IF parts IS NULL OR greatest(split_part(parts[2], '@', 2)::numeric,
       nullif(split_part(parts[3], '@', 2), '')::numeric, parts[4]::numeric)
     > (SELECT newest.last_value FROM ledger.event_position AS newest) THEN
-    RAISE EXCEPTION 'the checkpoint is none of this feed' USING ERRCODE = '22023';
+    RAISE EXCEPTION 'the checkpoint is not from this feed' USING ERRCODE = '22023';
   END IF;
   PERFORM ledger.feed_known(parts[1]::int, parts[2]);
   IF parts[3] IS NOT NULL THEN
@@ -1576,8 +1576,8 @@ DECLARE
   salt bytea;
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'an approval is decided in a read committed transaction only: '
-      'another snapshot may hold revoked rights and roles' USING ERRCODE = '25001';
+    RAISE EXCEPTION 'an approval is decided only in a read committed transaction: '
+      'an older snapshot may show rights and roles that were revoked' USING ERRCODE = '25001';
   END IF;
   checked := ledger.check_access(p_project, '{decide}', ARRAY[p_actor]);
   IF p_type NOT IN ('approval.granted', 'approval.rejected')
@@ -2015,7 +2015,7 @@ BEGIN
       AND archived.generation >= p_generation AND archived.last_txid >= newest) THEN
     RETURN;
   END IF;
-  RAISE EXCEPTION 'the checkpoint %/% is of a history that this database does not have',
+  RAISE EXCEPTION 'the checkpoint %/% belongs to a history that this database does not have',
     p_generation, p_moment
     USING ERRCODE = 'RF413', DETAIL = p_generation || '/' || p_moment;
 END $$;
@@ -2823,7 +2823,7 @@ BEGIN
   checked := ledger.check_access(p_project, '{work}');
   IF EXISTS (SELECT FROM unnest(p_ttls) AS given (ttl)
     WHERE given.ttl NOT BETWEEN '0' AND '1 day') THEN
-    RAISE EXCEPTION 'a lease must end, within a day' USING ERRCODE = '22023';
+    RAISE EXCEPTION 'a lease must end within a day' USING ERRCODE = '22023';
   END IF;
   RETURN QUERY
   WITH asked AS MATERIALIZED ( -- each lease once, in the order of the locks
@@ -3130,8 +3130,8 @@ BEGIN
       CONTINUE;
     END IF;
     IF current_setting('transaction_isolation') <> 'read committed' THEN
-      RAISE EXCEPTION 'a limited kind is claimed in a read committed transaction only: '
-        'another snapshot miscounts'
+      RAISE EXCEPTION 'a limited kind is claimed only in a read committed transaction: '
+        'an older snapshot would miscount'
         USING ERRCODE = '25001';
     END IF;
     PERFORM FROM ledger.kind_event AS turn
@@ -3306,7 +3306,7 @@ EXCEPTION WHEN lock_not_available OR internal_error THEN -- held, or just change
   WHERE lock.relation = 'ledger.access_grant'::regclass AND lock.mode = 'RowExclusiveLock'
     AND lock.granted AND lock.database = session.datid AND session.pid <> pg_backend_pid()
     AND ledger.is_owner();
-  RAISE EXCEPTION 'who may connect to the database is being changed by %: wait for the end of its '
+  RAISE EXCEPTION 'the logins that may connect are being changed by %: wait for the end of its '
     'transaction, or end it with pg_terminate_backend', coalesce(others, 'another session')
     USING ERRCODE = '55P03';
 END $$;
@@ -4422,7 +4422,7 @@ BEGIN
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 THEN
-    RAISE EXCEPTION 'a sweep is of 1 to 10000 runs' USING ERRCODE = '22023';
+    RAISE EXCEPTION 'a sweep takes 1 to 10000 runs' USING ERRCODE = '22023';
   END IF;
   moment := ledger.keep_time(); -- so that deadlines wait for no clock that was set back
   kinds := ARRAY(SELECT DISTINCT known.kind FROM ledger.kind AS known
@@ -5272,7 +5272,7 @@ BEGIN
       OR asked.deadline_in NOT BETWEEN '0' AND '3650 days'
       OR asked.priority NOT BETWEEN 0 AND 2147483646 OR asked.attempts NOT BETWEEN 1 AND 1000
   ) THEN
-    RAISE EXCEPTION 'a delay, a deadline, a priority or a number of attempts is out of its limits'
+    RAISE EXCEPTION 'a delay, a deadline, a priority or a number of attempts is outside its limits'
       USING ERRCODE = '22023';
   END IF;
   IF num_nonnulls(VARIADIC p_deadlines) > 0 THEN
@@ -5527,12 +5527,12 @@ BEGIN
   IF p_waits IS NOT NULL THEN -- seldom; each query costs as much as the fold of an event
     IF EXISTS (SELECT FROM unnest(p_waits) AS given (wait)
       WHERE given.wait NOT BETWEEN '0' AND '3650 days') THEN
-      RAISE EXCEPTION 'a wait must end, within ten years' USING ERRCODE = '22023';
+      RAISE EXCEPTION 'a wait must end within ten years' USING ERRCODE = '22023';
     END IF;
     IF EXISTS (SELECT FROM unnest(p_states, p_parks, p_waits) AS given (state, park, wait)
       WHERE given.wait IS NOT NULL AND given.state <> 'waiting_approval'
         AND NOT (given.state = 'waiting_tool' AND coalesce(given.park, false))) THEN
-      RAISE EXCEPTION 'only an approval, or a tool whose answer the run is parked for, may be late'
+      RAISE EXCEPTION 'only a wait for an approval, or for a tool while parked, may have an end'
         USING ERRCODE = '22023';
     END IF;
   END IF;

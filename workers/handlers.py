@@ -158,7 +158,7 @@ class Handlers(Mapping[str, "Handler[..., Any]"]):
                 raise InvalidValue(
                     "handler",
                     declared,
-                    "is no handler: decorate the function with @handler('kind')",
+                    "is not a handler: decorate the function with @handler('kind')",
                 )
             if self._by_kind.setdefault(declared.kind, declared) is not declared:
                 raise InvalidValue(

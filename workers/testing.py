@@ -129,7 +129,9 @@ class Kit:
         if self._crash_after is not None:
             missed, self._crash_after = self._crash_after, None
             raise InvalidValue(
-                "crash_after", missed, "is no step that a handler recorded in this run_until_idle"
+                "crash_after",
+                missed,
+                "is not a step that a handler recorded in this run_until_idle",
             )
         return await self._open(worker.kinds)
 

@@ -27,7 +27,7 @@ class Asking:
     async def begin(cls, own: Ledger, secret: str | None) -> Self:
         """Return who asks with the secret of an API token; without one, the login, to read only.
 
-        Raises AccessDenied for a secret that is no token's, or whose token is revoked or ended.
+        Raises AccessDenied for a secret of no token, or of one that was revoked or has ended.
         """
         if secret is None:
             return cls(own, own, has_token=False)

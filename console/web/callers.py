@@ -113,7 +113,7 @@ class Callers:
 
     async def _credential(self, secret: str) -> str:
         if not secret.startswith(SECRET_PREFIX) or len(secret) > MAX_SECRET:
-            raise Unauthenticated("this is no API token of Runfold")
+            raise Unauthenticated("this is not an API token of Runfold")
         check_text("token", secret)
         credential = await use_token(self.own, secret)
         if credential is None:
@@ -173,7 +173,7 @@ def caller(
         if bearer is None and "authorization" in request.headers:
             raise Unauthenticated("this server knows no other scheme than Bearer")
         if bearer is not None and bearer.credentials.startswith(SESSION_PREFIX):
-            raise Unauthenticated("a session of the pages is no API token")
+            raise Unauthenticated("a session of the pages is not an API token")
         chosen = EVERYWHERE if everywhere else project
         client = request.client.host if request.client else ""
         secret = bearer.credentials if bearer else None

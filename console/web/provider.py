@@ -181,7 +181,7 @@ def _object(body: bytes) -> dict[str, Any]:
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise ProviderDown("its answer is no JSON") from error
+        raise ProviderDown("its answer is not JSON") from error
     if not isinstance(document, dict):
-        raise ProviderDown("its answer is no JSON object")
+        raise ProviderDown("its answer is not a JSON object")
     return document

@@ -209,7 +209,7 @@ def check_file(source: Source) -> ChainCheck:
             try:
                 chain.add(row)
             except _MALFORMED as error:
-                problem = f"has a row that is no event, of run {here[1]}: {error}"
+                problem = f"has a row that is not an event, of run {here[1]}: {error}"
                 raise ArchiveUnusable(_name(source), problem) from error
     chain.close()
     return chain

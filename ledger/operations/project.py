@@ -40,7 +40,7 @@ class Project:
             names.SECRET_REDACTED,
             field=field,
             known_by=what,
-            then="pass a reference to the secret; RUNFOLD_REDACT_NAMES=-name keeps what is none",
+            then="pass a reference to the secret; if it is not one, set RUNFOLD_REDACT_NAMES=-name",
         )
 
     def order_reason(self, reason: str | None) -> str | None:

@@ -95,7 +95,7 @@ def opened(text: str | bytes, format_: str) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except _BAD as error:
-        raise BundleUnreadable(f"is no JSON: {error}") from error
+        raise BundleUnreadable(f"is not JSON: {error}") from error
     if not isinstance(document, dict) or document.get("format") != format_:
         raise BundleUnreadable(f"is not of the format {format_}")
     if document.get("version") != VERSION:
@@ -152,11 +152,11 @@ def _as_column(how: str, value: Any) -> Any:  # noqa: PLR0911  one return for ea
             return bytes.fromhex(value)
         case "int" | "flag":
             if isinstance(value, bool) != (how == "flag") or not isinstance(value, int):
-                raise TypeError(f"{value!r} is no {how}")
+                raise TypeError(f"{value!r} is not of type {how}")
             return value
         case "list":
             return [str(member) for member in value]
         case _:
             if not isinstance(value, str):
-                raise TypeError(f"{value!r} is no text")
+                raise TypeError(f"{value!r} is not text")
             return value

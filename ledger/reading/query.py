@@ -96,7 +96,7 @@ def _unknown(_query: Query, word: Word, _now: datetime) -> Query:
 def _state(query: Query, word: Word, _now: datetime) -> Query:
     for value in word.values:
         if value not in _STATES:
-            raise word.refused(f"{value!r} is no state; states: {', '.join(_STATES)}")
+            raise word.refused(f"{value!r} is not a state; states: {', '.join(_STATES)}")
     states = tuple(name for name in _STATES if (name in word.values) is not word.negated)
     if not states:
         raise word.refused("no state is left")
@@ -218,7 +218,7 @@ def _duration(word: Word, text: str) -> timedelta:
     seconds = float(match[1]) * _SECONDS[match[2]] if match else -1
     if not 0 <= seconds <= MAX_DURATION.total_seconds():
         raise word.refused(
-            f"{text!r} is no duration of up to {MAX_DURATION.days} days, such as 90s, 5m, 2h, 1d"
+            f"{text!r} is not a duration of up to {MAX_DURATION.days} days, such as 90s, 5m, 2h, 1d"
         )
     return timedelta(seconds=seconds)
 
@@ -233,6 +233,6 @@ def _instant(word: Word, now: datetime) -> datetime:
         return instant.astimezone(UTC)
     except (ValueError, OverflowError):
         raise word.refused(
-            f"{value!r} is no time in UTC such as 2026-01-31 or 2026-01-31T12:00Z, nor a duration"
-            " back from now such as 24h"
+            f"{value!r} is neither a time in UTC such as 2026-01-31 or 2026-01-31T12:00Z"
+            " nor a duration back from now such as 24h"
         ) from None

@@ -41,6 +41,6 @@ def as_source(source: str | Source) -> Source:
         return source
     if source not in COLUMNS:
         raise InvalidValue(
-            "source", source, f"is no column of an event; these are: {', '.join(COLUMNS)}"
+            "source", source, f"is not a column of an event; these are: {', '.join(COLUMNS)}"
         )
     return Source(f"e.{source}", COLUMNS[source])

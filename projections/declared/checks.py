@@ -107,7 +107,7 @@ def _check_column(name: str, column: NarrowedFold, key: Mapping[str, str | Sourc
     for part, source in (column.key or {}).items():
         if part not in key:
             raise InvalidValue(
-                "column", name, f"counts at another {part!r}, which is no part of the key"
+                "column", name, f"counts at another {part!r}, which is not part of the key"
             )
         if as_source(source).type != as_source(key[part]).type:
             raise InvalidValue("column", name, f"counts at another {part!r} of another type")
@@ -125,7 +125,7 @@ def check_types(on: Iterable[str] | None) -> None:
                 raise InvalidValue(
                     "event type",
                     type_,
-                    "is none of the ledger's types; see `runfold.ledger.events.CATALOGUE`",
+                    "is not one of the ledger's types; see `runfold.ledger.events.CATALOGUE`",
                 )
             check_user_type(type_)
 

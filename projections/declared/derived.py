@@ -50,7 +50,7 @@ def check_derived(name: str, expression: str, columns: Iterable[str]) -> None:
             raise InvalidValue(
                 "derived column",
                 name,
-                f"{word!r} is no column; besides columns it may have {', '.join(FUNCTIONS)}, "
+                f"{word!r} is not a column; besides columns it may have {', '.join(FUNCTIONS)}, "
                 "extract(epoch from ...) and case",
             )
 
@@ -79,7 +79,7 @@ BEGIN
   rest := regexp_replace(rest, {text(_DISTINCT)}, '= ', 'gi');
   IF p_expression IS NULL OR length(p_expression) > {LIMIT} OR strpos(p_expression, E'\\\\') > 0
     OR rest ~ {text(_FOREIGN)} THEN
-    RAISE EXCEPTION 'a derived column is no expression over the row: %', p_expression
+    RAISE EXCEPTION 'a derived column must be an expression over the row, not %', p_expression
       USING ERRCODE = '22023';
   END IF;
   FOR token IN SELECT regexp_matches(rest, {text(_WORD)}, 'g') LOOP

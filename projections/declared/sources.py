@@ -99,7 +99,7 @@ def of_lease(column: str) -> Source:
 def day(column: str = "recorded_at") -> Source:
     """Return the day, in UTC, of a time that the event names."""
     if as_source(column).type != "timestamptz":
-        raise InvalidValue("source", column, "is no time, so it has no day")
+        raise InvalidValue("source", column, "is not a time, so it has no day")
     return Source(f"(e.{column} AT TIME ZONE 'UTC')::date", "date")
 
 

@@ -210,8 +210,8 @@ def test_options_that_do_not_go_together_are_named(cli: Cli, subtests: pytest.Su
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("users", "disable", "nobody"), "nobody is no user that may sign in"),
-        (("access", "revoke-token", "nothing"), "nothing is no token in use"),
+        (("users", "disable", "nobody"), "nobody is not a user who may sign in"),
+        (("access", "revoke-token", "nothing"), "nothing is not a token in use"),
     ],
 )
 def test_what_changes_nothing_does_not_end_as_a_success(

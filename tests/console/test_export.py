@@ -114,7 +114,10 @@ TAMPERED: dict[str, tuple[Callable[[Path, str], None], str]] = {
     "no events": (_rewritten(lambda d: d["events"].clear()), "the head"),
     "another project": (_rewritten(lambda d: d.update(project="other")), "another run or project"),
     "no type": (_rewritten(lambda d: d["events"][0].pop("type")), "has no type"),
-    "a number as text": (_rewritten(lambda d: d["events"][0].update(version="1")), "is no int"),
+    "a number as text": (
+        _rewritten(lambda d: d["events"][0].update(version="1")),
+        "not of type int",
+    ),
     "a later version": (_rewritten(lambda d: d.update(version=2)), "this code knows 1"),
     "the page": (_page, "is not the file that was exported"),
     "a link": (_link, "no regular file"),

@@ -421,9 +421,9 @@ def test_the_processes_of_a_fleet_end_when_their_parent_is_killed(database: str)
     [
         (("nowhere",), "there is no module 'nowhere' in /"),
         (("nowhere.py",), "name the module, as in 'nowhere'"),
-        ((".nowhere",), "is no name of a module"),
+        ((".nowhere",), "is not a module's name"),
         (("tests.support.handlers:nothing",), "has no 'nothing'"),
-        (("tests.support.handlers:PLAIN",), "is no handler"),
+        (("tests.support.handlers:PLAIN",), "is not a handler"),
         (("tests.support.waiting",), "has no handler"),
         (("tests.support.handlers", "--kinds", "draw"), "has no handler here"),
         (("tests.support.handlers", "--grace", "soon"), "must be a duration"),

@@ -43,7 +43,7 @@ def test_every_command_of_access_prints_json_where_it_is_asked_for(cli: Cli) -> 
     assert "once for each actor" in cli.fails(exits.USAGE, *named, "--as", "ann,bob").err
     for nobody in ("w_login", "token:0", "user:zoe"):
         said = cli.ok("access", "grant", nobody, "--rights", "work").err
-        assert f"{nobody} is no " in said, nobody
+        assert f"{nobody} is not " in said, nobody
     assert "grant again" not in cli.ok("access", "grant", "postgres", "--rights", "work").err
     assert cli.ok("access", "check", "work", "--json").json["allowed"] is True
     assert cli.ok("access", "revoke", "w_login", "--json").json["revoked"] is True

@@ -183,7 +183,7 @@ def test_a_console_on_an_inherited_socket_is_open_only_where_that_is_bound_to_th
     with open(os.devnull) as no_socket:
         answer = brief("serve", "--socket", str(no_socket.fileno()))
     assert answer.code == exits.USAGE
-    assert "is no socket" in answer.err
+    assert "is not a socket" in answer.err
 
 
 def test_in_production_the_owners_login_is_a_hole(

@@ -99,11 +99,11 @@ async def test_a_login_that_is_named_like_a_token_or_a_user_is_refused(
         forger = await asyncpg.connect(driver_url(as_login(database, quote(credential), "p")))
 
         for call in (SUBMIT, "SELECT * FROM ledger.commands($1" + ", '{}'" * 12 + ")"):
-            with pytest.raises(asyncpg.PostgresError, match="kept for API tokens") as refused:
+            with pytest.raises(asyncpg.PostgresError, match="reserved for API tokens") as refused:
                 await forger.fetch(call, PROJECT)
             assert refused.value.sqlstate == "RF403"
         for read in ("history($1, $2, 0, true)", "read_run($1, $2)"):
-            with pytest.raises(asyncpg.PostgresError, match="kept for API tokens"):
+            with pytest.raises(asyncpg.PostgresError, match="reserved for API tokens"):
                 await forger.fetch(f"SELECT * FROM ledger.{read}", PROJECT, run.run_id)
         assert await forger.fetch("SELECT * FROM ledger.run") == []
         asked = "SELECT * FROM ledger.get_run($1, $2)"

@@ -59,7 +59,7 @@ async def nothing(connection: Connection, events: Sequence[Event]) -> None:
         ({"version": 0}, "1 to 32767"),
         ({"key": {}}, "needs a key"),
         ({"columns": {}}, "needs a key"),
-        ({"key": {"kind": "colour"}}, "no column of an event"),
+        ({"key": {"kind": "colour"}}, "not a column of an event"),
         ({"key": {"tags": "tags"}}, "cannot be part of a key"),
         ({"columns": {"project_id": count()}}, "part of the key already"),
         ({"columns": {"x_position": count()}}, "_position"),
@@ -69,17 +69,17 @@ async def nothing(connection: Connection, events: Sequence[Event]) -> None:
             "is of type boolean, which cannot be added up",
         ),
         ({"columns": {"x": greatest("hash")}}, "is of type bytea, which cannot be compared"),
-        ({"columns": {"x": count({"run.finished"})}}, "none of the ledger's types"),
+        ({"columns": {"x": count({"run.finished"})}}, "not one of the ledger's types"),
         ({"columns": {"x": count({"Acme"})}}, "lower-case words"),
         ({"columns": {"x": last("attempt", default=0)}}, "leave it out"),
-        ({"columns": {"x": count().where(present="colour")}}, "no column of an event"),
-        ({"columns": {"x": count().where(key={"day": day()})}}, "no part of the key"),
+        ({"columns": {"x": count().where(present="colour")}}, "not a column of an event"),
+        ({"columns": {"x": count().where(key={"day": day()})}}, "not part of the key"),
         ({"columns": {"x": count().where(key={"kind": "version"})}}, "another type"),
         ({"apply": nothing}, "not both"),
         ({"on": {"run.failed"}}, "says itself which events count"),
         (
             {"key": {}, "columns": {}, "apply": nothing, "on": {"run.finished"}},
-            "none of the ledger's types",
+            "not one of the ledger's types",
         ),
     ],
 )
@@ -101,7 +101,7 @@ def test_a_field_of_a_payload_has_a_path_and_a_type() -> None:
             field(path, type_)
     with pytest.raises(InvalidValue, match="one type"):
         either("worker_id", "version")
-    with pytest.raises(InvalidValue, match="no time"):
+    with pytest.raises(InvalidValue, match="not a time"):
         day("actor")
 
 

@@ -230,7 +230,7 @@ async def test_an_endpoint_that_is_gone_is_paused_and_no_redirect_is_followed(
     ],
 )  # fmt: skip
 async def test_an_address_that_is_not_public_is_refused(address: str) -> None:
-    with pytest.raises(AddressRefused, match=r"no public address|has no address"):
+    with pytest.raises(AddressRefused, match=r"not a public address|has no address"):
         await public_addresses(address, 443)
 
 
@@ -259,7 +259,7 @@ async def test_a_name_is_looked_up_once_and_connected_to_as_it_was_checked(
 
     assert (asked, connected) == (["rebinding.example"] * 2, ["93.184.216.34"])
     assert "not in a test" in str(answer.error)
-    assert again.error == "rebinding.example leads to 127.0.0.1, which is no public address"
+    assert again.error == "rebinding.example leads to 127.0.0.1, which is not a public address"
 
 
 async def test_an_endpoint_has_so_much_time_and_this_machine_is_none_unless_allowed(
@@ -272,7 +272,7 @@ async def test_an_endpoint_has_so_much_time_and_this_machine_is_none_unless_allo
 
     assert slow.error == "no answer within 0.1 s"
     assert local == Answer(None, local.error, local.duration_ms)
-    assert "no public address" in str(local.error)
+    assert "not a public address" in str(local.error)
     assert hung_up.status is None
     assert "RemoteProtocolError" in str(hung_up.error)
 

@@ -90,8 +90,8 @@ async def grant(
         for entry in await access.grants(ledger.project, credential):
             _write(session, entry)
         if await access.is_stranger(ledger.project, credential):
-            what = "is no token or user" if ":" in credential else "is no login of this server yet"
-            session.out.talk(f"{credential} {what}: grant again once it is made")
+            what = "token or user" if ":" in credential else "login of this server yet"
+            session.out.talk(f"{credential} is not a {what}: grant again once it is made")
         for lacking in await unlimited(ledger.pool, credential):
             session.out.talk(lacking)
 
@@ -256,7 +256,7 @@ async def revoke_token(
         revoked = await access.revoke_token(ledger.project, token_id, actor=actor, reason=reason)
     if session.as_json:
         session.out.json({"token_id": token_id, "revoked": revoked})
-    session.out.talk(f"revoked {token_id}" if revoked else f"{token_id} is no token in use")
+    session.out.talk(f"revoked {token_id}" if revoked else f"{token_id} is not a token in use")
     if not revoked:
         raise typer.Exit(exits.ERROR)
 

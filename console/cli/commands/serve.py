@@ -64,4 +64,4 @@ def _socket(number: int) -> socket.socket:
     try:
         return socket.socket(fileno=number)
     except OSError as error:
-        raise InvalidValue("--socket", number, "is no socket that this process has") from error
+        raise InvalidValue("--socket", number, "is not a socket of this process") from error

@@ -97,7 +97,7 @@ async def disable(
     """Disable a user, and end the user's sessions at once."""
     async with session.ledger() as ledger:
         changed = await users.disable(ledger.project, name, actor=actor, reason=reason)
-    _tell(session, name, changed=changed, no=f"{name} is no user that may sign in")
+    _tell(session, name, changed=changed, no=f"{name} is not a user who may sign in")
 
 
 @command(app, "enable", needs=WORKER)
@@ -107,7 +107,7 @@ async def enable(
     """Enable a disabled user again."""
     async with session.ledger() as ledger:
         changed = await users.enable(ledger.project, name, actor=actor, reason=reason)
-    _tell(session, name, changed=changed, no=f"{name} is no disabled user")
+    _tell(session, name, changed=changed, no=f"{name} is not a disabled user")
 
 
 @command(app, "sessions")
@@ -133,7 +133,7 @@ async def end_session(
     """End a session at once."""
     async with session.ledger() as ledger:
         ended = await web_sessions.end_by_id(ledger.project, session_id)
-    _tell(session, session_id, changed=ended, no=f"{session_id} is no session that holds")
+    _tell(session, session_id, changed=ended, no=f"{session_id} is not an open session")
 
 
 def _password() -> str:

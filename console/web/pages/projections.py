@@ -56,7 +56,7 @@ async def rebuild(
     """
     declared = {projection.name: projection for projection in declared_projections(None)}
     if name not in declared:
-        raise InvalidValue("name", name, "is no projection that this server declares")
+        raise InvalidValue("name", name, "is not a projection that this server declares")
     callers: Callers = viewer.request.app.state.callers
     rebuilds: Rebuilds = viewer.request.app.state.rebuilds
     order = Order(viewer.ledger.actor, reason)

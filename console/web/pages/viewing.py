@@ -101,7 +101,7 @@ def viewing(*rights: str, everywhere: bool = False) -> Callable[..., Awaitable[V
         callers: Callers = request.app.state.callers
         secret = request.cookies.get(SESSION)
         if secret is not None and not secret.startswith(SESSION_PREFIX):
-            raise Unauthenticated("this is no session")
+            raise Unauthenticated("this is not a session")
         client = request.client.host if request.client else ""
         if everywhere:
             await callers.ledger(secret, EVERYWHERE, rights, client)

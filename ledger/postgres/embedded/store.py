@@ -143,7 +143,7 @@ class Store:
         printed = self.run("postgres", "--version")
         match = re.search(r"\(PostgreSQL\) (\d+)", printed)
         if match is None:
-            raise EmbeddedPostgresError(f"{self._programs} is no PostgreSQL: {printed.strip()}")
+            raise EmbeddedPostgresError(f"{self._programs} is not PostgreSQL: {printed.strip()}")
         return int(match[1])
 
     def _make_socket_dir(self) -> None:

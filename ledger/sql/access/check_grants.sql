@@ -15,7 +15,7 @@ DECLARE
   stranger text;
 BEGIN
   IF session_user ~ '^(token|user):' THEN
-    RAISE EXCEPTION 'login % has a name that is kept for API tokens and users', session_user
+    RAISE EXCEPTION 'login % has a name that is reserved for API tokens and users', session_user
       USING ERRCODE = 'RF403';
   END IF;
   FOR given IN

@@ -43,7 +43,7 @@ EXCEPTION WHEN lock_not_available OR internal_error THEN -- held, or just change
   WHERE lock.relation = 'ledger.access_grant'::regclass AND lock.mode = 'RowExclusiveLock'
     AND lock.granted AND lock.database = session.datid AND session.pid <> pg_backend_pid()
     AND ledger.is_owner();
-  RAISE EXCEPTION 'who may connect to the database is being changed by %: wait for the end of its '
+  RAISE EXCEPTION 'the logins that may connect are being changed by %: wait for the end of its '
     'transaction, or end it with pg_terminate_backend', coalesce(others, 'another session')
     USING ERRCODE = '55P03';
 END $$;

@@ -16,7 +16,7 @@ BEGIN
   rest := regexp_replace(rest, E'distinct\\s+from\\s', '= ', 'gi');
   IF p_expression IS NULL OR length(p_expression) > 1000 OR strpos(p_expression, E'\\') > 0
     OR rest ~ E'[^A-Za-z0-9_.,()+*/<>=|''\\s:-]|--|/\\*' THEN
-    RAISE EXCEPTION 'a derived column is no expression over the row: %', p_expression
+    RAISE EXCEPTION 'a derived column must be an expression over the row, not %', p_expression
       USING ERRCODE = '22023';
   END IF;
   FOR token IN SELECT regexp_matches(rest, E'([A-Za-z0-9_.]+)\\s*(\\(?)', 'g') LOOP

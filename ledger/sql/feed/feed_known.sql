@@ -30,7 +30,7 @@ BEGIN
       AND archived.generation >= p_generation AND archived.last_txid >= newest) THEN
     RETURN;
   END IF;
-  RAISE EXCEPTION 'the checkpoint %/% is of a history that this database does not have',
+  RAISE EXCEPTION 'the checkpoint %/% belongs to a history that this database does not have',
     p_generation, p_moment
     USING ERRCODE = 'RF413', DETAIL = p_generation || '/' || p_moment;
 END $$;

@@ -14,7 +14,7 @@ BEGIN
     AND NOT EXISTS (SELECT FROM ledger.schedule AS known
       WHERE known.project_id = p_project AND known.kind = p_kind) THEN
     RAISE EXCEPTION 'no run of kind % was ever submitted', p_kind
-      USING ERRCODE = 'RF407', DETAIL = p_kind, HINT = 'p_ahead is for one that has no run yet';
+      USING ERRCODE = 'RF407', DETAIL = p_kind, HINT = 'p_ahead allows a kind that has no run yet';
   END IF;
   RETURN true;
 END $$;

@@ -34,8 +34,8 @@ DECLARE
   salt bytea;
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'an approval is decided in a read committed transaction only: '
-      'another snapshot may hold revoked rights and roles' USING ERRCODE = '25001';
+    RAISE EXCEPTION 'an approval is decided only in a read committed transaction: '
+      'an older snapshot may show rights and roles that were revoked' USING ERRCODE = '25001';
   END IF;
   checked := ledger.check_access(p_project, '{decide}', ARRAY[p_actor]);
   IF p_type NOT IN ('approval.granted', 'approval.rejected')

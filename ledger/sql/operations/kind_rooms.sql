@@ -88,8 +88,8 @@ BEGIN
       CONTINUE;
     END IF;
     IF current_setting('transaction_isolation') <> 'read committed' THEN
-      RAISE EXCEPTION 'a limited kind is claimed in a read committed transaction only: '
-        'another snapshot miscounts'
+      RAISE EXCEPTION 'a limited kind is claimed only in a read committed transaction: '
+        'an older snapshot would miscount'
         USING ERRCODE = '25001';
     END IF;
     PERFORM FROM ledger.kind_event AS turn

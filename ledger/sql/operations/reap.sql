@@ -63,7 +63,7 @@ BEGIN
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 THEN
-    RAISE EXCEPTION 'a sweep is of 1 to 10000 runs' USING ERRCODE = '22023';
+    RAISE EXCEPTION 'a sweep takes 1 to 10000 runs' USING ERRCODE = '22023';
   END IF;
   moment := ledger.keep_time(); -- so that deadlines wait for no clock that was set back
   kinds := ARRAY(SELECT DISTINCT known.kind FROM ledger.kind AS known

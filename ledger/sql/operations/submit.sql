@@ -44,7 +44,7 @@ BEGIN
       OR asked.deadline_in NOT BETWEEN '0' AND '3650 days'
       OR asked.priority NOT BETWEEN 0 AND 2147483646 OR asked.attempts NOT BETWEEN 1 AND 1000
   ) THEN
-    RAISE EXCEPTION 'a delay, a deadline, a priority or a number of attempts is out of its limits'
+    RAISE EXCEPTION 'a delay, a deadline, a priority or a number of attempts is outside its limits'
       USING ERRCODE = '22023';
   END IF;
   IF num_nonnulls(VARIADIC p_deadlines) > 0 THEN

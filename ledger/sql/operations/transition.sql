@@ -39,12 +39,12 @@ BEGIN
   IF p_waits IS NOT NULL THEN -- seldom; each query costs as much as the fold of an event
     IF EXISTS (SELECT FROM unnest(p_waits) AS given (wait)
       WHERE given.wait NOT BETWEEN '0' AND '3650 days') THEN
-      RAISE EXCEPTION 'a wait must end, within ten years' USING ERRCODE = '22023';
+      RAISE EXCEPTION 'a wait must end within ten years' USING ERRCODE = '22023';
     END IF;
     IF EXISTS (SELECT FROM unnest(p_states, p_parks, p_waits) AS given (state, park, wait)
       WHERE given.wait IS NOT NULL AND given.state <> 'waiting_approval'
         AND NOT (given.state = 'waiting_tool' AND coalesce(given.park, false))) THEN
-      RAISE EXCEPTION 'only an approval, or a tool whose answer the run is parked for, may be late'
+      RAISE EXCEPTION 'only a wait for an approval, or for a tool while parked, may have an end'
         USING ERRCODE = '22023';
     END IF;
   END IF;

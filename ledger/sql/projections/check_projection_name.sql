@@ -1,5 +1,5 @@
--- Refuses what is no name of a projection, of a column or of a table, so that the functions beside
--- this one may write it into a statement.
+-- Refuses a text that is not the name of a projection, a column or a table, and returns the others,
+-- so that the functions beside this one may write the name into a statement.
 CREATE OR REPLACE FUNCTION ledger.check_projection_name(
   p_what text, p_name text, p_pattern text DEFAULT '[a-z][a-z0-9_]{0,40}'
 ) RETURNS text

@@ -63,7 +63,7 @@ BEGIN
       SELECT FROM unnest(states) AS before (state)
       CROSS JOIN unnest(states || NULL::text) AS after (state)
       WHERE ledger.legal(named.type, before.state, after.state))) THEN
-    RAISE EXCEPTION 'the types % are not all of events', array_to_string(p_events, ', ')
+    RAISE EXCEPTION '% are not all types of events', array_to_string(p_events, ', ')
       USING ERRCODE = '22023';
   END IF;
   IF (SELECT count(*) FROM ledger.webhook WHERE webhook.project_id = p_project) >= 50 THEN

@@ -1,5 +1,5 @@
--- Refuses a text that is no checkpoint of this database's feed (ledger/reading/feed.py), or is one
--- of the future. Returns true, so that a caller can assign it. Internal to queue_deliveries.
+-- Refuses a text that is not a checkpoint of this database's feed (ledger/reading/feed.py), or that
+-- lies in the future. Returns true, so that a caller can assign it. Internal to queue_deliveries.
 CREATE OR REPLACE FUNCTION ledger.check_place(p_place text) RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -12,7 +12,7 @@ BEGIN
   IF parts IS NULL OR greatest(split_part(parts[2], '@', 2)::numeric,
       nullif(split_part(parts[3], '@', 2), '')::numeric, parts[4]::numeric)
     > (SELECT newest.last_value FROM ledger.event_position AS newest) THEN
-    RAISE EXCEPTION 'the checkpoint is none of this feed' USING ERRCODE = '22023';
+    RAISE EXCEPTION 'the checkpoint is not from this feed' USING ERRCODE = '22023';
   END IF;
   PERFORM ledger.feed_known(parts[1]::int, parts[2]);
   IF parts[3] IS NOT NULL THEN

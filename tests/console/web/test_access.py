@@ -239,7 +239,7 @@ async def test_what_is_no_token_of_ours_asks_the_database_nothing(ledger: Ledger
         async with calling(app(ledger), secret) as client:
             answer = await client.get("/v1/runs")
             assert answer.status_code == 401
-            assert "no API token of Runfold" in answer.text
+            assert "not an API token of Runfold" in answer.text
 
 
 NONSENSE = (

@@ -246,7 +246,7 @@ async def test_a_provider_that_is_down_or_lies_is_an_error_page_without_secrets(
     ("exchanged", "reason"),
     [
         (b"{}", "its answer has no ID token"), (b'{"id_token": 5}', "its answer has no ID token"),
-        (b'["id_token"]', "its answer is no JSON object"), (b"<html>", "its answer is no JSON"),
+        (b'["id_token"]', "its answer is not a JSON object"), (b"<html>", "its answer is not JSON"),
     ],
 )  # fmt: skip
 async def test_a_provider_that_gives_no_id_token_lets_nobody_in(

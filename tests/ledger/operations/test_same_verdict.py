@@ -393,8 +393,8 @@ _LIMITED: Final = {
         ("1", "'1 min'"),
         (("NULL", "0", "-1", "10001"), ("NULL", "'0'", "'-1 s'", "'1 day 1 us'")),
     ),
-    "sweep is of": ("reap('test', 'reaper', {})", ("1",), (("NULL", "0", "-1", "10001"),)),
-    "out of its limits": (
+    "sweep takes": ("reap('test', 'reaper', {})", ("1",), (("NULL", "0", "-1", "10001"),)),
+    "outside its limits": (
         _SUBMIT_ODD,
         ("'{0}'", "'{0}'", "'{1}'", "'{1 s}'"),
         (

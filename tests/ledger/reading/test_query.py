@@ -66,7 +66,7 @@ def test_the_narrowest_of_several_times_holds() -> None:
 @pytest.mark.parametrize(
     ("text", "word", "position", "remedy"),
     [
-        ("kind:a state:faild", "state:faild", 8, "is no state; states: pending, running"),
+        ("kind:a state:faild", "state:faild", 8, "is not a state; states: pending, running"),
         ("wroker:w7", "wroker:w7", 1, "there is no field 'wroker'; fields: state, kind"),
         ('kind:a "b', '"b', 8, "close the quotation"),
         ("kind:a,,b", "kind:a,,b", 1, "a value is missing"),
@@ -80,8 +80,8 @@ def test_the_narrowest_of_several_times_holds() -> None:
         ("kind:" + "a" * 201, "kind:" + "a" * 201, 1, "must have 1 to 200 characters"),
         ("-state:" + ",".join(State), "-state:" + ",".join(State), 1, "no state is left"),
         ("age:2h", "age:2h", 1, "older or younger"),
-        ("since:yesterday", "since:yesterday", 1, "is no time in UTC"),
-        ("age:>99999d", "age:>99999d", 1, "is no duration"),
+        ("since:yesterday", "since:yesterday", 1, "is neither a time in UTC"),
+        ("age:>99999d", "age:>99999d", 1, "is not a duration"),
         ("cost:>much", "cost:>much", 1, "an amount of US dollars"),
         ("attempts:1.5", "attempts:1.5", 1, "a whole number"),
         ("id:xyz", "id:xyz", 1, "first 6 digits"),

@@ -75,7 +75,7 @@ async def test_it_hears_what_is_committed(ledger: Ledger) -> None:
         ({"states": ["done"]}, "done"),
         ({"types": ["x\x00"]}, "type"),
         ({"types": ["run.faild"]}, "run.failed"),
-        ({"types": ["run.failed,run.completed"]}, "no event type"),
+        ({"types": ["run.failed,run.completed"]}, "not an event type"),
         ({"types": "run.failed"}, "must be a list"),
         ({"kinds": [""]}, "kind"),
         ({"kinds": "parse"}, "must be a list"),
