@@ -248,7 +248,8 @@ BEGIN
     INTO holder
     FROM pg_locks AS lock JOIN pg_stat_activity AS session ON session.pid = lock.pid
     WHERE lock.relation = 'ledger.alembic_version'::regclass AND lock.granted
-      AND lock.mode LIKE '%Exclusive%' AND lock.pid <> pg_backend_pid();
+      AND lock.mode LIKE '%Exclusive%' AND lock.pid <> pg_backend_pid()
+      AND lock.database = session.datid AND session.datname = current_database();
     RAISE EXCEPTION '% has left open a transaction that began or upgraded something',
       coalesce(holder, 'a prepared transaction')
       USING ERRCODE = '55P03';
