@@ -2714,83 +2714,6 @@ BEGIN
       AND expired.type = 'lease.expired' AND expired.attempt IS NOT NULL);
 END $$;
 
-CREATE TABLE ledger.payload (
-    project_id text NOT NULL,
-    run_id uuid NOT NULL,
-    version integer NOT NULL,
-    salt bytea NOT NULL,
-    body json NOT NULL
-);
-
-CREATE VIEW ledger.run WITH (security_invoker='true') AS
- SELECT run.project_id,
-    run.run_id,
-    run.version,
-    run.hash,
-    run.kind,
-    run.state,
-    run.priority,
-    run.attempt_count,
-    run.max_attempts,
-    run.worker_id,
-    run.token,
-    run.lease_credential,
-    run.moved_position,
-    run.lease_until,
-    run.heartbeat_at,
-    run.available_at,
-    run.started_at,
-    run.completed_at,
-    run.created_at,
-    run.updated_at,
-    run.deadline,
-    run.wait_until,
-    run.wait_outcome,
-    run.approvals,
-    run.approved,
-    run.cancel_requested_at,
-    run.cost_usd,
-    run.step_count,
-    run.error_code,
-    run.outcome_version,
-    run.output_sha256,
-    run.tags,
-    run.key,
-        CASE
-            WHEN ((octet_length((first.body)::text) < 10000) AND (strpos((first.body)::text, '\u'::text) = 0)) THEN ((first.body -> 'input'::text))::text
-            ELSE ledger.content_part(first.body, 'input'::text)
-        END AS input,
-        CASE
-            WHEN ((octet_length((outcome.body)::text) < 10000) AND (strpos((outcome.body)::text, '\u'::text) = 0)) THEN ((outcome.body -> 'output'::text))::text
-            ELSE ledger.content_part(outcome.body, 'output'::text)
-        END AS output,
-        CASE
-            WHEN ((octet_length((outcome.body)::text) < 10000) AND (strpos((outcome.body)::text, '\u'::text) = 0)) THEN ((outcome.body -> 'error_detail'::text))::text
-            ELSE ledger.content_part(outcome.body, 'error_detail'::text)
-        END AS error_detail
-   FROM ((ledger.run_state run
-     LEFT JOIN ledger.payload first ON (((first.project_id = run.project_id) AND (first.run_id = run.run_id) AND (first.version = 1))))
-     LEFT JOIN ledger.payload outcome ON (((outcome.project_id = run.project_id) AND (outcome.run_id = run.run_id) AND (outcome.version = run.outcome_version))));
-
-CREATE FUNCTION ledger.get_run(p_project text, p_run uuid) RETURNS SETOF ledger.run
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan'
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET enable_bitmapscan TO 'off'
-    AS $$
-BEGIN
-  IF ledger.has_right(p_project, '{read,audit}') THEN
-    RETURN QUERY SELECT seen.* FROM ledger.run AS seen
-    WHERE seen.project_id = p_project AND seen.run_id = p_run;
-  ELSIF ledger.has_right(p_project, '{work}') THEN
-    RETURN QUERY SELECT run.*, NULL::text, NULL::text, NULL::text FROM ledger.run_state AS run
-    WHERE run.project_id = p_project AND run.run_id = p_run;
-  END IF;
-END $$;
-
 CREATE FUNCTION ledger.has_right(p_project text, p_rights text[]) RETURNS boolean
     LANGUAGE plpgsql STABLE
     AS $$
@@ -2866,6 +2789,14 @@ BEGIN
   SELECT next.run_id, next.lease_until, next.late_ms, next.cancel_requested_at IS NOT NULL
     FROM next;
 END $$;
+
+CREATE TABLE ledger.payload (
+    project_id text NOT NULL,
+    run_id uuid NOT NULL,
+    version integer NOT NULL,
+    salt bytea NOT NULL,
+    body json NOT NULL
+);
 
 CREATE VIEW ledger.entry WITH (security_invoker='true') AS
  SELECT event.project_id,
@@ -4345,6 +4276,56 @@ BEGIN
   RETURN true;
 END $$;
 
+CREATE VIEW ledger.run WITH (security_invoker='true') AS
+ SELECT run.project_id,
+    run.run_id,
+    run.version,
+    run.hash,
+    run.kind,
+    run.state,
+    run.priority,
+    run.attempt_count,
+    run.max_attempts,
+    run.worker_id,
+    run.token,
+    run.lease_credential,
+    run.moved_position,
+    run.lease_until,
+    run.heartbeat_at,
+    run.available_at,
+    run.started_at,
+    run.completed_at,
+    run.created_at,
+    run.updated_at,
+    run.deadline,
+    run.wait_until,
+    run.wait_outcome,
+    run.approvals,
+    run.approved,
+    run.cancel_requested_at,
+    run.cost_usd,
+    run.step_count,
+    run.error_code,
+    run.outcome_version,
+    run.output_sha256,
+    run.tags,
+    run.key,
+        CASE
+            WHEN ((octet_length((first.body)::text) < 10000) AND (strpos((first.body)::text, '\u'::text) = 0)) THEN ((first.body -> 'input'::text))::text
+            ELSE ledger.content_part(first.body, 'input'::text)
+        END AS input,
+        CASE
+            WHEN ((octet_length((outcome.body)::text) < 10000) AND (strpos((outcome.body)::text, '\u'::text) = 0)) THEN ((outcome.body -> 'output'::text))::text
+            ELSE ledger.content_part(outcome.body, 'output'::text)
+        END AS output,
+        CASE
+            WHEN ((octet_length((outcome.body)::text) < 10000) AND (strpos((outcome.body)::text, '\u'::text) = 0)) THEN ((outcome.body -> 'error_detail'::text))::text
+            ELSE ledger.content_part(outcome.body, 'error_detail'::text)
+        END AS error_detail
+   FROM ((ledger.run_state run
+     LEFT JOIN ledger.payload first ON (((first.project_id = run.project_id) AND (first.run_id = run.run_id) AND (first.version = 1))))
+     LEFT JOIN ledger.payload outcome ON (((outcome.project_id = run.project_id) AND (outcome.run_id = run.run_id) AND (outcome.version = run.outcome_version))));
+
 CREATE FUNCTION ledger.read_run(p_project text, p_run uuid) RETURNS SETOF ledger.run
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4371,6 +4352,7 @@ CREATE FUNCTION ledger.read_runs(p_project text, p_runs uuid[]) RETURNS SETOF le
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
     AS $$
 DECLARE
@@ -6996,6 +6978,11 @@ GRANT ALL ON FUNCTION ledger.forget_deliveries(p_project text) TO runfold_projec
 
 REVOKE ALL ON FUNCTION ledger.forgiven_before(p_project text, p_run uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION ledger.has_right(p_project text, p_rights text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[], p_workers text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[], p_workers text[]) TO runfold_worker;
+
 GRANT SELECT ON TABLE ledger.payload TO runfold_auditor;
 
 GRANT SELECT(project_id) ON TABLE ledger.payload TO runfold_worker;
@@ -7013,22 +7000,6 @@ GRANT SELECT(version) ON TABLE ledger.payload TO runfold_projector;
 GRANT SELECT(body) ON TABLE ledger.payload TO runfold_worker;
 GRANT SELECT(body) ON TABLE ledger.payload TO runfold_reader;
 GRANT SELECT(body) ON TABLE ledger.payload TO runfold_projector;
-
-GRANT SELECT ON TABLE ledger.run TO runfold_worker;
-GRANT SELECT ON TABLE ledger.run TO runfold_reader;
-GRANT SELECT ON TABLE ledger.run TO runfold_projector;
-GRANT SELECT ON TABLE ledger.run TO runfold_auditor;
-
-REVOKE ALL ON FUNCTION ledger.get_run(p_project text, p_run uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.get_run(p_project text, p_run uuid) TO runfold_worker;
-GRANT ALL ON FUNCTION ledger.get_run(p_project text, p_run uuid) TO runfold_reader;
-GRANT ALL ON FUNCTION ledger.get_run(p_project text, p_run uuid) TO runfold_projector;
-GRANT ALL ON FUNCTION ledger.get_run(p_project text, p_run uuid) TO runfold_auditor;
-
-REVOKE ALL ON FUNCTION ledger.has_right(p_project text, p_rights text[]) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[], p_workers text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens integer[], p_ttls interval[], p_workers text[]) TO runfold_worker;
 
 GRANT SELECT ON TABLE ledger.entry TO runfold_worker;
 GRANT SELECT ON TABLE ledger.entry TO runfold_reader;
@@ -7172,6 +7143,11 @@ GRANT ALL ON FUNCTION ledger.put_schedule(p_project text, p_actor text, p_name t
 
 REVOKE ALL ON FUNCTION ledger.queue_deliveries(p_project text, p_webhook text, p_before text, p_checkpoint text, p_runs uuid[], p_versions integer[], p_types text[], p_bodies text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.queue_deliveries(p_project text, p_webhook text, p_before text, p_checkpoint text, p_runs uuid[], p_versions integer[], p_types text[], p_bodies text[]) TO runfold_projector;
+
+GRANT SELECT ON TABLE ledger.run TO runfold_worker;
+GRANT SELECT ON TABLE ledger.run TO runfold_reader;
+GRANT SELECT ON TABLE ledger.run TO runfold_projector;
+GRANT SELECT ON TABLE ledger.run TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) TO runfold_worker;

@@ -104,7 +104,6 @@ OBJECTS: Final = (
     "access/drop_reads",
     "views/state_at",
     "views/history",
-    "views/get_run",
     "views/read_run",
     "views/read_runs",
     "compiled/fold_run_state",

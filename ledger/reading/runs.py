@@ -11,7 +11,7 @@ from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.run import Run
 from runfold.ledger.validation import check_run_id
 
-GET: Final = "SELECT * FROM ledger.get_run($1, $2)"
+GET: Final = "SELECT * FROM ledger.read_runs($1, ARRAY[$2::uuid])"
 KINDS: Final = "SELECT DISTINCT kind FROM ledger.kind WHERE project_id = $1 ORDER BY kind"
 
 

@@ -199,7 +199,7 @@ async def test_no_function_tells_a_project_of_others_from_one_that_does_not_exis
         name for name, known in functions.items() if ["p_project", "text"] in known["parameters"]
     }
     assert of_a_project - set(theirs) == {
-        "channel", "state_at", "rebuild_run_state", "feed_page", "get_run", "read_runs",
+        "channel", "state_at", "rebuild_run_state", "feed_page", "read_runs",
     }  # fmt: skip
 
 
@@ -240,7 +240,6 @@ async def test_no_function_reaches_a_run_of_another_project_through_ones_own(
     before = await other.history(run.run_id)
 
     here = await calls(run.run_id, PROJECT)
-    here["get_run"] = ("SELECT * FROM ledger.get_run($1, $2)", (PROJECT, run.run_id))
     here["read_runs"] = (
         "SELECT * FROM ledger.read_runs($1, ARRAY[$2::uuid])",
         (PROJECT, run.run_id),
@@ -259,7 +258,7 @@ async def test_no_function_reaches_a_run_of_another_project_through_ones_own(
     assert refused == {"snooze"}  # which is to a time that is over
     for rights in (["read"], ["submit"], ["work"]):
         await access.grant(ledger.project, login, rights)
-        for name in ("get_run", "read_run", "read_runs"):
+        for name in ("read_run", "read_runs"):
             statement, arguments = here[name]
             assert await keeper.fetch(statement, *arguments) == [], (name, rights)
     assert await other.history(run.run_id) == before
@@ -281,8 +280,8 @@ async def test_a_key_of_another_project_is_no_key_here(ledger: Ledger, other: Le
     assert (await ledger.complete(lease, "ours", key="ended")).output == "ours"
 
 
-SHOWN = ("get_run($1, $2)", "read_runs($1, ARRAY[$2::uuid])")
-"""What shows of a run what the policies of the tables do."""
+SHOWN = "read_runs($1, ARRAY[$2::uuid])"
+"""Shows of a run what the policies of the tables do."""
 
 
 async def test_without_the_right_read_a_run_is_seen_without_its_content(
@@ -297,7 +296,7 @@ async def test_without_the_right_read_a_run_is_seen_without_its_content(
     for right in ("submit", "work", "decide"):
         await access.grant(ledger.project, login, [right])
         for lease in (done, failed):
-            for function in ("read_run($1, $2)", *SHOWN):
+            for function in ("read_run($1, $2)", SHOWN):
                 call = f"SELECT input, output, error_detail FROM ledger.{function}"
                 seen |= {tuple(row) for row in await keeper.fetch(call, PROJECT, lease.run_id)}
         if right == "work":  # how others ended their leases has their content
@@ -359,9 +358,8 @@ async def test_a_login_reads_no_row_of_another_project_whatever_it_sets(
         await attacker.fetch("SELECT * FROM ledger.state_at($1, $2, 1, NULL)", OTHER, run.run_id)
         == []
     )
-    for function in SHOWN:
-        asked = f"SELECT * FROM ledger.{function}"
-        assert await attacker.fetch(asked, OTHER, run.run_id) == [], function
+    asked = f"SELECT * FROM ledger.{SHOWN}"
+    assert await attacker.fetch(asked, OTHER, run.run_id) == []
     assert await attacker.fetchval("SELECT ledger.channel($1)", OTHER) is None
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await attacker.fetch("SELECT salt FROM ledger.payload")
@@ -566,11 +564,10 @@ async def test_a_run_and_a_page_show_each_right_what_the_tables_show_it(
         by_policies = await keeper.fetch(
             "SELECT * FROM ledger.run WHERE project_id = $1 AND run_id = $2", PROJECT, done.run_id
         )
-        for function in SHOWN:
-            asked = f"SELECT * FROM ledger.{function}"
-            assert await keeper.fetch(asked, PROJECT, done.run_id) == by_policies, (function, right)
-            assert await keeper.fetch(asked, PROJECT, uuid4()) == []
-            assert await keeper.fetch(asked, OTHER, done.run_id) == []
+        asked = f"SELECT * FROM ledger.{SHOWN}"
+        assert await keeper.fetch(asked, PROJECT, done.run_id) == by_policies, right
+        assert await keeper.fetch(asked, PROJECT, uuid4()) == []
+        assert await keeper.fetch(asked, OTHER, done.run_id) == []
         for row in by_policies:
             shown[right] = "all" if row["output"] else "no content"
     assert {right: what for right, what in shown.items() if what != "nothing"} == {

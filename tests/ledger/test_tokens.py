@@ -106,7 +106,7 @@ async def test_a_login_that_is_named_like_a_token_or_a_user_is_refused(
             with pytest.raises(asyncpg.PostgresError, match="reserved for API tokens"):
                 await forger.fetch(f"SELECT * FROM ledger.{read}", PROJECT, run.run_id)
         assert await forger.fetch("SELECT * FROM ledger.run") == []
-        asked = "SELECT * FROM ledger.get_run($1, $2)"
+        asked = "SELECT * FROM ledger.read_runs($1, ARRAY[$2::uuid])"
         assert await forger.fetch(asked, PROJECT, run.run_id) == []
         await forger.close()
     finally:

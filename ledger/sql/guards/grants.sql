@@ -36,7 +36,7 @@ GRANT SELECT (session_id, credential, created_at, expires_at, last_used_at, ende
   ON ledger.web_session TO runfold_worker, runfold_auditor;
 GRANT EXECUTE ON FUNCTION ledger.content_part, ledger.state_at, ledger.history,
   ledger.rebuild_run_state, ledger.fold_events,
-  ledger.event_hash, ledger.payload_hash, ledger.get_run, ledger.read_run, ledger.read_runs,
+  ledger.event_hash, ledger.payload_hash, ledger.read_run, ledger.read_runs,
   ledger.clock, ledger.now,
   ledger.refuse_version, ledger.feed_guard, ledger.feed_now,
   ledger.feed_cut, ledger.feed_moment, ledger.feed_known, ledger.feed_next, ledger.feed_page,

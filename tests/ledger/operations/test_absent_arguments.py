@@ -90,7 +90,6 @@ CALLS = {
     "decide": (
         "'test'", "!'ann'", "{run}", "'approval.granted'", "1", "'x'", "'yes'", "'{{}}'", "'key'",
     ),
-    "get_run": ("'test'", "{run}"),
     "read_run": ("'test'", "{run}"),
     "note_reads": ("'test'", "ARRAY[{run}]::uuid[]", "'/runs'"),
     "note_verify": ("'test'", "!'ann'", "!now()", "!1", "!1", "!0", "!0", "!'{}'"),
