@@ -264,6 +264,15 @@ async def test_an_odd_number_time_or_size_is_refused_by_name_or_harmless(
     assert not odd_costs, "\n".join(map(str, odd_costs))
 
 
+async def test_a_run_is_not_taken_back_without_its_project(
+    connection: asyncpg.Connection[Any],
+) -> None:
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="p_project_id must be given"):
+        await connection.execute(
+            "SELECT ledger.take_back_aside('run_counts_v1', NULL, gen_random_uuid())"
+        )
+
+
 async def test_every_function_that_may_change_something_is_called(
     connection: asyncpg.Connection[Any],
 ) -> None:
