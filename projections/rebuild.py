@@ -56,12 +56,14 @@ SELECT count(*) AS ranges, count(done_at) AS done, coalesce(sum(row_count), 0)::
 FROM ledger.rebuild_range WHERE rebuild_id = $1
 """
 _LEFT_OVER: Final = """
-SELECT format('%I.%I', $3::text, c.relname) AS name
-FROM ledger.rebuild AS r JOIN pg_class AS c
-  ON regexp_replace(c.relname, '_replaced$', '')
-    = format('rebuild_%s_of_%s', r.rebuild_id, $1::text)
-WHERE r.projection = $1 AND r.project_id IS NOT DISTINCT FROM $2 AND r.finished_at IS NOT NULL
-  AND c.relnamespace = to_regnamespace($3) AND c.relkind = 'r' ORDER BY r.rebuild_id, c.relname
+SELECT format('%I.%I', $3::text, relation.relname) AS name
+FROM ledger.rebuild AS rebuild JOIN pg_class AS relation
+  ON regexp_replace(relation.relname, '_replaced$', '')
+    = format('rebuild_%s_of_%s', rebuild.rebuild_id, $1::text)
+WHERE rebuild.projection = $1 AND rebuild.project_id IS NOT DISTINCT FROM $2
+  AND rebuild.finished_at IS NOT NULL
+  AND relation.relnamespace = to_regnamespace($3) AND relation.relkind = 'r'
+  ORDER BY rebuild.rebuild_id, relation.relname
 """
 _GRACE_SECONDS: Final = 5.0
 _ERRORS: Final = """

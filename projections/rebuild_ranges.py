@@ -10,12 +10,12 @@ from runfold.projections.rebuild_plan import BadRun
 
 _SAMPLED_BLOCKS: Final = 20_000
 _BLOCKS: Final = """
-SELECT sum(pg_relation_size(t.relid)) / current_setting('block_size')::int
-FROM pg_partition_tree('ledger.event') AS t WHERE t.isleaf
+SELECT sum(pg_relation_size(part.relid)) / current_setting('block_size')::int
+FROM pg_partition_tree('ledger.event') AS part WHERE part.isleaf
 """
 _SAMPLE: Final = """
-SELECT e.run_id FROM ledger.event AS e TABLESAMPLE SYSTEM ($1)
-WHERE $2::text IS NULL OR e.project_id = $2 ORDER BY e.run_id
+SELECT event.run_id FROM ledger.event AS event TABLESAMPLE SYSTEM ($1)
+WHERE $2::text IS NULL OR event.project_id = $2 ORDER BY event.run_id
 """
 _CUT: Final = """
 INSERT INTO ledger.rebuild_range (rebuild_id, first, last)

@@ -42,12 +42,13 @@ _TYPES: Final = sorted(
     LEASED | {"run.submitted", "lease.heartbeat", "cancel.requested", "write.refused"}
 )
 _EVENTS: Final = """
-SELECT e.run_id, e.version, e.type, e.actor, e.recorded_at, e.kind, e.max_attempts, e.attempt,
-  e.worker_id, e.token, e.lease_until, e.error_code
-FROM ledger.event AS e
-WHERE e.project_id = $1 AND e.run_id >= $2 AND (e.run_id, e.version) > ($2, $3)
-  AND e.type = ANY ($4::text[]) AND e.recorded_at <= $5
-ORDER BY e.run_id, e.version LIMIT $6
+SELECT event.run_id, event.version, event.type, event.actor, event.recorded_at, event.kind,
+  event.max_attempts, event.attempt,
+  event.worker_id, event.token, event.lease_until, event.error_code
+FROM ledger.event AS event
+WHERE event.project_id = $1 AND event.run_id >= $2 AND (event.run_id, event.version) > ($2, $3)
+  AND event.type = ANY ($4::text[]) AND event.recorded_at <= $5
+ORDER BY event.run_id, event.version LIMIT $6
 """
 
 

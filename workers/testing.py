@@ -43,11 +43,13 @@ LOOK_SECONDS: Final = 0.02
 SLEPT_SECONDS: Final = 1.0
 """A sleep up to this long takes real time; a longer one waits until time is moved."""
 _STANDING: Final = """
-SELECT count(*) FILTER (WHERE s.token IS NOT NULL) AS held,
-  count(*) FILTER (WHERE s.available_at <= ledger.now() AND k.paused IS NOT TRUE) AS claimable
-FROM ledger.run_state AS s
-LEFT JOIN ledger.kind_state AS k ON (k.project_id, k.kind) = (s.project_id, s.kind)
-WHERE s.project_id = $1 AND s.kind = ANY ($2) AND s.completed_at IS NULL
+SELECT count(*) FILTER (WHERE run.token IS NOT NULL) AS held,
+  count(*) FILTER (WHERE run.available_at <= ledger.now()
+    AND settings.paused IS NOT TRUE) AS claimable
+FROM ledger.run_state AS run
+LEFT JOIN ledger.kind_state AS settings
+  ON (settings.project_id, settings.kind) = (run.project_id, run.kind)
+WHERE run.project_id = $1 AND run.kind = ANY ($2) AND run.completed_at IS NULL
 """
 _LEFT: Final = "SELECT greatest($1 - ledger.now(), '0')"
 _HELD: Final = """

@@ -21,9 +21,11 @@ _STATES: Final = (
     "SELECT state, count(*) AS runs FROM ledger.run_state WHERE project_id = $1 GROUP BY state"
 )
 _LOST: Final = (
-    "SELECT e.run_id FROM ledger.event AS e JOIN ledger.event AS a "
-    "ON (a.project_id, a.run_id, a.version) = (e.project_id, e.run_id, e.compensates) "
-    "WHERE e.project_id = $1 AND e.type = 'lease.expired' AND a.worker_id = $2 ORDER BY e.run_id"
+    "SELECT expiry.run_id FROM ledger.event AS expiry JOIN ledger.event AS lease "
+    "ON (lease.project_id, lease.run_id, lease.version)"
+    " = (expiry.project_id, expiry.run_id, expiry.compensates) "
+    "WHERE expiry.project_id = $1 AND expiry.type = 'lease.expired' AND lease.worker_id = $2 "
+    "ORDER BY expiry.run_id"
 )
 
 States = Mapping[str, int]

@@ -13,12 +13,13 @@ def held(most: int) -> str:
     workers have slots, and an index has them by kind; OFFSET 0, so that no other is used.
     """
     return f"""
-SELECT s.* FROM (SELECT DISTINCT k.kind FROM ledger.kind AS k WHERE k.project_id = $1) AS kinds
+SELECT run.* FROM (SELECT DISTINCT known.kind FROM ledger.kind AS known
+  WHERE known.project_id = $1) AS kinds
 CROSS JOIN LATERAL (
-  SELECT s.worker_id, s.run_id, s.kind, s.state, s.token, s.attempt_count, s.max_attempts,
-    s.lease_until, s.heartbeat_at, s.started_at, s.cancel_requested_at
-  FROM ledger.run_state AS s
-  WHERE s.project_id = $1 AND s.kind = kinds.kind AND s.token IS NOT NULL OFFSET 0) AS s
+  SELECT run.worker_id, run.run_id, run.kind, run.state, run.token, run.attempt_count,
+    run.max_attempts, run.lease_until, run.heartbeat_at, run.started_at, run.cancel_requested_at
+  FROM ledger.run_state AS run
+  WHERE run.project_id = $1 AND run.kind = kinds.kind AND run.token IS NOT NULL OFFSET 0) AS run
 LIMIT {most}
 """
 
@@ -36,7 +37,8 @@ FROM ({held(runs)}) AS held GROUP BY held.worker_id ORDER BY ends_first, held.wo
 def refusals(most: int) -> str:
     """Return the query of the writes that were refused, those of the newest runs first."""
     return f"""
-SELECT e.run_id, e.version, e.recorded_at, e.worker_id, e.name, e.token, e.credential
-FROM ledger.event AS e WHERE e.project_id = $1 AND e.type = 'write.refused'
-ORDER BY e.project_id DESC, e.run_id DESC, e.token DESC, e.name DESC LIMIT {most}
+SELECT event.run_id, event.version, event.recorded_at, event.worker_id, event.name, event.token,
+  event.credential
+FROM ledger.event AS event WHERE event.project_id = $1 AND event.type = 'write.refused'
+ORDER BY event.project_id DESC, event.run_id DESC, event.token DESC, event.name DESC LIMIT {most}
 """

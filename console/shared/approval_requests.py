@@ -21,55 +21,60 @@ from runfold.ledger.validation import check_int
 # Of each kind the oldest parked runs, in the order of their index, and all held runs. State and id
 # are compared as a row, so that no index but that one gives the order.
 WAITING: Final = f"""
-SELECT w.run_id FROM (
-  SELECT DISTINCT k.kind FROM ledger.kind AS k WHERE k.project_id = {{project}}) AS kinds
+SELECT waiting.run_id FROM (
+  SELECT DISTINCT known.kind FROM ledger.kind AS known
+  WHERE known.project_id = {{project}}) AS kinds
 CROSS JOIN LATERAL (
-  (SELECT s.run_id FROM ledger.run_state AS s
-   WHERE s.project_id = {{project}} AND s.kind = kinds.kind AND s.token IS NULL
-     AND (s.available_at <= s.created_at) IS NOT TRUE AND s.available_at IS NULL
-     AND (s.state, s.run_id) > ('waiting_approval', '{FIRST_RUN}'::uuid)
-     AND (s.state, s.run_id) < ('waiting_approval', '{LAST_RUN}'::uuid)
-   ORDER BY s.state, s.run_id LIMIT {{limit}})
+  (SELECT run.run_id FROM ledger.run_state AS run
+   WHERE run.project_id = {{project}} AND run.kind = kinds.kind AND run.token IS NULL
+     AND (run.available_at <= run.created_at) IS NOT TRUE AND run.available_at IS NULL
+     AND (run.state, run.run_id) > ('waiting_approval', '{FIRST_RUN}'::uuid)
+     AND (run.state, run.run_id) < ('waiting_approval', '{LAST_RUN}'::uuid)
+   ORDER BY run.state, run.run_id LIMIT {{limit}})
   UNION ALL
   SELECT held.run_id FROM (
-    SELECT s.run_id, s.state FROM ledger.run_state AS s
-    WHERE s.project_id = {{project}} AND s.kind = kinds.kind AND s.token IS NOT NULL OFFSET 0
+    SELECT run.run_id, run.state FROM ledger.run_state AS run
+    WHERE run.project_id = {{project}} AND run.kind = kinds.kind AND run.token IS NOT NULL OFFSET 0
   ) AS held
   WHERE held.state = 'waiting_approval'
-) AS w ORDER BY w.run_id LIMIT {{limit}}
+) AS waiting ORDER BY waiting.run_id LIMIT {{limit}}
 """
 """The ids of the runs of a project that wait for a decision, the oldest first."""
 _COUNT: Final = """
-SELECT count(*) AS number FROM ({waiting}) AS w WHERE w.run_id <> ALL ($2::uuid[])
+SELECT count(*) AS number FROM ({waiting}) AS waiting WHERE waiting.run_id <> ALL ($2::uuid[])
 """
 _PENDING: Final = """
-SELECT s.run_id, s.kind, first.actor AS submitted_by, asked.version, asked.name,
+SELECT run.run_id, run.kind, first.actor AS submitted_by, asked.version, asked.name,
   asked.recorded_at AS asked_at, asked.wait_until, asked.wait_outcome, payload.body::text AS body,
   asked.role, coalesce(asked.other_person, false) AS other_person, asked.shown_sha256,
-  coalesce(s.approvals, 1) AS approvals, ARRAY(
-    SELECT e.actor FROM ledger.event AS e WHERE e.project_id = s.project_id
-      AND e.run_id = s.run_id AND e.version > asked.version AND e.type = 'approval.signed'
-    ORDER BY e.version) AS approved_by
-FROM ({ids}) AS w
+  coalesce(run.approvals, 1) AS approvals, ARRAY(
+    SELECT event.actor FROM ledger.event AS event WHERE event.project_id = run.project_id
+      AND event.run_id = run.run_id AND event.version > asked.version
+      AND event.type = 'approval.signed'
+    ORDER BY event.version) AS approved_by
+FROM ({ids}) AS waiting
 CROSS JOIN LATERAL (
-  SELECT s.* FROM ledger.run_state AS s WHERE s.project_id = $1 AND s.run_id = w.run_id OFFSET 0
-) AS s
+  SELECT run.* FROM ledger.run_state AS run WHERE run.project_id = $1
+    AND run.run_id = waiting.run_id OFFSET 0
+) AS run
 CROSS JOIN LATERAL (
-  SELECT e.version, e.name, e.recorded_at, e.wait_until, e.wait_outcome, e.role, e.other_person,
-    e.shown_sha256
-  FROM ledger.event AS e
-  WHERE e.project_id = s.project_id AND e.run_id = s.run_id AND e.type = 'approval.requested'
-  ORDER BY e.version DESC LIMIT 1
+  SELECT event.version, event.name, event.recorded_at, event.wait_until, event.wait_outcome,
+    event.role, event.other_person, event.shown_sha256
+  FROM ledger.event AS event
+  WHERE event.project_id = run.project_id AND event.run_id = run.run_id
+    AND event.type = 'approval.requested'
+  ORDER BY event.version DESC LIMIT 1
 ) AS asked
 CROSS JOIN LATERAL (  -- with its limit, so that no plan begins with the first events of all runs
-  SELECT e.actor FROM ledger.event AS e
-  WHERE e.project_id = s.project_id AND e.run_id = s.run_id AND e.version = 1 LIMIT 1
+  SELECT event.actor FROM ledger.event AS event
+  WHERE event.project_id = run.project_id AND event.run_id = run.run_id
+    AND event.version = 1 LIMIT 1
 ) AS first
 LEFT JOIN ledger.payload AS payload
-  ON payload.project_id = s.project_id AND payload.run_id = s.run_id
+  ON payload.project_id = run.project_id AND payload.run_id = run.run_id
   AND payload.version = asked.version
-WHERE s.state = 'waiting_approval' AND s.available_at IS NULL
-ORDER BY asked.recorded_at, s.run_id
+WHERE run.state = 'waiting_approval' AND run.available_at IS NULL
+ORDER BY asked.recorded_at, run.run_id
 """
 _ROLES: Final = "SELECT role FROM ledger.role_member WHERE project_id = $1 AND member = $2"
 

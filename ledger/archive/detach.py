@@ -31,10 +31,11 @@ WITH page AS (
   WHERE project_id = $1 AND (run_id, version) > ($2, $3) AND run_id < $4
   ORDER BY run_id, version LIMIT 10000
 ), gone AS (
-  DELETE FROM ledger.payload AS p USING page
-  WHERE p.project_id = $1 AND p.run_id = page.run_id AND p.version = page.version AND p.version > 1
-    AND NOT EXISTS (SELECT FROM ledger.run_state AS s
-      WHERE s.project_id = $1 AND s.run_id = p.run_id AND s.outcome_version = p.version)
+  DELETE FROM ledger.payload AS payload USING page
+  WHERE payload.project_id = $1 AND payload.run_id = page.run_id AND payload.version = page.version
+    AND payload.version > 1 AND NOT EXISTS (SELECT FROM ledger.run_state AS run
+      WHERE run.project_id = $1 AND run.run_id = payload.run_id
+        AND run.outcome_version = payload.version)
 )
 SELECT run_id, version FROM page ORDER BY run_id DESC, version DESC LIMIT 1
 """

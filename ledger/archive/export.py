@@ -31,17 +31,17 @@ from runfold.ledger.postgres.connections import Pool
 # By the primary key from page to page, each a snapshot of its own; the payloads by their key,
 # whatever the statistics say.
 _ENTRIES: Final = """
-SELECT e.*, p.salt, p.body FROM (
+SELECT event.*, payload.salt, payload.body FROM (
   SELECT * FROM ledger.event
   WHERE run_id >= $1 AND run_id < $2 AND (project_id, run_id, version) > ($3, $4, $5)
   ORDER BY project_id, run_id, version LIMIT $6
-) AS e
+) AS event
 LEFT JOIN LATERAL (
   SELECT payload.salt, payload.body FROM ledger.payload AS payload
-  WHERE payload.project_id = e.project_id AND payload.run_id = e.run_id
-    AND payload.version = e.version OFFSET 0
-) AS p ON true
-ORDER BY e.project_id, e.run_id, e.version
+  WHERE payload.project_id = event.project_id AND payload.run_id = event.run_id
+    AND payload.version = event.version OFFSET 0
+) AS payload ON true
+ORDER BY event.project_id, event.run_id, event.version
 """
 
 

@@ -13,11 +13,12 @@ from runfold.ledger.months import check_month, month_of
 from runfold.ledger.postgres.connections import Pool, fetch
 
 _HOLDS: Final = """
-SELECT h.* FROM (
-  SELECT DISTINCT ON (a.month, a.project_id, a.run_id) a.* FROM ledger.archive_event AS a
-  WHERE a.type LIKE 'hold.%' AND ($1::text IS NULL OR a.month = $1)
-  ORDER BY a.month, a.project_id, a.run_id, a.number DESC
-) AS h WHERE h.type = 'hold.placed' ORDER BY h.number
+SELECT newest.* FROM (
+  SELECT DISTINCT ON (event.month, event.project_id, event.run_id) event.*
+  FROM ledger.archive_event AS event
+  WHERE event.type LIKE 'hold.%' AND ($1::text IS NULL OR event.month = $1)
+  ORDER BY event.month, event.project_id, event.run_id, event.number DESC
+) AS newest WHERE newest.type = 'hold.placed' ORDER BY newest.number
 """
 _KNOWN: Final = "SELECT FROM ledger.run_state WHERE project_id = $1 AND run_id = $2"
 

@@ -23,22 +23,23 @@ _PAGE: Final = 20_000
 _PROJECTS: Final = "SELECT project_id FROM ledger.project ORDER BY project_id"
 _OPEN: Final = """
 WITH page AS MATERIALIZED (
-  SELECT s.run_id, s.completed_at FROM ledger.run_state AS s
-  WHERE s.project_id = $1 AND s.run_id > $2 AND s.run_id < $3 ORDER BY s.run_id LIMIT $4
+  SELECT run.run_id, run.completed_at FROM ledger.run_state AS run
+  WHERE run.project_id = $1 AND run.run_id > $2 AND run.run_id < $3 ORDER BY run.run_id LIMIT $4
 )
 SELECT count(*) FILTER (WHERE page.completed_at IS NULL) OVER () AS open, page.run_id
 FROM page ORDER BY page.run_id DESC LIMIT 1
 """
 _GENERATION: Final = """
-SELECT g.generation, split_part(g.start, '@', 2)::bigint AS base,
+SELECT feed.generation, split_part(feed.start, '@', 2)::bigint AS base,
   pg_current_snapshot()::text AS seen
-FROM ledger.feed_generation AS g WHERE g.end_position IS NULL
+FROM ledger.feed_generation AS feed WHERE feed.end_position IS NULL
 """
 _EVENTS: Final = """
 WITH page AS MATERIALIZED (
-  SELECT e.project_id, e.run_id, e.version, e.position, e.txid FROM ledger.{table} AS e
-  WHERE (e.project_id, e.run_id, e.version) > ($1, $2, $3)
-  ORDER BY e.project_id, e.run_id, e.version LIMIT $4
+  SELECT event.project_id, event.run_id, event.version, event.position, event.txid
+  FROM ledger.{table} AS event
+  WHERE (event.project_id, event.run_id, event.version) > ($1, $2, $3)
+  ORDER BY event.project_id, event.run_id, event.version LIMIT $4
 )
 SELECT count(*) OVER () AS events, max(page.position) OVER () AS last_position,
   max(page.txid) FILTER (WHERE page.position > $5) OVER () AS last_txid,
@@ -46,13 +47,14 @@ SELECT count(*) OVER () AS events, max(page.position) OVER () AS last_position,
 FROM page ORDER BY page.project_id DESC, page.run_id DESC, page.version DESC LIMIT 1
 """
 _BEHIND: Final = """
-SELECT name FROM ledger.projection AS p
-WHERE NOT ledger.feed_passed(p.generation, p.snapshot, $1, $2, $3) ORDER BY name
+SELECT name FROM ledger.projection AS projection
+WHERE NOT ledger.feed_passed(projection.generation, projection.snapshot, $1, $2, $3) ORDER BY name
 """
 _ASIDE: Final = """
-SELECT p.name, count(*) AS runs FROM ledger.projection_aside AS a JOIN ledger.projection AS p
-  ON a.relation = format('projection.%s_v%s', p.name, p.version)
-WHERE a.run_id >= $1 AND a.run_id < $2 GROUP BY p.name ORDER BY p.name
+SELECT projection.name, count(*) AS runs FROM ledger.projection_aside AS aside
+JOIN ledger.projection AS projection
+  ON aside.relation = format('projection.%s_v%s', projection.name, projection.version)
+WHERE aside.run_id >= $1 AND aside.run_id < $2 GROUP BY projection.name ORDER BY projection.name
 """
 
 

@@ -22,16 +22,16 @@ from runfold.ledger.redaction import scrubbed
 from runfold.ledger.settings import Settings
 
 ARCHIVES: Final = """(
-  SELECT DISTINCT ON (r.month) r.month, split_part(r.type, '.', 2) AS state,
-    r.type = 'archive.detached' AS detached, r.recorded_at, r.actor, r.reason, r.first, r.beyond,
-    r.runs, r.events, r.payloads, r.generation, r.last_position, r.last_txid, r.size_bytes,
-    r.sha256, r.file
-  FROM ledger.archive_event AS r
-  WHERE r.type IN ('archive.exported', 'archive.detached', 'archive.attached')
-  ORDER BY r.month, r.number DESC
+  SELECT DISTINCT ON (event.month) event.month, split_part(event.type, '.', 2) AS state,
+    event.type = 'archive.detached' AS detached, event.recorded_at, event.actor, event.reason,
+    event.first, event.beyond, event.runs, event.events, event.payloads, event.generation,
+    event.last_position, event.last_txid, event.size_bytes, event.sha256, event.file
+  FROM ledger.archive_event AS event
+  WHERE event.type IN ('archive.exported', 'archive.detached', 'archive.attached')
+  ORDER BY event.month, event.number DESC
 )"""
 """A relation for a FROM clause: how each month that was ever archived stands."""
-_ALL: Final = f"SELECT * FROM {ARCHIVES} AS a"
+_ALL: Final = f"SELECT * FROM {ARCHIVES} AS archive"
 _MONTH: Final = f"{_ALL} WHERE month = $1"
 _DETACHED: Final = f"{_ALL} WHERE detached AND first <= $2 AND beyond > $1 ORDER BY first"
 _RECORD: Final = """

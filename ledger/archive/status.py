@@ -10,9 +10,10 @@ from runfold.ledger.archive.record import Archive, archives
 from runfold.ledger.postgres.connections import Pool, fetch
 
 _PARTITIONS: Final = """
-SELECT replace(substr(c.relname, 7), '_', '-') AS month, pg_total_relation_size(c.oid) AS bytes
-FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-WHERE i.inhparent = 'ledger.event'::regclass
+SELECT replace(substr(part.relname, 7), '_', '-') AS month,
+  pg_total_relation_size(part.oid) AS bytes
+FROM pg_inherits AS child JOIN pg_class AS part ON part.oid = child.inhrelid
+WHERE child.inhparent = 'ledger.event'::regclass
 """
 
 

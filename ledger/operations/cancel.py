@@ -17,8 +17,8 @@ from runfold.ledger.run import Run
 from runfold.ledger.validation import check_reason, check_run_id
 
 CANCEL: Final = (
-    "SELECT r.* FROM ledger.cancel($1, $2, $3, $4) AS t"
-    " CROSS JOIN LATERAL ledger.read_run($1, t.run_id) AS r"
+    "SELECT run.* FROM ledger.cancel($1, $2, $3, $4) AS cancelled"
+    " CROSS JOIN LATERAL ledger.read_run($1, cancelled.run_id) AS run"
 )
 
 

@@ -40,9 +40,9 @@ Answer: TypeAlias = Literal["approval.granted", "approval.rejected"]
 MAX_MEANING: Final = 80
 # The run is read in the statement that decides: one round trip.
 DECIDE: Final = (
-    "SELECT r.*, d.from_state, d.refused, d.detail"
-    " FROM ledger.decide($1, $2, $3, $4, $5, $6, $7, $8, $9) AS d"
-    " CROSS JOIN LATERAL ledger.read_run($1, d.run_id) AS r"
+    "SELECT run.*, decided.from_state, decided.refused, decided.detail"
+    " FROM ledger.decide($1, $2, $3, $4, $5, $6, $7, $8, $9) AS decided"
+    " CROSS JOIN LATERAL ledger.read_run($1, decided.run_id) AS run"
 )
 _REQUEST: Final = """
 SELECT max(version) AS version FROM ledger.event

@@ -25,8 +25,8 @@ SELECT current_setting('transaction_read_only') = 'on' AS read_only, ledger.cloc
 _EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Read by a statement of its own: no run that cannot be read undoes a sweep.
 _RUNS: Final = (
-    "SELECT r.* FROM unnest($2::uuid[]) AS u (run_id)"
-    " CROSS JOIN LATERAL ledger.read_run($1, u.run_id) AS r"
+    "SELECT run.* FROM unnest($2::uuid[]) AS reaped (run_id)"
+    " CROSS JOIN LATERAL ledger.read_run($1, reaped.run_id) AS run"
 )
 
 

@@ -26,8 +26,8 @@ from runfold.ledger.validation import check_duration, check_text
 RELEASED: Final = "lease.released"
 RETRIED: Final = "run.retried"
 REQUEUE: Final = (
-    "SELECT r.* FROM ledger.requeue($1, $2, $3, $4, $5, $6, $7, $8) AS t"
-    " CROSS JOIN LATERAL ledger.read_run($1, t.run_id) AS r"
+    "SELECT run.* FROM ledger.requeue($1, $2, $3, $4, $5, $6, $7, $8) AS requeued"
+    " CROSS JOIN LATERAL ledger.read_run($1, requeued.run_id) AS run"
 )
 
 

@@ -25,8 +25,8 @@ MAX_NAME: Final = 100
 PREFIX: Final = "signal:"
 """Begins the name of the wait for a signal, which is a parked wait for a tool."""
 SIGNAL: Final = (
-    "SELECT r.* FROM ledger.signal($1, $2, $3, $4, $5, $6, $7) AS t"
-    " CROSS JOIN LATERAL ledger.read_run($1, t.run_id) AS r"
+    "SELECT run.* FROM ledger.signal($1, $2, $3, $4, $5, $6, $7) AS signalled"
+    " CROSS JOIN LATERAL ledger.read_run($1, signalled.run_id) AS run"
 )
 _EARLIER: Final = "SELECT run_id, version FROM ledger.command WHERE project_id = $1 AND key = $2"
 

@@ -22,7 +22,8 @@ SUBMIT_NEW: Final = f"SELECT * FROM {_SUBMIT}"
 SUBMIT_AND_WAKE: Final = f"SELECT made.*, {WITH_A_WRITE} FROM {_SUBMIT} AS made"
 # A run that a key may name is read in the statement that finds it: one round trip.
 SUBMIT_AND_READ: Final = (
-    f"SELECT r.* FROM {_SUBMIT} AS t CROSS JOIN LATERAL ledger.read_run($1, t.run_id) AS r"
+    f"SELECT run.* FROM {_SUBMIT} AS submitted"
+    " CROSS JOIN LATERAL ledger.read_run($1, submitted.run_id) AS run"
 )
 SUBMIT_MANY: Final = f"SELECT run_id, fresh FROM {_SUBMIT}"
 _NOTHING: Final = Decimal("0.000000")

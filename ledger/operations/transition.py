@@ -29,8 +29,8 @@ _TRANSITION: Final = (
 )
 # The run is read in the statement that moves it: one round trip.
 TRANSITION_AND_READ: Final = (
-    f"SELECT r.*, t.from_state FROM {_TRANSITION} AS t"
-    " CROSS JOIN LATERAL ledger.read_run($1, t.run_id) AS r"
+    f"SELECT run.*, moved.from_state FROM {_TRANSITION} AS moved"
+    " CROSS JOIN LATERAL ledger.read_run($1, moved.run_id) AS run"
 )
 TRANSITION_MANY: Final = f"SELECT * FROM {_TRANSITION}"
 

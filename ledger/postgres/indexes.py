@@ -19,20 +19,23 @@ _DEFINITION: Final = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 _STATE: Final = """
-SELECT (SELECT i.indisvalid FROM pg_index AS i
-    WHERE i.indexrelid = to_regclass(format('ledger.%I', $1::text))) AS valid,
-  (SELECT c.relkind = 'p' FROM pg_class AS c
-    WHERE c.oid = to_regclass(format('ledger.%I', $2::text))) AS partitioned
+SELECT (SELECT index.indisvalid FROM pg_index AS index
+    WHERE index.indexrelid = to_regclass(format('ledger.%I', $1::text))) AS valid,
+  (SELECT relation.relkind = 'p' FROM pg_class AS relation
+    WHERE relation.oid = to_regclass(format('ledger.%I', $2::text))) AS partitioned
 """
 _WAIT: Final = "LOCK TABLE ONLY ledger.{} IN SHARE UPDATE EXCLUSIVE MODE"
 """Waits for who is at an index of the table, without a snapshot: a drop that waited with one would
 be a deadlock, since a concurrent build waits for it in turn."""
 _BARE_PARTITIONS: Final = """
-SELECT t.relname AS name FROM pg_inherits AS h JOIN pg_class AS t ON t.oid = h.inhrelid
-WHERE h.inhparent = to_regclass(format('ledger.%I', $2::text)) AND NOT EXISTS (
-  SELECT FROM pg_inherits AS x JOIN pg_index AS i ON i.indexrelid = x.inhrelid
-  WHERE x.inhparent = to_regclass(format('ledger.%I', $1::text)) AND i.indrelid = t.oid)
-ORDER BY t.relname
+SELECT part.relname AS name FROM pg_inherits AS child JOIN pg_class AS part
+  ON part.oid = child.inhrelid
+WHERE child.inhparent = to_regclass(format('ledger.%I', $2::text)) AND NOT EXISTS (
+  SELECT FROM pg_inherits AS child_index JOIN pg_index AS index
+    ON index.indexrelid = child_index.inhrelid
+  WHERE child_index.inhparent = to_regclass(format('ledger.%I', $1::text))
+    AND index.indrelid = part.oid)
+ORDER BY part.relname
 """
 
 

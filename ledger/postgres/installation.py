@@ -15,44 +15,47 @@ if TYPE_CHECKING:  # SQLAlchemy takes a second to import
 
 _ENCODING: Final = "SELECT current_setting('server_encoding')"
 _STRANGE: Final = """
-SELECT format('%s of %s', o.name, pg_get_userbyid(o.owner)) FROM (
-  SELECT 'schema ' || n.nspname AS name, n.nspowner AS owner, 0 AS rank
-  FROM pg_namespace AS n WHERE n.nspname IN ('ledger', 'projection')
+SELECT format('%s of %s', owned.name, pg_get_userbyid(owned.owner)) FROM (
+  SELECT 'schema ' || schema.nspname AS name, schema.nspowner AS owner, 0 AS rank
+  FROM pg_namespace AS schema WHERE schema.nspname IN ('ledger', 'projection')
   UNION ALL
-  SELECT n.nspname || '.' || c.relname, c.relowner, 1
-  FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-  WHERE n.nspname IN ('ledger', 'projection') AND c.relkind <> 'i'
+  SELECT schema.nspname || '.' || relation.relname, relation.relowner, 1
+  FROM pg_class AS relation JOIN pg_namespace AS schema ON schema.oid = relation.relnamespace
+  WHERE schema.nspname IN ('ledger', 'projection') AND relation.relkind <> 'i'
   UNION ALL
-  SELECT n.nspname || '.' || p.proname || '()', p.proowner, 2
-  FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
-  WHERE n.nspname IN ('ledger', 'projection')
+  SELECT schema.nspname || '.' || function.proname || '()', function.proowner, 2
+  FROM pg_proc AS function JOIN pg_namespace AS schema ON schema.oid = function.pronamespace
+  WHERE schema.nspname IN ('ledger', 'projection')
   UNION ALL
-  SELECT 'type ' || n.nspname || '.' || t.typname, t.typowner, 3
-  FROM pg_type AS t JOIN pg_namespace AS n ON n.oid = t.typnamespace
-  WHERE n.nspname IN ('ledger', 'projection')
-) AS o
-WHERE o.owner <> (SELECT r.oid FROM pg_roles AS r WHERE r.rolname = current_user)
-ORDER BY o.rank, o.name LIMIT 5
+  SELECT 'type ' || schema.nspname || '.' || type.typname, type.typowner, 3
+  FROM pg_type AS type JOIN pg_namespace AS schema ON schema.oid = type.typnamespace
+  WHERE schema.nspname IN ('ledger', 'projection')
+) AS owned
+WHERE owned.owner <> (SELECT role.oid FROM pg_roles AS role WHERE role.rolname = current_user)
+ORDER BY owned.rank, owned.name LIMIT 5
 """
 _FOREIGN: Final = """
-SELECT c.relname FROM pg_class AS c
-WHERE c.relnamespace = to_regnamespace('ledger') AND to_regclass('ledger.alembic_version') IS NULL
+SELECT relation.relname FROM pg_class AS relation
+WHERE relation.relnamespace = to_regnamespace('ledger')
+  AND to_regclass('ledger.alembic_version') IS NULL
 UNION ALL
-SELECT p.proname || '()' FROM pg_proc AS p
-WHERE p.pronamespace = to_regnamespace('ledger')
+SELECT function.proname || '()' FROM pg_proc AS function
+WHERE function.pronamespace = to_regnamespace('ledger')
   AND to_regclass('ledger.alembic_version') IS NULL
 ORDER BY 1 LIMIT 5
 """
 _MIGHTY: Final = """
-SELECT r.rolname FROM pg_roles AS r
-WHERE r.rolname = ANY ($1::text[])
-  AND (r.rolcanlogin OR r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication
-    OR r.rolbypassrls)
+SELECT role.rolname FROM pg_roles AS role
+WHERE role.rolname = ANY ($1::text[])
+  AND (role.rolcanlogin OR role.rolsuper OR role.rolcreaterole OR role.rolcreatedb
+    OR role.rolreplication OR role.rolbypassrls)
 ORDER BY 1
 """
 _COLUMNS: Final = """
-SELECT c.relname, a.attname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
-WHERE c.relnamespace = to_regnamespace('ledger') AND a.attnum > 0 AND NOT a.attisdropped
+SELECT relation.relname, attribute.attname FROM pg_attribute AS attribute JOIN pg_class AS relation
+  ON relation.oid = attribute.attrelid
+WHERE relation.relnamespace = to_regnamespace('ledger') AND attribute.attnum > 0
+  AND NOT attribute.attisdropped
 """
 _LEFT: Final = """
 SELECT obj_description(to_regnamespace('ledger'), 'pg_namespace') AS digest,

@@ -22,82 +22,95 @@ from runfold.ledger.postgres.objects import (
 )
 
 _FUNCTIONS: Final = """
-SELECT p.proname::text AS name, p.oid::regprocedure::text AS signature, p.prosrc AS body,
-  coalesce(p.proconfig, '{}') AS settings, array_remove(ARRAY[
-    (SELECT l.lanname::text FROM pg_language AS l WHERE l.oid = p.prolang),
-    CASE p.provolatile WHEN 'i' THEN 'IMMUTABLE' WHEN 's' THEN 'STABLE' END,
-    CASE WHEN p.proisstrict THEN 'STRICT' END, CASE WHEN p.proleakproof THEN 'LEAKPROOF' END,
-    CASE p.proparallel WHEN 's' THEN 'PARALLEL SAFE' END,
-    CASE WHEN p.prosecdef THEN 'SECURITY DEFINER' END
+SELECT function.proname::text AS name, function.oid::regprocedure::text AS signature,
+  function.prosrc AS body, coalesce(function.proconfig, '{}') AS settings, array_remove(ARRAY[
+    (SELECT language.lanname::text FROM pg_language AS language
+      WHERE language.oid = function.prolang),
+    CASE function.provolatile WHEN 'i' THEN 'IMMUTABLE' WHEN 's' THEN 'STABLE' END,
+    CASE WHEN function.proisstrict THEN 'STRICT' END,
+      CASE WHEN function.proleakproof THEN 'LEAKPROOF' END,
+    CASE function.proparallel WHEN 's' THEN 'PARALLEL SAFE' END,
+    CASE WHEN function.prosecdef THEN 'SECURITY DEFINER' END
   ], NULL) AS traits
-FROM pg_proc AS p WHERE p.pronamespace = 'ledger'::regnamespace ORDER BY 2
+FROM pg_proc AS function WHERE function.pronamespace = 'ledger'::regnamespace ORDER BY 2
 """
 _VIEWS: Final = """
-SELECT c.relname::text AS name, pg_get_viewdef(c.oid) AS definition,
-  array_to_string(c.reloptions, ' ') AS options
-FROM pg_class AS c WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind IN ('v', 'm')
+SELECT view.relname::text AS name, pg_get_viewdef(view.oid) AS definition,
+  array_to_string(view.reloptions, ' ') AS options
+FROM pg_class AS view WHERE view.relnamespace = 'ledger'::regnamespace
+  AND view.relkind IN ('v', 'm')
 ORDER BY 1
 """
 _TRIGGERS: Final = """
-SELECT c.relname::text AS table, t.tgname::text AS name, t.tgenabled::text AS enabled,
-  c.relispartition AS part, f.pronamespace = 'ledger'::regnamespace AS ours,
-  pg_get_triggerdef(t.oid) AS definition
-FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_proc AS f ON f.oid = t.tgfoid
-WHERE c.relnamespace = 'ledger'::regnamespace AND NOT t.tgisinternal ORDER BY 1, 2
+SELECT relation.relname::text AS table, trigger.tgname::text AS name,
+  trigger.tgenabled::text AS enabled,
+  relation.relispartition AS part, function.pronamespace = 'ledger'::regnamespace AS ours,
+  pg_get_triggerdef(trigger.oid) AS definition
+FROM pg_trigger AS trigger JOIN pg_class AS relation ON relation.oid = trigger.tgrelid
+JOIN pg_proc AS function ON function.oid = trigger.tgfoid
+WHERE relation.relnamespace = 'ledger'::regnamespace AND NOT trigger.tgisinternal ORDER BY 1, 2
 """
 _OWNERS: Final = """
-SELECT o.kind, CASE WHEN n.nspname <> 'ledger' AND o.kind <> 'schema'
-    THEN n.nspname || '.' ELSE '' END || o.name AS name, pg_get_userbyid(o.owner)::text AS owner,
-  pg_get_userbyid(l.nspowner)::text AS expected
-FROM pg_namespace AS l, pg_namespace AS n CROSS JOIN LATERAL (
-  SELECT 'schema' AS kind, n.nspname AS name, n.nspowner AS owner
+SELECT owned.kind, CASE WHEN schema.nspname <> 'ledger' AND owned.kind <> 'schema'
+    THEN schema.nspname || '.' ELSE '' END || owned.name AS name,
+      pg_get_userbyid(owned.owner)::text AS owner,
+  pg_get_userbyid(ours.nspowner)::text AS expected
+FROM pg_namespace AS ours, pg_namespace AS schema CROSS JOIN LATERAL (
+  SELECT 'schema' AS kind, schema.nspname AS name, schema.nspowner AS owner
   UNION ALL
-  SELECT 'relation', c.relname, c.relowner FROM pg_class AS c
-  WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
+  SELECT 'relation', relation.relname, relation.relowner FROM pg_class AS relation
+  WHERE relation.relnamespace = schema.oid AND relation.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
   UNION ALL
-  SELECT 'function', p.proname, p.proowner FROM pg_proc AS p WHERE p.pronamespace = n.oid
-) AS o
-WHERE l.nspname = 'ledger' AND n.nspname IN ('ledger', 'projection') ORDER BY o.kind, o.name
+  SELECT 'function', function.proname, function.proowner FROM pg_proc AS function
+  WHERE function.pronamespace = schema.oid
+) AS owned
+WHERE ours.nspname = 'ledger' AND schema.nspname IN ('ledger', 'projection')
+ORDER BY owned.kind, owned.name
 """
 _GRANTS: Final = """
-SELECT o.name::text AS name,
-  CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END AS role,
-  a.privilege_type AS privilege, a.is_grantable AS passed_on, o.part
+SELECT object.name::text AS name,
+  CASE privilege.grantee WHEN 0
+    THEN 'PUBLIC' ELSE pg_get_userbyid(privilege.grantee)::text END AS role,
+  privilege.privilege_type AS privilege, privilege.is_grantable AS passed_on, object.part
 FROM (
-  SELECT c.relname AS name, c.relacl AS acl, c.relowner AS owner, c.relispartition AS part
-  FROM pg_class AS c
-  WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
+  SELECT relation.relname AS name, relation.relacl AS acl, relation.relowner AS owner,
+    relation.relispartition AS part
+  FROM pg_class AS relation
+  WHERE relation.relnamespace = 'ledger'::regnamespace
+    AND relation.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
   UNION ALL
-  SELECT c.relname || '.' || a.attname, a.attacl, c.relowner, c.relispartition
-  FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
-  WHERE c.relnamespace = 'ledger'::regnamespace AND a.attacl IS NOT NULL
+  SELECT relation.relname || '.' || attribute.attname, attribute.attacl, relation.relowner,
+    relation.relispartition
+  FROM pg_attribute AS attribute JOIN pg_class AS relation ON relation.oid = attribute.attrelid
+  WHERE relation.relnamespace = 'ledger'::regnamespace AND attribute.attacl IS NOT NULL
   UNION ALL
-  SELECT p.proname, coalesce(p.proacl, acldefault('f', p.proowner)), p.proowner, false
-  FROM pg_proc AS p WHERE p.pronamespace = 'ledger'::regnamespace
+  SELECT function.proname, coalesce(function.proacl, acldefault('f', function.proowner)),
+    function.proowner, false
+  FROM pg_proc AS function WHERE function.pronamespace = 'ledger'::regnamespace
   UNION ALL
-  SELECT 'schema ' || n.nspname, n.nspacl, n.nspowner, false
-  FROM pg_namespace AS n WHERE n.nspname IN ('ledger', 'projection')
-) AS o CROSS JOIN LATERAL aclexplode(o.acl) AS a
-WHERE a.grantee <> o.owner ORDER BY 1, 2, 3
+  SELECT 'schema ' || schema.nspname, schema.nspacl, schema.nspowner, false
+  FROM pg_namespace AS schema WHERE schema.nspname IN ('ledger', 'projection')
+) AS object CROSS JOIN LATERAL aclexplode(object.acl) AS privilege
+WHERE privilege.grantee <> object.owner ORDER BY 1, 2, 3
 """
 _ADDED: Final = """
-SELECT 'rule ' || r.rulename || ' of ' || c.relname AS name
-FROM pg_rewrite AS r JOIN pg_class AS c ON c.oid = r.ev_class
-WHERE c.relnamespace = 'ledger'::regnamespace AND r.rulename <> '_RETURN'
+SELECT 'rule ' || rule.rulename || ' of ' || relation.relname AS name
+FROM pg_rewrite AS rule JOIN pg_class AS relation ON relation.oid = rule.ev_class
+WHERE relation.relnamespace = 'ledger'::regnamespace AND rule.rulename <> '_RETURN'
 UNION ALL
-SELECT 'forced row security of ' || c.relname FROM pg_class AS c
-WHERE c.relnamespace = 'ledger'::regnamespace AND c.relforcerowsecurity
+SELECT 'forced row security of ' || relation.relname FROM pg_class AS relation
+WHERE relation.relnamespace = 'ledger'::regnamespace AND relation.relforcerowsecurity
 ORDER BY 1
 """
 _SECURED: Final = """
-SELECT c.relname::text AS name, c.relispartition AS part FROM pg_class AS c
-WHERE c.relnamespace = 'ledger'::regnamespace AND c.relrowsecurity ORDER BY 1
+SELECT relation.relname::text AS name, relation.relispartition AS part FROM pg_class AS relation
+WHERE relation.relnamespace = 'ledger'::regnamespace AND relation.relrowsecurity ORDER BY 1
 """
 _POLICIES: Final = """
-SELECT p.tablename::text AS relation, p.policyname::text AS policy, p.cmd AS command,
-  p.permissive AS permissive, array_to_string(p.roles, ',') AS role, p.qual AS rule,
-  p.with_check AS with_check
-FROM pg_policies AS p WHERE p.schemaname = 'ledger' ORDER BY 1, 2
+SELECT policy.tablename::text AS relation, policy.policyname::text AS policy, policy.cmd AS command,
+  policy.permissive AS permissive, array_to_string(policy.roles, ',') AS role, policy.qual AS rule,
+  policy.with_check AS with_check
+FROM pg_policies AS policy WHERE policy.schemaname = 'ledger' ORDER BY 1, 2
 """
 _PLAIN: Final = " SELECT ledger.clock() "
 _KEPT: Final = re.compile(

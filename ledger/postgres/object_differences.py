@@ -87,8 +87,8 @@ async def _views(connection: Any, now: Installed) -> Sequence[str]:
 
 _TEMPORARY: Final = "runfold_compared_view"
 _MADE: Final = f"""
-SELECT pg_get_viewdef(c.oid) AS definition, array_to_string(c.reloptions, ' ') AS options
-FROM pg_class AS c WHERE c.oid = 'pg_temp.{_TEMPORARY}'::regclass
+SELECT pg_get_viewdef(view.oid) AS definition, array_to_string(view.reloptions, ' ') AS options
+FROM pg_class AS view WHERE view.oid = 'pg_temp.{_TEMPORARY}'::regclass
 """
 
 
@@ -137,8 +137,8 @@ async def _policies(connection: Any, now: Installed) -> Sequence[str]:
 
 
 _RULE: Final = f"""
-SELECT pg_get_expr(p.polqual, p.polrelid) AS rule FROM pg_policy AS p
-WHERE p.polrelid = 'pg_temp.{_TEMPORARY}'::regclass ORDER BY p.polname
+SELECT pg_get_expr(policy.polqual, policy.polrelid) AS rule FROM pg_policy AS policy
+WHERE policy.polrelid = 'pg_temp.{_TEMPORARY}'::regclass ORDER BY policy.polname
 """
 
 

@@ -10,8 +10,8 @@ from typing import Final
 REVISION: Final = "SELECT version_num FROM ledger.alembic_version"
 OLDEST_CODE: Final = """
 SELECT substring(col_description('ledger.alembic_version'::regclass, 1)
-  FROM format('revision %s works with code from (\\w+) on', v.version_num)) AS oldest
-FROM ledger.alembic_version AS v
+  FROM format('revision %s works with code from (\\w+) on', revision.version_num)) AS oldest
+FROM ledger.alembic_version AS revision
 """
 """The oldest revision whose code works with the database, as its migration recorded."""
 

@@ -13,17 +13,18 @@ from runfold.ledger.postgres.locks import LOCK_TIMEOUT
 ROLES: Final = ("runfold_worker", "runfold_reader", "runfold_projector", "runfold_auditor")
 
 _MISSING: Final = """
-SELECT n.name FROM unnest($1::text[]) WITH ORDINALITY AS n (name, number)
-WHERE NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = n.name) ORDER BY n.number
+SELECT wanted.name FROM unnest($1::text[]) WITH ORDINALITY AS wanted (name, number)
+WHERE NOT EXISTS (SELECT FROM pg_roles AS role WHERE role.rolname = wanted.name)
+ORDER BY wanted.number
 """
 UNGRANTABLE: Final = """
-SELECT r.rolname::text AS role FROM pg_roles AS r, pg_roles AS o
-WHERE r.rolname = ANY ($1::text[]) AND o.oid = coalesce(
-    (SELECT n.nspowner FROM pg_namespace AS n WHERE n.nspname = 'ledger'),
+SELECT role.rolname::text AS role FROM pg_roles AS role, pg_roles AS owner
+WHERE role.rolname = ANY ($1::text[]) AND owner.oid = coalesce(
+    (SELECT schema.nspowner FROM pg_namespace AS schema WHERE schema.nspname = 'ledger'),
     current_user::regrole::oid)
-  AND NOT o.rolsuper AND NOT pg_has_role(o.oid, r.oid, 'MEMBER WITH ADMIN OPTION')
-  AND NOT (o.rolcreaterole AND current_setting('server_version_num')::int < 160000)
-ORDER BY array_position($1::text[], r.rolname::text)
+  AND NOT owner.rolsuper AND NOT pg_has_role(owner.oid, role.oid, 'MEMBER WITH ADMIN OPTION')
+  AND NOT (owner.rolcreaterole AND current_setting('server_version_num')::int < 160000)
+ORDER BY array_position($1::text[], role.rolname::text)
 """
 """The roles that the owner of the ledger may not grant: those that it did not make, since 16."""
 

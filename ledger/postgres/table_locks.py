@@ -24,11 +24,11 @@ DECLARE
   holder text;
 BEGIN
   FOR wanted IN
-    SELECT c.oid, c.relkind, c.oid::regclass AS name FROM pg_class AS c
-    WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind IN ('r', 'p', 'v')
-      AND c.relname <> 'at_work' AND {only} IN (0, c.oid)
-    ORDER BY array_position('{{{first}}}', c.relname::text), NOT c.relispartition
-      AND c.relkind <> 'p', c.relispartition, c.relname
+    SELECT relation.oid, relation.relkind, relation.oid::regclass AS name FROM pg_class AS relation
+    WHERE relation.relnamespace = 'ledger'::regnamespace AND relation.relkind IN ('r', 'p', 'v')
+      AND relation.relname <> 'at_work' AND {only} IN (0, relation.oid)
+    ORDER BY array_position('{{{first}}}', relation.relname::text), NOT relation.relispartition
+      AND relation.relkind <> 'p', relation.relispartition, relation.relname
   LOOP
     EXECUTE format(CASE wanted.relkind WHEN 'v' THEN 'ALTER VIEW %s OWNER TO CURRENT_USER'
         ELSE 'LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE' END, wanted.name);
@@ -37,18 +37,20 @@ BEGIN
       patience - (clock_timestamp() - since))))::text, true);
   END LOOP;
 EXCEPTION WHEN lock_not_available THEN
-  SELECT CASE WHEN l.pid IS NULL
-    THEN format('prepared transaction %L of login %s', p.gid, p.owner) ELSE
-    format('process %s (%s%s)%s', l.pid, coalesce(nullif(a.application_name, ''),
-        a.backend_type), ', login ' || a.usename, ', in a transaction since '
-      || to_char(a.xact_start, 'YYYY-MM-DD HH24:MI:SSOF')) END
+  SELECT CASE WHEN lock.pid IS NULL
+    THEN format('prepared transaction %L of login %s', prepared.gid, prepared.owner) ELSE
+    format('process %s (%s%s)%s', lock.pid, coalesce(nullif(session.application_name, ''),
+        session.backend_type), ', login ' || session.usename, ', in a transaction since '
+      || to_char(session.xact_start, 'YYYY-MM-DD HH24:MI:SSOF')) END
   INTO holder
-  FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
-  LEFT JOIN (pg_prepared_xacts AS p JOIN pg_locks AS own ON own.transactionid = p.transaction)
-    ON own.virtualtransaction = l.virtualtransaction AND l.pid IS NULL AND own.pid IS NULL
-  WHERE l.granted AND l.relation = wanted.oid AND l.pid IS DISTINCT FROM pg_backend_pid()
-    AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
-  ORDER BY a.xact_start LIMIT 1;
+  FROM pg_locks AS lock LEFT JOIN pg_stat_activity AS session ON session.pid = lock.pid
+  LEFT JOIN (pg_prepared_xacts AS prepared JOIN pg_locks AS own
+    ON own.transactionid = prepared.transaction)
+    ON own.virtualtransaction = lock.virtualtransaction AND lock.pid IS NULL AND own.pid IS NULL
+  WHERE lock.granted AND lock.relation = wanted.oid AND lock.pid IS DISTINCT FROM pg_backend_pid()
+    AND lock.database = (SELECT database.oid FROM pg_database AS database
+      WHERE database.datname = current_database())
+  ORDER BY session.xact_start LIMIT 1;
   RAISE EXCEPTION '% stayed locked', wanted.name
     USING ERRCODE = '55P03', DETAIL = wanted.oid, HINT = coalesce(holder, '');
 END $$

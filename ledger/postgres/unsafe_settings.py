@@ -7,15 +7,18 @@ from typing import Any, Final
 from runfold.ledger.postgres.connections import fetch
 
 _OPEN: Final = r"""
-SELECT n.nspname::text AS name FROM pg_namespace AS n
-CROSS JOIN LATERAL aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS a
-WHERE a.grantee = 0 AND a.privilege_type = 'CREATE' AND n.nspname NOT LIKE 'pg\_%' ORDER BY 1
+SELECT schema.nspname::text AS name FROM pg_namespace AS schema
+CROSS JOIN LATERAL aclexplode(coalesce(schema.nspacl,
+  acldefault('n', schema.nspowner))) AS privilege
+WHERE privilege.grantee = 0 AND privilege.privilege_type = 'CREATE'
+  AND schema.nspname NOT LIKE 'pg\_%' ORDER BY 1
 """
 _SETTINGS: Final = """
-SELECT coalesce('role ' || r.rolname, 'every role') AS role, c.setting
-FROM pg_db_role_setting AS s LEFT JOIN pg_roles AS r ON r.oid = s.setrole
-CROSS JOIN LATERAL unnest(s.setconfig) AS c (setting)
-WHERE s.setdatabase IN (0, (SELECT d.oid FROM pg_database AS d WHERE datname = current_database()))
+SELECT coalesce('role ' || role.rolname, 'every role') AS role, each.setting
+FROM pg_db_role_setting AS stored LEFT JOIN pg_roles AS role ON role.oid = stored.setrole
+CROSS JOIN LATERAL unnest(stored.setconfig) AS each (setting)
+WHERE stored.setdatabase IN (0, (SELECT database.oid FROM pg_database AS database
+  WHERE datname = current_database()))
 ORDER BY 1, 2
 """
 _UNSAFE_SETTINGS: Final = {

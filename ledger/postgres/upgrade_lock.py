@@ -16,8 +16,8 @@ WAIT_SECONDS: Final = 60.0
 _PAUSE_SECONDS: Final = 0.1
 
 _NO_TIMEOUTS: Final = """
-SELECT set_config(s.name, '0', true) FROM pg_settings AS s
-WHERE s.name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')
+SELECT set_config(setting.name, '0', true) FROM pg_settings AS setting
+WHERE setting.name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')
 """
 _IS_INSTALLED: Final = "SELECT to_regclass('ledger.at_work') IS NOT NULL"
 # Only the owner of the ledger can take it: no other login stops an upgrade. And no upgrade takes
@@ -26,14 +26,15 @@ _LOCK: Final = "LOCK TABLE ledger.at_work IN SHARE UPDATE EXCLUSIVE MODE NOWAIT"
 # Before there is a table. Any login that may connect can hold it.
 _TRY_FIRST: Final = "SELECT pg_try_advisory_xact_lock(hashtextextended('ledger.upgrade', 0))"
 _HOLDER: Final = """
-SELECT format('process %s (%s, login %s%s, connected since %s)', a.pid, a.application_name,
-  a.usename, ', from ' || host(a.client_addr), to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SSOF'))
-FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
-WHERE l.granted AND l.database = (SELECT d.oid FROM pg_database AS d
-    WHERE d.datname = current_database())
-  AND (l.relation = to_regclass('ledger.at_work') AND l.mode = 'ShareUpdateExclusiveLock'
-    OR l.locktype = 'advisory'
-    AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended('ledger.upgrade', 0))
+SELECT format('process %s (%s, login %s%s, connected since %s)', session.pid,
+  session.application_name, session.usename, ', from ' || host(session.client_addr),
+  to_char(session.backend_start, 'YYYY-MM-DD HH24:MI:SSOF'))
+FROM pg_locks AS lock JOIN pg_stat_activity AS session ON session.pid = lock.pid
+WHERE lock.granted AND lock.database = (SELECT database.oid FROM pg_database AS database
+    WHERE database.datname = current_database())
+  AND (lock.relation = to_regclass('ledger.at_work') AND lock.mode = 'ShareUpdateExclusiveLock'
+    OR lock.locktype = 'advisory'
+    AND (lock.classid::bigint << 32 | lock.objid::bigint) = hashtextextended('ledger.upgrade', 0))
 """
 
 

@@ -20,7 +20,7 @@ from runfold.ledger.reading.report import Tally
 from runfold.ledger.reading.snapshot import snapshot
 
 STATES: Final = """
-SELECT r.* FROM ledger.run_state AS r WHERE r.project_id = $1 AND r.run_id BETWEEN $2 AND $3
+SELECT run.* FROM ledger.run_state AS run WHERE run.project_id = $1 AND run.run_id BETWEEN $2 AND $3
 """
 _PAYLOADS: Final = """
 SELECT run_id, version, salt, body FROM ledger.payload

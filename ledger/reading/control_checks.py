@@ -37,19 +37,20 @@ _ROW: Final = "\n    ".join(f"WHEN '{table.sort}' THEN {table.row()}" for table 
 # table from its beginning, for each event anew.
 EVENTS: Final = f"""
 WITH page AS MATERIALIZED (
-  SELECT e.*, s.sort, regexp_match(e.subject, CASE s.sort {_PATTERNS} END) AS keys
-  FROM ledger.control_event AS e CROSS JOIN LATERAL split_part(e.subject, ':', 1) AS s (sort)
-  WHERE (e.project_id, e.number) > ($2, $3) ORDER BY e.project_id, e.number LIMIT $1
+  SELECT event.*, named.sort, regexp_match(event.subject, CASE named.sort {_PATTERNS} END) AS keys
+  FROM ledger.control_event AS event
+  CROSS JOIN LATERAL split_part(event.subject, ':', 1) AS named (sort)
+  WHERE (event.project_id, event.number) > ($2, $3) ORDER BY event.project_id, event.number LIMIT $1
 )
 SELECT page.*, head.number AS head_number, head.hash AS head_hash,
-  page.number >= (SELECT max(e.number) FROM ledger.control_event AS e
-    WHERE e.project_id = page.project_id) AS is_last,
-  page.number >= (SELECT max(e.number) FROM ledger.control_event AS e
-    WHERE e.subject = page.subject) AS is_newest,
-  (SELECT e.project_id = '*' AND e.type = 'list.begun' FROM ledger.control_event AS e
-    WHERE e.subject = 'list:' || page.project_id ORDER BY e.number LIMIT 1) AS is_begun,
-  (SELECT max(e.number) FROM ledger.control_event AS e
-    WHERE e.project_id = substr(page.subject, length('list:') + 1)) IS NOT NULL AS has_list,
+  page.number >= (SELECT max(event.number) FROM ledger.control_event AS event
+    WHERE event.project_id = page.project_id) AS is_last,
+  page.number >= (SELECT max(event.number) FROM ledger.control_event AS event
+    WHERE event.subject = page.subject) AS is_newest,
+  (SELECT event.project_id = '*' AND event.type = 'list.begun' FROM ledger.control_event AS event
+    WHERE event.subject = 'list:' || page.project_id ORDER BY event.number LIMIT 1) AS is_begun,
+  (SELECT max(event.number) FROM ledger.control_event AS event
+    WHERE event.project_id = substr(page.subject, length('list:') + 1)) IS NOT NULL AS has_list,
   CASE page.sort
     {_ROW} END AS have
 FROM page LEFT JOIN ledger.control_head AS head ON head.project_id = page.project_id
@@ -59,10 +60,10 @@ ROWS: Final = "  UNION ALL".join(
     f" ({table.rows(at)})" for at, table in enumerate(CONTROL_TABLES, 2)
 )
 HEADS: Final = """
-SELECT page.*, (SELECT max(e.number) FROM ledger.control_event AS e
-  WHERE e.project_id = page.project_id) IS NULL AS is_alone
-FROM (SELECT h.* FROM ledger.control_head AS h WHERE h.project_id >= $2
-  ORDER BY h.project_id LIMIT 1 + $1) AS page
+SELECT page.*, (SELECT max(event.number) FROM ledger.control_event AS event
+  WHERE event.project_id = page.project_id) IS NULL AS is_alone
+FROM (SELECT head.* FROM ledger.control_head AS head WHERE head.project_id >= $2
+  ORDER BY head.project_id LIMIT 1 + $1) AS page
 """
 
 

@@ -32,32 +32,38 @@ class ControlTable:
     def row(self) -> str:
         """Return the query of the facts of the row that is the subject of an event of `page`."""
         keys = " AND ".join(
-            f"t.{key} = page.keys[{place}]{_cast(key)}" for place, key in enumerate(self.keys, 1)
+            f"entry.{key} = page.keys[{place}]{_cast(key)}"
+            for place, key in enumerate(self.keys, 1)
         )
-        return f"""(SELECT x.row::text FROM (SELECT {self._facts()} AS row
-      FROM ledger.{self.name} AS t WHERE {keys}) AS x WHERE {self._subject()} = page.subject)"""
+        return f"""(SELECT found.row::text FROM (SELECT {self._facts()} AS row
+      FROM ledger.{self.name} AS entry WHERE {keys}) AS found
+        WHERE {self._subject()} = page.subject)"""
 
     def rows(self, place: int) -> str:
         """Return the query of a page of rows from the keys $`place` on, of 1 + $1 rows."""
-        keys = ", ".join(f"t.{key}" for key in self.keys)
+        keys = ", ".join(f"entry.{key}" for key in self.keys)
         start = ", ".join(
             f"(${place}::text[])[{at}]{_cast(key)}" for at, key in enumerate(self.keys, 1)
         )
-        texts = ", ".join(f"t.{key}::text" for key in self.keys)
+        texts = ", ".join(f"entry.{key}::text" for key in self.keys)
         return f"""
-  SELECT {place} AS place, x.keys, {self._subject()} AS subject, CASE WHEN (
-    SELECT max(e.number) FROM ledger.control_event AS e WHERE e.subject = {self._subject()}
-  ) IS NULL THEN x.row::text END AS unordered
-  FROM (SELECT {self._facts()} AS row, ARRAY[{texts}] AS keys FROM ledger.{self.name} AS t
-    WHERE ${place}::text[] IS NOT NULL AND ({keys}) >= ({start}) ORDER BY {keys} LIMIT 1 + $1) AS x
+  SELECT {place} AS place, found.keys, {self._subject()} AS subject, CASE WHEN (
+    SELECT max(event.number) FROM ledger.control_event AS event
+    WHERE event.subject = {self._subject()}
+  ) IS NULL THEN found.row::text END AS unordered
+  FROM (SELECT {self._facts()} AS row, ARRAY[{texts}] AS keys FROM ledger.{self.name} AS entry
+    WHERE ${place}::text[] IS NOT NULL AND ({keys}) >= ({start})
+    ORDER BY {keys} LIMIT 1 + $1) AS found
 """
 
     def _facts(self) -> str:
         moving = ", ".join(f"'{name}'" for name in self.moving)
-        return f"to_jsonb(t) - ARRAY[{moving}]::text[]"
+        return f"to_jsonb(entry) - ARRAY[{moving}]::text[]"
 
     def _subject(self) -> str:
-        return f"'{self.sort}:' || " + " || ':' || ".join(f"(x.row ->> '{k}')" for k in self.keys)
+        return f"'{self.sort}:' || " + " || ':' || ".join(
+            f"(found.row ->> '{k}')" for k in self.keys
+        )
 
 
 _NUMBERS: Final = ("number", "generation")

@@ -23,12 +23,13 @@ PAGE: Final = "ledger.feed_page($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _NEXT: Final = "SELECT * FROM ledger.feed_next($1, $2, $3)"
 _NOW: Final = "SELECT * FROM ledger.feed_now()"
 _EVENTS: Final = f"""
-SELECT e.*, p.body FROM {PAGE} AS e
+SELECT event.*, payload.body FROM {PAGE} AS event
 LEFT JOIN LATERAL (
-  SELECT p.body FROM ledger.payload AS p
-  WHERE p.project_id = e.project_id AND p.run_id = e.run_id AND p.version = e.version OFFSET 0
-) AS p ON true
-ORDER BY e.position
+  SELECT payload.body FROM ledger.payload AS payload
+  WHERE payload.project_id = event.project_id AND payload.run_id = event.run_id
+    AND payload.version = event.version OFFSET 0
+) AS payload ON true
+ORDER BY event.position
 """
 _NO_FACTS: Final = frozenset({"txid", "salt", "body"})
 _MOMENT = r"[0-9]+:[0-9]+:[0-9,]*@[0-9]+(?:@[0-9a-f]{16})?"

@@ -13,42 +13,46 @@ from runfold.ledger.proof.chain import Finding, forgotten_key
 
 _PAGE: Final = 5_000
 FORGOTTEN: Final = """
-SELECT e.run_id, e.version, e.key FROM ledger.event AS e
-WHERE e.project_id = $1 AND e.run_id BETWEEN $2 AND $3 AND e.key IS NOT NULL
-  AND NOT EXISTS (SELECT FROM ledger.command AS c
-    WHERE c.project_id = e.project_id AND c.key = e.key
-      AND c.run_id = e.run_id AND c.version = e.version AND coalesce(c.hash, e.hash) = e.hash
+SELECT event.run_id, event.version, event.key FROM ledger.event AS event
+WHERE event.project_id = $1 AND event.run_id BETWEEN $2 AND $3 AND event.key IS NOT NULL
+  AND NOT EXISTS (SELECT FROM ledger.command AS command
+    WHERE command.project_id = event.project_id AND command.key = event.key
+      AND command.run_id = event.run_id AND command.version = event.version
+      AND coalesce(command.hash, event.hash) = event.hash
     OFFSET 0)
-ORDER BY e.run_id, e.version
+ORDER BY event.run_id, event.version
 """
 # Anyone who has the salt of an erased content's key finds the content by guessing.
 _GUESSABLE: Final = """
-SELECT c.run_id, c.version, c.key FROM ledger.event AS x
+SELECT command.run_id, command.version, command.key FROM ledger.event AS erasure
 CROSS JOIN LATERAL (
-  SELECT e.key FROM ledger.event AS e WHERE e.project_id = x.project_id AND e.run_id = x.run_id
-    AND e.version = x.compensates AND e.key IS NOT NULL OFFSET 0
-) AS e
+  SELECT erased.key FROM ledger.event AS erased WHERE erased.project_id = erasure.project_id
+    AND erased.run_id = erasure.run_id
+    AND erased.version = erasure.compensates AND erased.key IS NOT NULL OFFSET 0
+) AS erased
 CROSS JOIN LATERAL (
-  SELECT c.* FROM ledger.command AS c
-  WHERE c.project_id = $1 AND c.key = e.key AND c.salt IS NOT NULL OFFSET 0
-) AS c
-WHERE x.project_id = $1 AND x.run_id BETWEEN $2 AND $3 AND x.type = 'payload.erased'
-ORDER BY c.run_id, c.version
+  SELECT command.* FROM ledger.command AS command
+  WHERE command.project_id = $1 AND command.key = erased.key AND command.salt IS NOT NULL OFFSET 0
+) AS command
+WHERE erasure.project_id = $1 AND erasure.run_id BETWEEN $2 AND $3
+  AND erasure.type = 'payload.erased'
+ORDER BY command.run_id, command.version
 """
 # By run there is no way into the table but all of it: of a whole project only.
 _KEPT: Final = f"""
 WITH page AS MATERIALIZED (
-  SELECT c.key, c.run_id, c.version FROM ledger.command AS c
-  WHERE c.project_id = $1 AND c.key > $2 ORDER BY c.key LIMIT $3
+  SELECT command.key, command.run_id, command.version FROM ledger.command AS command
+  WHERE command.project_id = $1 AND command.key > $2 ORDER BY command.key LIMIT $3
 ), archive AS MATERIALIZED (
-  SELECT a.month, a.first, a.beyond FROM {ARCHIVES} AS a WHERE a.detached
+  SELECT archive.month, archive.first, archive.beyond FROM {ARCHIVES} AS archive
+  WHERE archive.detached
 )
 SELECT page.*,
   (SELECT archive.month FROM archive
     WHERE page.run_id >= archive.first AND page.run_id < archive.beyond) AS month,
-  EXISTS (SELECT FROM ledger.event AS e
-    WHERE e.project_id = $1 AND e.run_id = page.run_id AND e.version = page.version
-      AND e.key = page.key OFFSET 0) AS has_event
+  EXISTS (SELECT FROM ledger.event AS event
+    WHERE event.project_id = $1 AND event.run_id = page.run_id AND event.version = page.version
+      AND event.key = page.key OFFSET 0) AS has_event
 FROM page ORDER BY page.key
 """
 

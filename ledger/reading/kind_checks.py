@@ -20,31 +20,34 @@ _PAGE: Final = 2_000
 """Rows of a page: of the events, of the settings, and of the marks."""
 # The greatest number is one lookup whatever the statistics say.
 EVENTS: Final = """
-SELECT page.*, page.number >= (SELECT max(e.number) FROM ledger.kind_event AS e
-    WHERE e.project_id = $2 AND e.kind = page.kind) AS is_last,
-  s.number AS set_number, s.paused AS set_paused, s.max_running AS set_max_running,
-  s.updated_at AS set_at
-FROM (SELECT e.kind, e.number, e.recorded_at, e.type, e.max_running FROM ledger.kind_event AS e
-  WHERE e.project_id = $2 AND (e.kind, e.number) >= ($3, $4)
-  ORDER BY e.kind, e.number LIMIT 1 + $1) AS page
-LEFT JOIN ledger.kind_state AS s ON s.project_id = $2 AND s.kind = page.kind
+SELECT page.*, page.number >= (SELECT max(event.number) FROM ledger.kind_event AS event
+    WHERE event.project_id = $2 AND event.kind = page.kind) AS is_last,
+  settings.number AS set_number, settings.paused AS set_paused,
+  settings.max_running AS set_max_running, settings.updated_at AS set_at
+FROM (SELECT event.kind, event.number, event.recorded_at, event.type, event.max_running
+  FROM ledger.kind_event AS event
+  WHERE event.project_id = $2 AND (event.kind, event.number) >= ($3, $4)
+  ORDER BY event.kind, event.number LIMIT 1 + $1) AS page
+LEFT JOIN ledger.kind_state AS settings ON settings.project_id = $2 AND settings.kind = page.kind
 ORDER BY page.kind, page.number
 """
 STATES: Final = """
-SELECT page.kind, (SELECT max(e.number) FROM ledger.kind_event AS e
-  WHERE e.project_id = $2 AND e.kind = page.kind) IS NULL AS is_alone
-FROM (SELECT s.kind FROM ledger.kind_state AS s WHERE s.project_id = $2 AND s.kind >= $3
-  ORDER BY s.kind LIMIT 1 + $1) AS page
+SELECT page.kind, (SELECT max(event.number) FROM ledger.kind_event AS event
+  WHERE event.project_id = $2 AND event.kind = page.kind) IS NULL AS is_alone
+FROM (SELECT settings.kind FROM ledger.kind_state AS settings
+  WHERE settings.project_id = $2 AND settings.kind >= $3
+  ORDER BY settings.kind LIMIT 1 + $1) AS page
 ORDER BY page.kind
 """
 _MARKED: Final = """
-SELECT DISTINCT m.kind FROM ledger.low_water AS m WHERE m.project_id = $2 AND m.kind >= $3
-ORDER BY m.kind LIMIT 1 + $1
+SELECT DISTINCT mark.kind FROM ledger.low_water AS mark
+WHERE mark.project_id = $2 AND mark.kind >= $3
+ORDER BY mark.kind LIMIT 1 + $1
 """
 _HIDDEN: Final = """
 WITH mark AS (
-  SELECT DISTINCT ON (m.kind) m.* FROM ledger.low_water AS m
-  WHERE m.project_id = $1 AND m.kind BETWEEN $2 AND $3 ORDER BY m.kind, m.number DESC
+  SELECT DISTINCT ON (mark.kind) mark.* FROM ledger.low_water AS mark
+  WHERE mark.project_id = $1 AND mark.kind BETWEEN $2 AND $3 ORDER BY mark.kind, mark.number DESC
 ), hidden AS (
   SELECT mark.kind, mark.open, run.run_id, 'sweeps' AS walk FROM mark
   JOIN ledger.run_state AS run ON run.project_id = $1 AND run.kind = mark.kind
@@ -77,8 +80,8 @@ WITH mark AS (
     AND run.available_at < place.due
 )
 SELECT kind, walk, min(run_id::text)::uuid AS run_id, count(*) AS runs
-FROM hidden WHERE NOT EXISTS (SELECT FROM ledger.event AS e
-  WHERE e.project_id = $1 AND e.run_id = hidden.run_id AND e.txid = ANY (hidden.open))
+FROM hidden WHERE NOT EXISTS (SELECT FROM ledger.event AS event
+  WHERE event.project_id = $1 AND event.run_id = hidden.run_id AND event.txid = ANY (hidden.open))
 GROUP BY kind, walk ORDER BY kind, walk
 """
 

@@ -30,10 +30,11 @@ SELECT ledger.now() AS now,
   (SELECT created_at FROM ledger.run_state WHERE project_id = $1 ORDER BY run_id LIMIT 1) AS first
 """
 _FOLDED: Final = """
-SELECT r.* FROM unnest($2::uuid[]) WITH ORDINALITY AS c (run_id, place)
-CROSS JOIN LATERAL ledger.state_at($1, c.run_id, NULL, $3) AS r
-WHERE ($4::text[] IS NULL OR r.state = ANY ($4)) AND ($5::text[] IS NULL OR r.worker_id = ANY ($5))
-ORDER BY c.place LIMIT $6
+SELECT run.* FROM unnest($2::uuid[]) WITH ORDINALITY AS chosen (run_id, place)
+CROSS JOIN LATERAL ledger.state_at($1, chosen.run_id, NULL, $3) AS run
+WHERE ($4::text[] IS NULL OR run.state = ANY ($4))
+  AND ($5::text[] IS NULL OR run.worker_id = ANY ($5))
+ORDER BY chosen.place LIMIT $6
 """
 _HASHES: Final = (
     "SELECT run_id, hash FROM ledger.run_state WHERE project_id = $1 AND run_id = ANY ($2::uuid[])"

@@ -23,10 +23,10 @@ _KINDS: Final = "(SELECT DISTINCT known.kind FROM ledger.kind AS known WHERE kno
 # `state = ...` the primary key would have it too, and the planner might walk all runs by it. Before
 # PostgreSQL 18 a scan ends by the first member of a row only: at the end of its list.
 _LIST: Final = """
-  SELECT s.run_id FROM ledger.run_state AS s WHERE s.project_id = $1 AND {predicate}
-    AND s.kind = list.kind AND (s.{column}, s.run_id) > (list.label, $2)
-    AND (s.{column}, s.run_id) < (list.label, $3){others}
-  ORDER BY s.{column} {order}, s.run_id {order} LIMIT {limit}"""
+  SELECT run.run_id FROM ledger.run_state AS run WHERE run.project_id = $1 AND {predicate}
+    AND run.kind = list.kind AND (run.{column}, run.run_id) > (list.label, $2)
+    AND (run.{column}, run.run_id) < (list.label, $3){others}
+  ORDER BY run.{column} {order}, run.run_id {order} LIMIT {limit}"""
 _PART: Final = f"""(
 SELECT part.run_id FROM ({{lists}}) AS list (kind, label) CROSS JOIN LATERAL ({_LIST}
 ) AS part)"""
@@ -38,58 +38,60 @@ FROM ({{lists}}) AS list (kind, label) CROSS JOIN LATERAL (
 
 # OFFSET 0: all that are held are read, never the runs of the project in the order of their ids.
 _HELD_PART: Final = """(
-SELECT s.run_id FROM {kinds} AS k (kind) CROSS JOIN LATERAL (
+SELECT run.run_id FROM {kinds} AS chosen (kind) CROSS JOIN LATERAL (
   SELECT held.* FROM ledger.run_state AS held
-  WHERE held.project_id = $1 AND held.kind = k.kind AND held.token IS NOT NULL OFFSET 0
-) AS s WHERE s.run_id > $2 AND s.run_id < $3{others}
-ORDER BY s.run_id {order} LIMIT {limit})"""
+  WHERE held.project_id = $1 AND held.kind = chosen.kind AND held.token IS NOT NULL OFFSET 0
+) AS run WHERE run.run_id > $2 AND run.run_id < $3{others}
+ORDER BY run.run_id {order} LIMIT {limit})"""
 
 # The priorities in use: each costs one lookup in the index.
 _LABELS: Final = """
 WITH RECURSIVE labels AS (
-  SELECT k.kind, found.label FROM {kinds} AS k (kind) CROSS JOIN LATERAL (
-    SELECT s.{column} AS label FROM ledger.run_state AS s
-    WHERE s.project_id = $1 AND s.kind = k.kind AND {predicate}
-    ORDER BY s.{column} DESC LIMIT 1) AS found
+  SELECT chosen.kind, found.label FROM {kinds} AS chosen (kind) CROSS JOIN LATERAL (
+    SELECT run.{column} AS label FROM ledger.run_state AS run
+    WHERE run.project_id = $1 AND run.kind = chosen.kind AND {predicate}
+    ORDER BY run.{column} DESC LIMIT 1) AS found
   UNION ALL
-  SELECT l.kind, found.label FROM labels AS l CROSS JOIN LATERAL (
-    SELECT s.{column} AS label FROM ledger.run_state AS s
-    WHERE s.project_id = $1 AND s.kind = l.kind AND {predicate} AND s.{column} < l.label
-    ORDER BY s.{column} DESC LIMIT 1) AS found
+  SELECT last.kind, found.label FROM labels AS last CROSS JOIN LATERAL (
+    SELECT run.{column} AS label FROM ledger.run_state AS run
+    WHERE run.project_id = $1 AND run.kind = last.kind AND {predicate} AND run.{column} < last.label
+    ORDER BY run.{column} DESC LIMIT 1) AS found
 ) SELECT labels.kind, labels.label FROM labels"""
 
 _ALL: Final = """(
-SELECT s.run_id FROM ledger.run_state AS s
-WHERE s.project_id = $1 AND s.run_id > $2 AND s.run_id < $3{others}
-ORDER BY s.run_id {order} LIMIT {limit})"""
+SELECT run.run_id FROM ledger.run_state AS run
+WHERE run.project_id = $1 AND run.run_id > $2 AND run.run_id < $3{others}
+ORDER BY run.run_id {order} LIMIT {limit})"""
 
 _KEYED: Final = """(
-SELECT s.run_id FROM ledger.command AS c
-JOIN ledger.run_state AS s ON s.project_id = c.project_id AND s.run_id = c.run_id
-WHERE c.project_id = $1 AND c.key = ANY ({keys}::text[]) AND s.key = c.key
-  AND s.run_id > $2 AND s.run_id < $3{others})"""
+SELECT run.run_id FROM ledger.command AS command
+JOIN ledger.run_state AS run ON run.project_id = command.project_id AND run.run_id = command.run_id
+WHERE command.project_id = $1 AND command.key = ANY ({keys}::text[]) AND run.key = command.key
+  AND run.run_id > $2 AND run.run_id < $3{others})"""
 
 # Each run once, though it may have several of the tags.
 _TAGGED: Final = """(
-SELECT DISTINCT part.run_id FROM {kinds} AS k (kind) CROSS JOIN unnest({tags}::text[]) AS g (tag)
+SELECT DISTINCT part.run_id FROM {kinds} AS chosen (kind)
+CROSS JOIN unnest({tags}::text[]) AS wanted (tag)
 CROSS JOIN LATERAL (
-  SELECT t.run_id FROM ledger.run_tag AS t{state}
-  WHERE t.project_id = $1 AND t.tag = g.tag AND t.kind = k.kind AND t.run_id > $2
-    AND t.run_id < $3{others}
-  ORDER BY t.run_id {order} LIMIT {limit}
+  SELECT entry.run_id FROM ledger.run_tag AS entry{state}
+  WHERE entry.project_id = $1 AND entry.tag = wanted.tag AND entry.kind = chosen.kind
+    AND entry.run_id > $2 AND entry.run_id < $3{others}
+  ORDER BY entry.run_id {order} LIMIT {limit}
 ) AS part)"""
 _STATE_OF_TAGGED: Final = """
-  CROSS JOIN LATERAL (SELECT * FROM ledger.run_state AS r
-    WHERE r.project_id = t.project_id AND r.run_id = t.run_id OFFSET 0) AS s"""
+  CROSS JOIN LATERAL (SELECT * FROM ledger.run_state AS run
+    WHERE run.project_id = entry.project_id AND run.run_id = entry.run_id OFFSET 0) AS run"""
 FEW: Final = 2_000
 """So many runs with a tag are looked at for their states; of more, the lists by state are read."""
 # Ordered, so that no plan reads the whole table for want of statistics.
 _WHETHER_FEW: Final = """
 SELECT count(*) <= {few} AS are_few FROM (
-  SELECT FROM {kinds} AS k (kind) CROSS JOIN unnest({tags}::text[]) AS g (tag)
-  CROSS JOIN LATERAL (SELECT FROM ledger.run_tag AS t
-    WHERE t.project_id = $1 AND t.tag = g.tag AND t.kind = k.kind AND t.run_id > $2
-      AND t.run_id < $3 ORDER BY t.run_id LIMIT {few} + 1) AS one LIMIT {few} + 1) AS counted"""
+  SELECT FROM {kinds} AS chosen (kind) CROSS JOIN unnest({tags}::text[]) AS wanted (tag)
+  CROSS JOIN LATERAL (SELECT FROM ledger.run_tag AS entry
+    WHERE entry.project_id = $1 AND entry.tag = wanted.tag AND entry.kind = chosen.kind
+      AND entry.run_id > $2 AND entry.run_id < $3
+    ORDER BY entry.run_id LIMIT {few} + 1) AS one LIMIT {few} + 1) AS counted"""
 
 # The limit is part of the text: the planner takes an unknown one for a tenth of the table.
 _IDS: Final = """
@@ -117,7 +119,7 @@ class _Lists:
 
 
 _WAITING: Final = _Lists(
-    "priority", "s.available_at <= s.created_at", frozenset({State.PENDING.value})
+    "priority", "run.available_at <= run.created_at", frozenset({State.PENDING.value})
 )
 _HELD: Final = frozenset(
     {State.RUNNING.value, State.WAITING_TOOL.value, State.WAITING_APPROVAL.value}
@@ -125,7 +127,7 @@ _HELD: Final = frozenset(
 """The states that runs may have that are held."""
 _OTHERS: Final = _Lists(
     "state",
-    "s.token IS NULL AND (s.available_at <= s.created_at) IS NOT TRUE",
+    "run.token IS NULL AND (run.available_at <= run.created_at) IS NOT TRUE",
     frozenset(state.value for state in State if state != State.RUNNING),
 )
 
@@ -137,12 +139,12 @@ class _Conditions:
         self.parameters: list[object] = [project_id, chosen.lower, chosen.upper]
         self.bound: dict[str, str] = {}
         self._texts: dict[str, str] = {}
-        self._add("kind", chosen.kinds, "s.kind = ANY ({}::text[])")
-        self._add("state", chosen.states, "s.state = ANY ({}::text[])")
-        self._add("worker_id", chosen.worker_ids, "s.worker_id = ANY ({}::text[])")
-        self._add("tags", chosen.tags, "s.tags && {}::text[]")
-        self._add("key", chosen.keys, "s.key = ANY ({}::text[])")
-        self._add("created_at", at, "s.created_at <= {}")
+        self._add("kind", chosen.kinds, "run.kind = ANY ({}::text[])")
+        self._add("state", chosen.states, "run.state = ANY ({}::text[])")
+        self._add("worker_id", chosen.worker_ids, "run.worker_id = ANY ({}::text[])")
+        self._add("tags", chosen.tags, "run.tags && {}::text[]")
+        self._add("key", chosen.keys, "run.key = ANY ({}::text[])")
+        self._add("created_at", at, "run.created_at <= {}")
 
     def _add(self, column: str, value: object, text: str) -> None:
         if value is not None:
@@ -208,7 +210,7 @@ def _parts(
     """
     for part, lists in _of_filter(chosen, conditions, words):
         if lists is None:
-            yield f"(SELECT p.run_id, false FROM {part} AS p)" if marked else part
+            yield f"(SELECT part.run_id, false FROM {part} AS part)" if marked else part
             continue
         yield (_MARKED_PART if marked else _PART).format(**lists)
 
@@ -278,5 +280,5 @@ def _labels(lists: _Lists, kinds: str, given: str | None) -> str:
         given = "'{" + ",".join(sorted(lists.states)) + "}'"
     if given is None:
         return _LABELS.format(kinds=kinds, column=lists.column, predicate=lists.predicate)
-    labels = f"unnest({given}::text[]) AS l (label)"
-    return f"SELECT k.kind, l.label FROM {kinds} AS k (kind) CROSS JOIN {labels}"
+    labels = f"unnest({given}::text[]) AS labels (label)"
+    return f"SELECT chosen.kind, labels.label FROM {kinds} AS chosen (kind) CROSS JOIN {labels}"

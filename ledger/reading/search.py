@@ -46,15 +46,16 @@ LEADING: Final = {
 # The statement of a page: `ids` has one more than it may have, if there are more.
 _PAGE: Final = """
 WITH ids AS MATERIALIZED ({ids})
-SELECT r.*, (SELECT count(*) FROM ids) > {limit} AS is_more
+SELECT run.*, (SELECT count(*) FROM ids) > {limit} AS is_more
 FROM ledger.read_runs($1, ARRAY(
-  SELECT ids.run_id FROM ids ORDER BY ids.run_id {way} LIMIT {limit})) AS r
-ORDER BY r.run_id DESC"""
+  SELECT ids.run_id FROM ids ORDER BY ids.run_id {way} LIMIT {limit})) AS run
+ORDER BY run.run_id DESC"""
 # Each join has a limit, so that no plan reads all runs to join those of a page.
 _CHECKED: Final = """
 SELECT {what} FROM ({looked}) AS led CROSS JOIN LATERAL (
-  SELECT * FROM ledger.run_state AS s WHERE s.project_id = $1 AND s.run_id = led.run_id LIMIT 1
-) AS c {where}"""
+  SELECT * FROM ledger.run_state AS run WHERE run.project_id = $1
+    AND run.run_id = led.run_id LIMIT 1
+) AS run {where}"""
 
 
 class Page(list[Run]):
@@ -232,7 +233,7 @@ class Statement:
     def page(self, limit: int) -> tuple[Any, ...]:
         """Return the statement of a page of so many runs, newest first, and its values."""
         if self.is_checked:
-            ids = f"{self._checked('c.run_id')} ORDER BY c.run_id {self._way} LIMIT {limit + 1}"
+            ids = f"{self._checked('run.run_id')} ORDER BY run.run_id {self._way} LIMIT {limit + 1}"
         else:
             ids = page_ids(self._project_id, self._led, limit + 1)[0]
         return (_PAGE.format(ids=ids, limit=limit, way=self._way), *self._values)
@@ -249,8 +250,8 @@ class Statement:
         """Return the statement of the last run that is looked through, and its values."""
         looked, *values = looked_through(self._project_id, self._led, EXAMINED, self._each)
         statement = (
-            f"SELECT c.run_id, c.place FROM ({looked}) AS c"
-            f" WHERE c.is_more OR c.place = {EXAMINED} ORDER BY c.place DESC LIMIT 1"
+            f"SELECT run.run_id, run.place FROM ({looked}) AS run"
+            f" WHERE run.is_more OR run.place = {EXAMINED} ORDER BY run.place DESC LIMIT 1"
         )
         return (statement, *values)
 
@@ -261,14 +262,14 @@ class Statement:
 
     def _chosen(self, choice: Choice) -> str:
         value = self._bind(list(choice.values))
-        fits = f"c.{choice.column} = ANY ({value}::text[])"
+        fits = f"run.{choice.column} = ANY ({value}::text[])"
         if choice.column == "tags":
-            fits = f"c.tags && {value}::text[]"
+            fits = f"run.tags && {value}::text[]"
         return f"({fits}) IS NOT TRUE" if choice.negated else fits
 
     def _bounded(self, bound: Bound) -> str:
         sign = SIGNS[SIGNS.index(bound.sign)]
-        return f"c.{bound.column} {sign} {self._bind(bound.value)}"
+        return f"run.{bound.column} {sign} {self._bind(bound.value)}"
 
     def _bind(self, value: Any) -> str:
         self._values.append(value)

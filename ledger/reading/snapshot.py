@@ -16,8 +16,9 @@ EVENTS_A_RANGE: Final = 20_000
 """No snapshot is held for longer than so many events are read; a run is never cut."""
 
 _BOUND: Final = """
-SELECT e.run_id FROM ledger.event AS e WHERE e.project_id = $1 AND e.run_id BETWEEN $2 AND $3
-ORDER BY e.run_id, e.version OFFSET $4 LIMIT 1
+SELECT event.run_id FROM ledger.event AS event WHERE event.project_id = $1
+  AND event.run_id BETWEEN $2 AND $3
+ORDER BY event.run_id, event.version OFFSET $4 LIMIT 1
 """
 _PYTHON_TIMES: Final = (-63_082_281_600_000_000, 252_455_615_999_999_999)
 """The microseconds from 2000-01-01 that a datetime can hold: the years 1 to 9999."""

@@ -11,10 +11,11 @@ from runfold.ledger.proof.fold import Drift, StateCheck
 
 _PAGE: Final = 5_000
 _IN_DATABASE: Final = f"""NOT EXISTS (
-  SELECT FROM {ARCHIVES} AS a WHERE a.detached AND r.run_id >= a.first AND r.run_id < a.beyond)"""
+  SELECT FROM {ARCHIVES} AS archive WHERE archive.detached AND run.run_id >= archive.first
+    AND run.run_id < archive.beyond)"""
 STATES: Final = f"""
-SELECT r.* FROM ledger.run_state AS r
-WHERE r.project_id = $1 AND r.run_id BETWEEN $2 AND $3 AND {_IN_DATABASE}
+SELECT run.* FROM ledger.run_state AS run
+WHERE run.project_id = $1 AND run.run_id BETWEEN $2 AND $3 AND {_IN_DATABASE}
 """
 """The states of a range whose events are in the database, not archived."""
 _EVENTS: Final = """
@@ -26,8 +27,8 @@ SELECT * FROM ledger.event WHERE project_id = $1 AND run_id = ANY ($2::uuid[])
 ORDER BY run_id, version
 """
 _STATES_OF: Final = f"""
-SELECT r.* FROM ledger.run_state AS r
-WHERE r.project_id = $1 AND r.run_id = ANY ($2::uuid[]) AND {_IN_DATABASE}
+SELECT run.* FROM ledger.run_state AS run
+WHERE run.project_id = $1 AND run.run_id = ANY ($2::uuid[]) AND {_IN_DATABASE}
 """
 
 

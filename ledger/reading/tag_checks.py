@@ -19,20 +19,20 @@ _TOLD: Final = 100
 """The most findings of each sort."""
 _HIDDEN: Final = """
 SELECT page.run_id, page.kind, (SELECT array_agg(each.tag) FROM unnest(page.tags) AS each (tag)
-  WHERE NOT EXISTS (SELECT FROM ledger.run_tag AS t
-    WHERE t.project_id = $1 AND t.tag = each.tag AND t.kind = page.kind
-      AND t.run_id = page.run_id)) AS wrong
-FROM (SELECT s.run_id, s.kind, s.tags FROM ledger.run_state AS s
-  WHERE s.project_id = $1 AND s.run_id > $2 ORDER BY s.run_id LIMIT $3) AS page
+  WHERE NOT EXISTS (SELECT FROM ledger.run_tag AS entry
+    WHERE entry.project_id = $1 AND entry.tag = each.tag AND entry.kind = page.kind
+      AND entry.run_id = page.run_id)) AS wrong
+FROM (SELECT run.run_id, run.kind, run.tags FROM ledger.run_state AS run
+  WHERE run.project_id = $1 AND run.run_id > $2 ORDER BY run.run_id LIMIT $3) AS page
 ORDER BY page.run_id
 """
 _INVENTED: Final = """
-SELECT page.tag, page.kind, page.run_id, NOT EXISTS (SELECT FROM ledger.run_state AS s
-  WHERE s.project_id = $1 AND s.run_id = page.run_id
-    AND s.kind = page.kind AND page.tag = ANY (s.tags)) AS wrong
-FROM (SELECT t.tag, t.kind, t.run_id FROM ledger.run_tag AS t
-  WHERE t.project_id = $1 AND (t.tag, t.kind, t.run_id) > ($2, $3, $4)
-  ORDER BY t.tag, t.kind, t.run_id LIMIT $5) AS page
+SELECT page.tag, page.kind, page.run_id, NOT EXISTS (SELECT FROM ledger.run_state AS run
+  WHERE run.project_id = $1 AND run.run_id = page.run_id
+    AND run.kind = page.kind AND page.tag = ANY (run.tags)) AS wrong
+FROM (SELECT entry.tag, entry.kind, entry.run_id FROM ledger.run_tag AS entry
+  WHERE entry.project_id = $1 AND (entry.tag, entry.kind, entry.run_id) > ($2, $3, $4)
+  ORDER BY entry.tag, entry.kind, entry.run_id LIMIT $5) AS page
 ORDER BY page.tag, page.kind, page.run_id
 """
 

@@ -32,22 +32,24 @@ _PAGE: Final = 5_000
 # OFFSET 0 makes each payload a lookup: on tables that were never analysed a join of a range with
 # itself took a minute for 50,000 events, and it reads payloads of other ranges.
 EVENTS: Final = """
-SELECT e.*, p.salt, p.body FROM ledger.event AS e
+SELECT event.*, payload.salt, payload.body FROM ledger.event AS event
 LEFT JOIN LATERAL (
-  SELECT p.salt, p.body FROM ledger.payload AS p
-  WHERE p.project_id = e.project_id AND p.run_id = e.run_id AND p.version = e.version OFFSET 0
-) AS p ON true
-WHERE e.project_id = $1 AND e.run_id BETWEEN $2 AND $3
-ORDER BY e.run_id, e.version
+  SELECT payload.salt, payload.body FROM ledger.payload AS payload
+  WHERE payload.project_id = event.project_id AND payload.run_id = event.run_id
+    AND payload.version = event.version OFFSET 0
+) AS payload ON true
+WHERE event.project_id = $1 AND event.run_id BETWEEN $2 AND $3
+ORDER BY event.run_id, event.version
 """
 _ORPHANS: Final = f"""
-SELECT p.run_id, p.version FROM ledger.payload AS p
-WHERE p.project_id = $1 AND p.run_id BETWEEN $2 AND $3
-  AND NOT EXISTS (SELECT FROM ledger.event AS e
-    WHERE e.project_id = p.project_id AND e.run_id = p.run_id AND e.version = p.version OFFSET 0)
-  AND NOT EXISTS (SELECT FROM {ARCHIVES} AS a
-    WHERE a.detached AND p.run_id >= a.first AND p.run_id < a.beyond)
-ORDER BY p.run_id, p.version
+SELECT payload.run_id, payload.version FROM ledger.payload AS payload
+WHERE payload.project_id = $1 AND payload.run_id BETWEEN $2 AND $3
+  AND NOT EXISTS (SELECT FROM ledger.event AS event
+    WHERE event.project_id = payload.project_id AND event.run_id = payload.run_id
+      AND event.version = payload.version OFFSET 0)
+  AND NOT EXISTS (SELECT FROM {ARCHIVES} AS archive
+    WHERE archive.detached AND payload.run_id >= archive.first AND payload.run_id < archive.beyond)
+ORDER BY payload.run_id, payload.version
 """
 _UNREADABLE: Final = ("XX", "22")
 """The classes of errors that a damaged row raises: internal ones, and those of data."""

@@ -46,13 +46,14 @@ _THEIR_PATH: Final = """SET LOCAL search_path = "$user", public"""
 """A function of the user's means the user's tables; connections look in pg_catalog only."""
 _OWN_PATH: Final = "SET LOCAL search_path = pg_catalog, pg_temp"
 _LOOK: Final = """
-SELECT p.*, EXISTS (
-  SELECT FROM ledger.projection_aside AS a
-  WHERE a.relation = format('projection.%s_v%s', p.name, p.version) AND a.retry_at IS NOT NULL
+SELECT projection.*, EXISTS (
+  SELECT FROM ledger.projection_aside AS aside
+  WHERE aside.relation = format('projection.%s_v%s', projection.name, projection.version)
+    AND aside.retry_at IS NOT NULL
 ) AS retrying
-FROM ledger.projection AS p WHERE p.name = $1
+FROM ledger.projection AS projection WHERE projection.name = $1
 """
-_LOCK: Final = f"{_LOOK} FOR UPDATE OF p"
+_LOCK: Final = f"{_LOOK} FOR UPDATE OF projection"
 _SKIPPED: Final = "SELECT position FROM ledger.projection_skip WHERE name = $1 AND version = $2"
 _MOVE: Final = """
 UPDATE ledger.projection SET generation = $2, snapshot = $3, target = $4, position = $5,

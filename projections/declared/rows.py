@@ -12,16 +12,18 @@ from runfold.projections.declared.status import require
 
 MAX_ROWS: Final = 10_000
 _TABLE: Final = """
-SELECT format('projection.%I', p.name) AS view,
-  array(SELECT a.attname::text FROM pg_attribute AS a
-    WHERE a.attrelid = to_regclass(format('projection.%I', p.name)) AND a.attnum > 0
-    ORDER BY a.attnum) AS columns,
-  array(SELECT a.attname::text FROM pg_index AS i JOIN pg_attribute AS a
-      ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey::int2[])
-    WHERE i.indisprimary
-      AND i.indrelid = to_regclass(format('projection.%s_v%s', p.name, p.version))
-    ORDER BY array_position(i.indkey::int2[], a.attnum)) AS key
-FROM ledger.projection AS p WHERE p.name = $1
+SELECT format('projection.%I', projection.name) AS view,
+  array(SELECT attribute.attname::text FROM pg_attribute AS attribute
+    WHERE attribute.attrelid = to_regclass(format('projection.%I', projection.name))
+      AND attribute.attnum > 0
+    ORDER BY attribute.attnum) AS columns,
+  array(SELECT attribute.attname::text FROM pg_index AS index JOIN pg_attribute AS attribute
+      ON attribute.attrelid = index.indrelid AND attribute.attnum = ANY (index.indkey::int2[])
+    WHERE index.indisprimary
+      AND index.indrelid = to_regclass(
+        format('projection.%s_v%s', projection.name, projection.version))
+    ORDER BY array_position(index.indkey::int2[], attribute.attnum)) AS key
+FROM ledger.projection AS projection WHERE projection.name = $1
 """
 
 

@@ -34,7 +34,7 @@ ORDER BY run_id LIMIT $3
 """
 # What was written last, in any project.
 _RECENT: Final = """
-SELECT DISTINCT e.run_id FROM ledger.newest_events($2) AS e WHERE e.project_id = $1
+SELECT DISTINCT event.run_id FROM ledger.newest_events($2) AS event WHERE event.project_id = $1
 """
 
 

@@ -29,9 +29,9 @@ ORDER BY run_id FOR UPDATE
 _NAMES: Final = ", ".join((*KEY, *COLUMNS))
 _REPLACE: Final = f"""
 INSERT INTO ledger.run_state ({_NAMES})
-SELECT {", ".join(f"r.{name}" for name in (*KEY, *COLUMNS))}
-FROM unnest($2::uuid[]) AS c (run_id)
-CROSS JOIN LATERAL ledger.rebuild_run_state($1, c.run_id, c.run_id) AS r
+SELECT {", ".join(f"run.{name}" for name in (*KEY, *COLUMNS))}
+FROM unnest($2::uuid[]) AS chosen (run_id)
+CROSS JOIN LATERAL ledger.rebuild_run_state($1, chosen.run_id, chosen.run_id) AS run
 ON CONFLICT ({", ".join(KEY)}) DO UPDATE
 SET {", ".join(f"{name} = EXCLUDED.{name}" for name in COLUMNS)}
 """

@@ -32,7 +32,7 @@ CREATE TABLE {shadow} (LIKE ledger.run_state INCLUDING CONSTRAINTS,
 """
 _FILL: Final = """
 WITH filled AS (
-  INSERT INTO {shadow} SELECT r.* FROM ledger.rebuild_run_state($3, $1, $2, NULL, $4) AS r
+  INSERT INTO {shadow} SELECT run.* FROM ledger.rebuild_run_state($3, $1, $2, NULL, $4) AS run
   RETURNING version
 )
 SELECT count(*) AS rows, coalesce(sum(version), 0)::bigint AS events FROM filled
@@ -42,24 +42,24 @@ SELECT first, last FROM ledger.rebuild_range WHERE rebuild_id = $1 AND error IS 
 """
 # Different, missing here, missing there; or changed since the shadow was filled: `compare` decides.
 _SUSPECT: Final = """
-SELECT coalesce((s.live).run_id, (r.rebuilt).run_id) AS run_id
+SELECT coalesce((stored.live).run_id, (folded.rebuilt).run_id) AS run_id
 FROM (
   SELECT live FROM ledger.run_state AS live
   WHERE live.project_id = $1 AND live.run_id BETWEEN $2 AND $3
-) AS s FULL JOIN (
+) AS stored FULL JOIN (
   SELECT rebuilt FROM {shadow} AS rebuilt
   WHERE rebuilt.project_id = $1 AND rebuilt.run_id BETWEEN $2 AND $3
-) AS r
-  ON (s.live).run_id = (r.rebuilt).run_id
-WHERE (s.live)::record IS DISTINCT FROM (r.rebuilt)::record
+) AS folded
+  ON (stored.live).run_id = (folded.rebuilt).run_id
+WHERE (stored.live)::record IS DISTINCT FROM (folded.rebuilt)::record
 ORDER BY 1
 """
 _KEPT: Final = (
     "CREATE TABLE IF NOT EXISTS {old} (LIKE ledger.run_state, PRIMARY KEY (project_id, run_id))"
 )
 _KEEP: Final = """
-INSERT INTO {old} SELECT s.* FROM ledger.run_state AS s
-WHERE s.project_id = $1 AND s.run_id = ANY ($2::uuid[])
+INSERT INTO {old} SELECT run.* FROM ledger.run_state AS run
+WHERE run.project_id = $1 AND run.run_id = ANY ($2::uuid[])
 ON CONFLICT DO NOTHING
 """
 

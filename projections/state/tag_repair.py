@@ -18,27 +18,28 @@ from runfold.projections.state.repair_notes import note_repairs
 TAGS_REPAIRED: Final = "run_tag.repaired"
 """The name of the note that a repair leaves on the run."""
 _LOCK: Final = """
-SELECT s.run_id FROM ledger.run_state AS s
-WHERE s.project_id = $1 AND s.run_id = ANY ($2::uuid[]) ORDER BY s.run_id FOR UPDATE
+SELECT run.run_id FROM ledger.run_state AS run
+WHERE run.project_id = $1 AND run.run_id = ANY ($2::uuid[]) ORDER BY run.run_id FOR UPDATE
 """
 _HERE: Final = """
-SELECT e.run_id FROM ledger.event AS e
-WHERE e.project_id = $1 AND e.run_id = ANY ($2::uuid[]) AND e.version = 1
+SELECT event.run_id FROM ledger.event AS event
+WHERE event.project_id = $1 AND event.run_id = ANY ($2::uuid[]) AND event.version = 1
 """
 _REMOVE: Final = """
-DELETE FROM ledger.run_tag AS t USING unnest($2::uuid[], $3::text[], $4::text[])
-  AS w (run_id, kind, tag)
-WHERE t.project_id = $1 AND t.tag = w.tag AND t.kind = w.kind AND t.run_id = w.run_id
-  AND NOT EXISTS (SELECT FROM ledger.run_state AS s WHERE s.project_id = $1
-    AND s.run_id = w.run_id AND s.kind = w.kind AND w.tag = ANY (s.tags))
-RETURNING t.run_id, t.tag
+DELETE FROM ledger.run_tag AS entry USING unnest($2::uuid[], $3::text[], $4::text[])
+  AS wrong (run_id, kind, tag)
+WHERE entry.project_id = $1 AND entry.tag = wrong.tag AND entry.kind = wrong.kind
+  AND entry.run_id = wrong.run_id
+  AND NOT EXISTS (SELECT FROM ledger.run_state AS run WHERE run.project_id = $1
+    AND run.run_id = wrong.run_id AND run.kind = wrong.kind AND wrong.tag = ANY (run.tags))
+RETURNING entry.run_id, entry.tag
 """
 _ADD: Final = """
 INSERT INTO ledger.run_tag (project_id, tag, kind, run_id)
-SELECT s.project_id, w.tag, s.kind, s.run_id
-FROM unnest($2::uuid[], $3::text[], $4::text[]) AS w (run_id, kind, tag)
-JOIN ledger.run_state AS s ON s.project_id = $1 AND s.run_id = w.run_id
-WHERE s.kind = w.kind AND w.tag = ANY (s.tags)
+SELECT run.project_id, wrong.tag, run.kind, run.run_id
+FROM unnest($2::uuid[], $3::text[], $4::text[]) AS wrong (run_id, kind, tag)
+JOIN ledger.run_state AS run ON run.project_id = $1 AND run.run_id = wrong.run_id
+WHERE run.kind = wrong.kind AND wrong.tag = ANY (run.tags)
 ON CONFLICT DO NOTHING
 RETURNING run_id, tag
 """

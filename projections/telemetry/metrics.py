@@ -45,40 +45,42 @@ GROUP BY project_id ORDER BY project_id LIMIT {MAX_KINDS}
 # By the two indexes of claims: the head of the runs that wait since they were submitted, and of
 # each priority the run that came due first. What sleeps is not walked.
 _OLDEST: Final = f"""
-WITH RECURSIVE k AS MATERIALIZED (
+WITH RECURSIVE known AS MATERIALIZED (
   SELECT DISTINCT project_id, kind FROM ledger.kind ORDER BY project_id, kind LIMIT {MAX_KINDS}
 ), level AS (
-  SELECT k.project_id, k.kind, -1 AS priority, NULL::timestamptz AS available_at FROM k
+  SELECT known.project_id, known.kind, -1 AS priority, NULL::timestamptz AS available_at FROM known
   UNION ALL
-  SELECT l.project_id, l.kind, n.priority, n.available_at FROM level AS l
+  SELECT last.project_id, last.kind, higher.priority, higher.available_at FROM level AS last
   CROSS JOIN LATERAL (
-    SELECT s.priority, s.available_at FROM ledger.run_state AS s
-    WHERE s.project_id = l.project_id AND s.kind = l.kind AND s.available_at > s.created_at
-      AND s.priority > l.priority
-    ORDER BY s.priority, s.available_at LIMIT 1
-  ) AS n
+    SELECT run.priority, run.available_at FROM ledger.run_state AS run
+    WHERE run.project_id = last.project_id AND run.kind = last.kind
+      AND run.available_at > run.created_at AND run.priority > last.priority
+    ORDER BY run.priority, run.available_at LIMIT 1
+  ) AS higher
 ), head AS (
-  SELECT l.project_id, l.kind, l.available_at FROM level AS l
+  SELECT level.project_id, level.kind, level.available_at FROM level
   UNION ALL
-  SELECT k.project_id, k.kind, h.available_at FROM k
+  SELECT known.project_id, known.kind, first.available_at FROM known
   CROSS JOIN LATERAL (
-    SELECT s.available_at FROM ledger.run_state AS s
-    WHERE s.project_id = k.project_id AND s.kind = k.kind AND s.available_at <= s.created_at
-    ORDER BY s.priority, s.run_id LIMIT 1
-  ) AS h
+    SELECT run.available_at FROM ledger.run_state AS run
+    WHERE run.project_id = known.project_id AND run.kind = known.kind
+      AND run.available_at <= run.created_at
+    ORDER BY run.priority, run.run_id LIMIT 1
+  ) AS first
 )
-SELECT h.project_id, h.kind,
-  extract(epoch FROM ledger.now() - min(h.available_at))::float8 AS oldest
-FROM head AS h WHERE h.available_at <= ledger.now()
-GROUP BY h.project_id, h.kind ORDER BY h.project_id, h.kind
+SELECT head.project_id, head.kind,
+  extract(epoch FROM ledger.now() - min(head.available_at))::float8 AS oldest
+FROM head WHERE head.available_at <= ledger.now()
+GROUP BY head.project_id, head.kind ORDER BY head.project_id, head.kind
 """
 _PROJECTIONS: Final = """
-SELECT p.name, p.failed_at IS NOT NULL AS failed,
-  greatest((SELECT q.last_value FROM ledger.event_position AS q)
-    - split_part(p.snapshot, '@', 2)::bigint, 0) AS behind,
-  (SELECT count(*) FROM ledger.projection_aside AS a
-   WHERE a.relation = format('projection.%s_v%s', p.name, p.version)) AS set_aside
-FROM ledger.projection AS p ORDER BY p.name
+SELECT projection.name, projection.failed_at IS NOT NULL AS failed,
+  greatest((SELECT sequence.last_value FROM ledger.event_position AS sequence)
+    - split_part(projection.snapshot, '@', 2)::bigint, 0) AS behind,
+  (SELECT count(*) FROM ledger.projection_aside AS aside
+   WHERE aside.relation = format('projection.%s_v%s', projection.name,
+     projection.version)) AS set_aside
+FROM ledger.projection AS projection ORDER BY projection.name
 """
 _READ: Final = {
     "run_counts": _COUNTS,

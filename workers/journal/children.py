@@ -18,28 +18,29 @@ _PARKED: Final = "SELECT run_id FROM ledger.parked_runs($1) AS run_id"
 # Lateral with OFFSET 0, so that each parked run is looked up by its key whatever the planner thinks
 # of their number.
 _ENDED: Final = """
-SELECT p.run_id, p.version, c.run_id AS child_id
-FROM unnest($2::uuid[]) AS u (run_id)
+SELECT parent.run_id, parent.version, child.run_id AS child_id
+FROM unnest($2::uuid[]) AS wanted (run_id)
 CROSS JOIN LATERAL (
-  SELECT s.run_id, s.version FROM ledger.run_state AS s
-  WHERE s.project_id = $1 AND s.run_id = u.run_id AND s.state = 'waiting_tool'
-    AND s.token IS NULL AND s.available_at IS NULL
-  OFFSET 0) AS p
+  SELECT run.run_id, run.version FROM ledger.run_state AS run
+  WHERE run.project_id = $1 AND run.run_id = wanted.run_id AND run.state = 'waiting_tool'
+    AND run.token IS NULL AND run.available_at IS NULL
+  OFFSET 0) AS parent
 CROSS JOIN LATERAL (
-  SELECT e.version, e.name FROM ledger.event AS e
-  WHERE e.project_id = $1 AND e.run_id = p.run_id AND e.type = 'tool.requested'
-  ORDER BY e.version DESC LIMIT 1) AS asked
+  SELECT event.version, event.name FROM ledger.event AS event
+  WHERE event.project_id = $1 AND event.run_id = parent.run_id AND event.type = 'tool.requested'
+  ORDER BY event.version DESC LIMIT 1) AS asked
 CROSS JOIN LATERAL (
   -- A child by its name, an id by its form: what other tools are given does not matter here.
-  SELECT substring(b.body #>> '{input,child}'
+  SELECT substring(payload.body #>> '{input,child}'
     FROM '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$') AS child
-  FROM ledger.payload AS b
-  WHERE b.project_id = $1 AND b.run_id = p.run_id AND b.version = asked.version
-    AND starts_with(asked.name, 'child:')
-  OFFSET 0) AS b
+  FROM ledger.payload AS payload
+  WHERE payload.project_id = $1 AND payload.run_id = parent.run_id
+    AND payload.version = asked.version AND starts_with(asked.name, 'child:')
+  OFFSET 0) AS input
 CROSS JOIN LATERAL (
-  SELECT s.run_id FROM ledger.run_state AS s
-  WHERE s.project_id = $1 AND s.run_id = b.child::uuid AND s.completed_at IS NOT NULL OFFSET 0) AS c
+  SELECT run.run_id FROM ledger.run_state AS run
+  WHERE run.project_id = $1 AND run.run_id = input.child::uuid
+    AND run.completed_at IS NOT NULL OFFSET 0) AS child
 """
 
 

@@ -30,10 +30,12 @@ LIVE: Final = tuple(state for state in State if state not in TERMINAL)
 _STATES: Final = f"""
 SELECT wanted.state, count(found.run_id) AS runs, min(found.available_at) AS oldest_at
 FROM unnest($2::text[]) AS wanted (state) LEFT JOIN LATERAL (
-  SELECT s.* FROM (SELECT DISTINCT k.kind FROM ledger.kind AS k WHERE k.project_id = $1) AS kinds
+  SELECT run.* FROM (SELECT DISTINCT known.kind FROM ledger.kind AS known
+    WHERE known.project_id = $1) AS kinds
   CROSS JOIN LATERAL (
-    SELECT s.run_id, s.available_at FROM ledger.run_state AS s
-    WHERE s.project_id = $1 AND s.kind = kinds.kind AND s.state = wanted.state OFFSET 0) AS s
+    SELECT run.run_id, run.available_at FROM ledger.run_state AS run
+    WHERE run.project_id = $1 AND run.kind = kinds.kind
+      AND run.state = wanted.state OFFSET 0) AS run
   LIMIT {MOST}) AS found ON true
 GROUP BY wanted.state
 """

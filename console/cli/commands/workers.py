@@ -14,11 +14,11 @@ from runfold.ledger.postgres.connections import fetch
 
 TITLES: Final = ("WORKER", "HOLDS", "KINDS", "LAST BEAT", "LEASE ENDS", "OLDEST RUN")
 _HOLDERS: Final = """
-SELECT s.worker_id, count(*) AS held, array_agg(DISTINCT s.kind ORDER BY s.kind) AS kinds,
-  max(s.heartbeat_at) AS heartbeat_at, min(s.lease_until) AS lease_until,
-  min(s.started_at) AS oldest_started_at
-FROM ledger.run_state AS s WHERE s.project_id = $1 AND s.token IS NOT NULL
-GROUP BY s.worker_id ORDER BY s.worker_id
+SELECT run.worker_id, count(*) AS held, array_agg(DISTINCT run.kind ORDER BY run.kind) AS kinds,
+  max(run.heartbeat_at) AS heartbeat_at, min(run.lease_until) AS lease_until,
+  min(run.started_at) AS oldest_started_at
+FROM ledger.run_state AS run WHERE run.project_id = $1 AND run.token IS NOT NULL
+GROUP BY run.worker_id ORDER BY run.worker_id
 """
 
 app: Final = program()

@@ -71,16 +71,17 @@ async def limits(opened: Database) -> list[Check]:
 
 
 _ROLE: Final = """
-SELECT current_user::text AS login, r.rolsuper AS superuser,
+SELECT current_user::text AS login, role.rolsuper AS superuser,
   has_table_privilege('ledger.event', 'SELECT') AS reads,
   has_table_privilege('ledger.event', 'INSERT') AS inserts,
-  has_function_privilege(f.oid, 'EXECUTE') AS works,
+  has_function_privilege(function.oid, 'EXECUTE') AS works,
   EXISTS (
-    SELECT FROM pg_roles AS p
-    WHERE p.rolname = 'runfold_projector' AND pg_has_role(current_user, p.oid, 'USAGE')) AS projects
-FROM pg_roles AS r, pg_proc AS f
-WHERE r.rolname = current_user
-  AND f.pronamespace = to_regnamespace('ledger') AND f.proname = 'claim'
+    SELECT FROM pg_roles AS projector
+    WHERE projector.rolname = 'runfold_projector'
+      AND pg_has_role(current_user, projector.oid, 'USAGE')) AS projects
+FROM pg_roles AS role, pg_proc AS function
+WHERE role.rolname = current_user
+  AND function.pronamespace = to_regnamespace('ledger') AND function.proname = 'claim'
 """
 
 

@@ -13,8 +13,9 @@ from runfold.ledger.postgres.opening import Database
 
 _DIGEST: Final = "SELECT obj_description(to_regnamespace('ledger'), 'pg_namespace') AS digest"
 _PARTITIONS: Final = (
-    "SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid "
-    "WHERE i.inhparent = to_regclass('ledger.event') ORDER BY c.relname"
+    "SELECT part.relname FROM pg_inherits AS child JOIN pg_class AS part"
+    " ON part.oid = child.inhrelid"
+    " WHERE child.inhparent = to_regclass('ledger.event') ORDER BY part.relname"
 )
 _MONTH: Final = (
     "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC' + make_interval(months => $1), "

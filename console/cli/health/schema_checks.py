@@ -49,14 +49,15 @@ def partitions(status: DatabaseStatus) -> Check:
 
 
 _INVALID: Final = """
-SELECT i.indexrelid::regclass::text AS name FROM pg_index AS i
-JOIN pg_class AS c ON c.oid = i.indexrelid
-WHERE c.relnamespace IN ('ledger'::regnamespace, 'projection'::regnamespace) AND NOT i.indisvalid
+SELECT index.indexrelid::regclass::text AS name FROM pg_index AS index
+JOIN pg_class AS relation ON relation.oid = index.indexrelid
+WHERE relation.relnamespace IN ('ledger'::regnamespace, 'projection'::regnamespace)
+  AND NOT index.indisvalid
 ORDER BY 1
 """
 _MISSING: Final = """
-SELECT n.name FROM unnest($1::text[]) AS n (name)
-WHERE to_regclass(format('ledger.%I', n.name)) IS NULL ORDER BY 1
+SELECT wanted.name FROM unnest($1::text[]) AS wanted (name)
+WHERE to_regclass(format('ledger.%I', wanted.name)) IS NULL ORDER BY 1
 """
 
 
@@ -74,11 +75,12 @@ async def indexes(database: Database) -> Check:
 
 
 _FEED: Final = """
-SELECT q.last_value AS next, q.is_called,
-  greatest((SELECT e.position FROM ledger.newest_events(1) AS e),
-    (SELECT e.position FROM ledger.event AS e ORDER BY e.txid DESC, e.position DESC LIMIT 1)
+SELECT sequence.last_value AS next, sequence.is_called,
+  greatest((SELECT event.position FROM ledger.newest_events(1) AS event),
+    (SELECT event.position FROM ledger.event AS event
+      ORDER BY event.txid DESC, event.position DESC LIMIT 1)
   ) AS newest
-FROM ledger.event_position AS q
+FROM ledger.event_position AS sequence
 """
 
 

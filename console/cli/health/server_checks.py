@@ -62,8 +62,8 @@ async def clock(database: Database) -> Check:
 
 _TIME: Final = """
 SELECT extract(epoch FROM ledger.now() - ledger.clock())::float8 AS lead,
-  extract(epoch FROM max(e.recorded_at) - ledger.now())::float8 AS behind
-FROM ledger.newest_events(100) AS e
+  extract(epoch FROM max(event.recorded_at) - ledger.now())::float8 AS behind
+FROM ledger.newest_events(100) AS event
 """
 
 
@@ -91,9 +91,9 @@ SELECT current_setting('max_connections')::int
     - coalesce(current_setting('reserved_connections', true)::int, 0)
     - current_setting('superuser_reserved_connections')::int AS server_limit,
   (SELECT sum(numbackends) FROM pg_stat_database)::int AS server_used,
-  r.rolconnlimit AS login_limit, r.rolname AS login,
-  (SELECT count(*) FROM pg_stat_activity WHERE usename = r.rolname) AS login_used
-FROM pg_roles AS r WHERE r.rolname = current_user
+  login.rolconnlimit AS login_limit, login.rolname AS login,
+  (SELECT count(*) FROM pg_stat_activity WHERE usename = login.rolname) AS login_used
+FROM pg_roles AS login WHERE login.rolname = current_user
 """
 
 

@@ -15,40 +15,45 @@ _SHOWN: Final = 3
 _LOOKED_AT: Final = 1_000
 """Runs of a project that are looked at for the role that they ask for."""
 _CHANGED: Final = """
-SELECT w.project_id, w.kind, w.number, w.run_id, p.body ->> 'error_detail' AS reason
+SELECT changed.project_id, changed.kind, changed.number, changed.run_id,
+  payload.body ->> 'error_detail' AS reason
 FROM (
-  SELECT s.project_id, s.kind, count(*) AS number, (array_agg(s.run_id ORDER BY s.run_id))[1]
-    AS run_id, (array_agg(s.version ORDER BY s.run_id))[1] AS version
-  FROM ledger.run_state AS s
-  JOIN ledger.event AS e
-    ON e.project_id = s.project_id AND e.run_id = s.run_id AND e.version = s.version
-  WHERE s.available_at IS NOT NULL AND s.version > 2
-    AND e.type = 'lease.released' AND e.error_code = $1
-  GROUP BY s.project_id, s.kind
-) AS w
-LEFT JOIN ledger.payload AS p
-  ON p.project_id = w.project_id AND p.run_id = w.run_id AND p.version = w.version
-ORDER BY w.number DESC, w.project_id, w.kind
+  SELECT run.project_id, run.kind, count(*) AS number,
+    (array_agg(run.run_id ORDER BY run.run_id))[1] AS run_id,
+    (array_agg(run.version ORDER BY run.run_id))[1] AS version
+  FROM ledger.run_state AS run
+  JOIN ledger.event AS event
+    ON event.project_id = run.project_id AND event.run_id = run.run_id
+      AND event.version = run.version
+  WHERE run.available_at IS NOT NULL AND run.version > 2
+    AND event.type = 'lease.released' AND event.error_code = $1
+  GROUP BY run.project_id, run.kind
+) AS changed
+LEFT JOIN ledger.payload AS payload
+  ON payload.project_id = changed.project_id AND payload.run_id = changed.run_id
+    AND payload.version = changed.version
+ORDER BY changed.number DESC, changed.project_id, changed.kind
 """
 VACANT: Final = f"""
-SELECT a.project_id, a.role, a.needs, has.members, count(*) AS number
+SELECT request.project_id, request.role, request.needs, has.members, count(*) AS number
 FROM (
-  SELECT s.project_id, asked.role, coalesce(s.approvals, 1) AS needs
-  FROM ledger.project AS p
-  CROSS JOIN LATERAL ({WAITING.format(project="p.project_id", limit=_LOOKED_AT)}) AS w
-  CROSS JOIN LATERAL (SELECT r.* FROM ledger.run_state AS r
-    WHERE r.project_id = p.project_id AND r.run_id = w.run_id OFFSET 0) AS s
+  SELECT run.project_id, asked.role, coalesce(run.approvals, 1) AS needs
+  FROM ledger.project AS project
+  CROSS JOIN LATERAL ({WAITING.format(project="project.project_id", limit=_LOOKED_AT)}) AS waiting
+  CROSS JOIN LATERAL (SELECT run.* FROM ledger.run_state AS run
+    WHERE run.project_id = project.project_id AND run.run_id = waiting.run_id OFFSET 0) AS run
   CROSS JOIN LATERAL (
-    SELECT e.role FROM ledger.event AS e
-    WHERE e.project_id = s.project_id AND e.run_id = s.run_id AND e.type = 'approval.requested'
-    ORDER BY e.version DESC LIMIT 1) AS asked
-) AS a
+    SELECT event.role FROM ledger.event AS event
+    WHERE event.project_id = run.project_id AND event.run_id = run.run_id
+      AND event.type = 'approval.requested'
+    ORDER BY event.version DESC LIMIT 1) AS asked
+) AS request
 CROSS JOIN LATERAL (
-  SELECT count(*) AS members FROM ledger.role_member AS m
-  WHERE m.project_id = a.project_id AND m.role = a.role) AS has
-WHERE a.role IS NOT NULL AND has.members < a.needs
-GROUP BY a.project_id, a.role, a.needs, has.members
-ORDER BY count(*) DESC, a.project_id, a.role
+  SELECT count(*) AS members FROM ledger.role_member AS member
+  WHERE member.project_id = request.project_id AND member.role = request.role) AS has
+WHERE request.role IS NOT NULL AND has.members < request.needs
+GROUP BY request.project_id, request.role, request.needs, has.members
+ORDER BY count(*) DESC, request.project_id, request.role
 """
 """The roles that approvals ask for and too few have, of the oldest that wait in each project."""
 

@@ -14,15 +14,17 @@ WAITED_SECONDS: Final = 60.0
 _COUNTED: Final = 1_000
 
 _EXPIRED: Final = """
-SELECT p.project_id, l.number, l.oldest FROM ledger.project AS p CROSS JOIN LATERAL (
+SELECT project.project_id, expired.number, expired.oldest FROM ledger.project AS project
+CROSS JOIN LATERAL (
   SELECT count(*) AS number,
-    extract(epoch FROM ledger.now() - min(x.lease_until))::float8 AS oldest
+    extract(epoch FROM ledger.now() - min(lease.lease_until))::float8 AS oldest
   FROM (
-    SELECT s.lease_until FROM ledger.run_state AS s
-    WHERE s.project_id = p.project_id AND s.token IS NOT NULL AND s.lease_until < ledger.now()
+    SELECT run.lease_until FROM ledger.run_state AS run
+    WHERE run.project_id = project.project_id AND run.token IS NOT NULL
+      AND run.lease_until < ledger.now()
     LIMIT $1
-  ) AS x
-) AS l WHERE l.number > 0 ORDER BY l.oldest DESC
+  ) AS lease
+) AS expired WHERE expired.number > 0 ORDER BY expired.oldest DESC
 """
 
 
@@ -43,51 +45,54 @@ async def leases(database: Database, reaper_seconds: float) -> Check:
 
 
 # By the two indexes of claims: the first of the runs that wait since they were submitted, and of
-# each priority those that came due first. What sleeps is not walked: the instant is a query of its
-# own, since a clock that runs is no bound of an index.
+# each priority those that came due first. `asked` is a row of the query around this one. Runs that
+# sleep are not read: the instant is a subquery, because no index is searched for a volatile value.
 _WAITING: Final = f"""
-SELECT x.available_at FROM (
-  (SELECT s.available_at FROM ledger.run_state AS s
-   WHERE s.project_id = k.project_id AND s.kind = k.kind AND s.available_at <= s.created_at
-   ORDER BY s.priority, s.run_id LIMIT {_COUNTED})
+SELECT waiting.available_at FROM (
+  (SELECT run.available_at FROM ledger.run_state AS run
+   WHERE run.project_id = asked.project_id AND run.kind = asked.kind
+     AND run.available_at <= run.created_at
+   ORDER BY run.priority, run.run_id LIMIT {_COUNTED})
   UNION ALL
   (WITH RECURSIVE level AS (
      SELECT -1 AS priority
      UNION ALL
-     SELECT n.priority FROM level AS l CROSS JOIN LATERAL (
-       SELECT s.priority FROM ledger.run_state AS s
-       WHERE s.project_id = k.project_id AND s.kind = k.kind AND s.available_at > s.created_at
-         AND s.priority > l.priority
-       ORDER BY s.priority, s.available_at LIMIT 1
-     ) AS n
+     SELECT higher.priority FROM level AS last CROSS JOIN LATERAL (
+       SELECT run.priority FROM ledger.run_state AS run
+       WHERE run.project_id = asked.project_id AND run.kind = asked.kind
+         AND run.available_at > run.created_at AND run.priority > last.priority
+       ORDER BY run.priority, run.available_at LIMIT 1
+     ) AS higher
    )
-   SELECT due.available_at FROM level AS l CROSS JOIN LATERAL (
-     SELECT s.available_at FROM ledger.run_state AS s
-     WHERE s.project_id = k.project_id AND s.kind = k.kind AND s.available_at > s.created_at
-       AND s.priority = l.priority
-       AND s.available_at < (SELECT ledger.now() - interval '{WAITED_SECONDS} s')
-     ORDER BY s.available_at LIMIT {_COUNTED}
+   SELECT due.available_at FROM level AS last CROSS JOIN LATERAL (
+     SELECT run.available_at FROM ledger.run_state AS run
+     WHERE run.project_id = asked.project_id AND run.kind = asked.kind
+       AND run.available_at > run.created_at AND run.priority = last.priority
+       AND run.available_at < (SELECT ledger.now() - interval '{WAITED_SECONDS} s')
+     ORDER BY run.available_at LIMIT {_COUNTED}
    ) AS due)
-) AS x WHERE x.available_at < ledger.now() - interval '{WAITED_SECONDS} s' LIMIT {_COUNTED}
+) AS waiting
+WHERE waiting.available_at < ledger.now() - interval '{WAITED_SECONDS} s' LIMIT {_COUNTED}
 """
 _HELD: Final = """
-SELECT FROM ledger.run_state AS h
-WHERE h.project_id = k.project_id AND h.kind = k.kind AND h.token IS NOT NULL
+SELECT FROM ledger.run_state AS held
+WHERE held.project_id = asked.project_id AND held.kind = asked.kind AND held.token IS NOT NULL
 """
 UNSERVED: Final = f"""
-SELECT k.project_id, k.kind, w.number, w.oldest
-FROM (SELECT DISTINCT x.project_id, x.kind FROM ledger.kind AS x) AS k
+SELECT asked.project_id, asked.kind, late.number, late.oldest
+FROM (SELECT DISTINCT known.project_id, known.kind FROM ledger.kind AS known) AS asked
 CROSS JOIN LATERAL (
   SELECT count(*) AS number,
-    extract(epoch FROM ledger.now() - min(x.available_at))::float8 AS oldest
-  FROM ({_WAITING}) AS x
-) AS w
-WHERE w.number > 0 AND NOT EXISTS ({_HELD})
+    extract(epoch FROM ledger.now() - min(waiting.available_at))::float8 AS oldest
+  FROM ({_WAITING}) AS waiting
+) AS late
+WHERE late.number > 0 AND NOT EXISTS ({_HELD})
   AND NOT EXISTS (
-    SELECT FROM ledger.kind_state AS q
-    WHERE q.project_id = k.project_id AND q.kind = k.kind AND q.paused
+    SELECT FROM ledger.kind_state AS settings
+    WHERE settings.project_id = asked.project_id AND settings.kind = asked.kind
+      AND settings.paused
   )
-ORDER BY w.oldest DESC
+ORDER BY late.oldest DESC
 """
 """The kinds whose runs wait while nobody holds any of them, however many sleep."""
 
@@ -114,23 +119,26 @@ def _many(number: int) -> str:
 
 
 _OVERDUE: Final = """
-SELECT s.project_id, s.name, extract(epoch FROM ledger.now() - s.next_at)::float8 AS late
-FROM ledger.schedule AS s
-WHERE s.next_at < ledger.now() - make_interval(secs => $1) AND {}
-ORDER BY s.next_at LIMIT 1000
+SELECT schedule.project_id, schedule.name,
+  extract(epoch FROM ledger.now() - schedule.next_at)::float8 AS late
+FROM ledger.schedule AS schedule
+WHERE schedule.next_at < ledger.now() - make_interval(secs => $1) AND {}
+ORDER BY schedule.next_at LIMIT 1000
 """
 ORPHANS: Final = f"""
-SELECT k.project_id, k.name, k.kind FROM ledger.schedule AS k
-WHERE k.last_due IS NOT NULL AND k.last_due < ledger.now() - interval '{WAITED_SECONDS} s'
+SELECT asked.project_id, asked.name, asked.kind FROM ledger.schedule AS asked
+WHERE asked.last_due IS NOT NULL AND asked.last_due < ledger.now() - interval '{WAITED_SECONDS} s'
   AND EXISTS ({_WAITING}) AND NOT EXISTS ({_HELD})
-ORDER BY k.project_id, k.name LIMIT 1000
+ORDER BY asked.project_id, asked.name LIMIT 1000
 """
 """The schedules that submit runs which wait while nobody holds any of their kind."""
 
 
 async def schedules(database: Database) -> Check:
     """Whether every schedule is kept, and somebody serves the runs that it submits."""
-    overdue = await fetch(database.pool, _OVERDUE.format("s.release IS NULL"), WAITED_SECONDS)
+    overdue = await fetch(
+        database.pool, _OVERDUE.format("schedule.release IS NULL"), WAITED_SECONDS
+    )
     if overdue:
         return Check(
             "schedules",
@@ -139,7 +147,7 @@ async def schedules(database: Database) -> Check:
             "them",
         )
     undeclared = await fetch(
-        database.pool, _OVERDUE.format("s.release IS NOT NULL"), WAITED_SECONDS
+        database.pool, _OVERDUE.format("schedule.release IS NOT NULL"), WAITED_SECONDS
     )
     if undeclared:
         return Check(

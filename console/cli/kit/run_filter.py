@@ -12,11 +12,11 @@ from runfold.ledger.lifecycle import TERMINAL, State
 from runfold.ledger.postgres.connections import fetch
 
 _COUNTS: Final = """
-SELECT s.state, count(*) AS number FROM ledger.run_state AS s
-WHERE s.project_id = $1 AND ($2::text[] IS NULL OR s.state = ANY ($2))
-  AND ($3::text IS NULL OR s.kind = $3) AND ($4::text IS NULL OR s.worker_id = $4)
-  AND ($5::text IS NULL OR s.tags @> ARRAY[$5]) AND ($6::text IS NULL OR s.key = $6)
-GROUP BY s.state
+SELECT run.state, count(*) AS number FROM ledger.run_state AS run
+WHERE run.project_id = $1 AND ($2::text[] IS NULL OR run.state = ANY ($2))
+  AND ($3::text IS NULL OR run.kind = $3) AND ($4::text IS NULL OR run.worker_id = $4)
+  AND ($5::text IS NULL OR run.tags @> ARRAY[$5]) AND ($6::text IS NULL OR run.key = $6)
+GROUP BY run.state
 """
 
 _PAGE: Final = 1_000

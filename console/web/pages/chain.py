@@ -22,18 +22,19 @@ MOST: Final = 1_000
 WITH_CONTENT: Final = 100
 """Events of an answer that has their contents, each of which may be long."""
 _FACTS: Final = """
-SELECT e.*, NULL::bytea AS salt, NULL::text AS body FROM ledger.event AS e
-WHERE e.project_id = $1 AND e.run_id = $2 AND e.version > $3
-ORDER BY e.version LIMIT $4
+SELECT event.*, NULL::bytea AS salt, NULL::text AS body FROM ledger.event AS event
+WHERE event.project_id = $1 AND event.run_id = $2 AND event.version > $3
+ORDER BY event.version LIMIT $4
 """
 _WHOLE: Final = """
-SELECT e.*, p.salt, p.body::text AS body FROM ledger.event AS e
+SELECT event.*, payload.salt, payload.body::text AS body FROM ledger.event AS event
 LEFT JOIN LATERAL (
-  SELECT p.salt, p.body FROM ledger.payload AS p
-  WHERE p.project_id = e.project_id AND p.run_id = e.run_id AND p.version = e.version OFFSET 0
-) AS p ON true
-WHERE e.project_id = $1 AND e.run_id = $2 AND e.version > $3
-ORDER BY e.version LIMIT $4
+  SELECT payload.salt, payload.body FROM ledger.payload AS payload
+  WHERE payload.project_id = event.project_id AND payload.run_id = event.run_id
+    AND payload.version = event.version OFFSET 0
+) AS payload ON true
+WHERE event.project_id = $1 AND event.run_id = $2 AND event.version > $3
+ORDER BY event.version LIMIT $4
 """
 pages = router()
 

@@ -19,15 +19,17 @@ _OF_EACH: Final = 3
 # Lateral with LIMIT, so that each run's events are looked up by their key. The reasons are content,
 # which a list does not show.
 _DECIDED: Final = f"""
-SELECT u.kind, e.* FROM unnest($2::uuid[], $3::int[], $4::text[]) AS u (run_id, version, kind)
+SELECT run.kind, event.*
+FROM unnest($2::uuid[], $3::int[], $4::text[]) AS run (run_id, version, kind)
 CROSS JOIN LATERAL (
-  SELECT e.run_id, e.version, e.type, e.request, e.actor, e.credential, e.recorded_at
-  FROM ledger.event AS e
-  WHERE e.project_id = $1 AND e.run_id = u.run_id
-    AND e.version > u.version - {_EVENTS} AND e.version <= u.version
-    AND e.type IN ('approval.granted', 'approval.rejected', 'approval.expired')
-  ORDER BY e.version DESC LIMIT {_OF_EACH}) AS e
-ORDER BY e.recorded_at DESC, e.run_id
+  SELECT event.run_id, event.version, event.type, event.request, event.actor, event.credential,
+    event.recorded_at
+  FROM ledger.event AS event
+  WHERE event.project_id = $1 AND event.run_id = run.run_id
+    AND event.version > run.version - {_EVENTS} AND event.version <= run.version
+    AND event.type IN ('approval.granted', 'approval.rejected', 'approval.expired')
+  ORDER BY event.version DESC LIMIT {_OF_EACH}) AS event
+ORDER BY event.recorded_at DESC, event.run_id
 """
 
 

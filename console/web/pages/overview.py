@@ -15,8 +15,8 @@ from runfold.ledger.postgres.connections import fetch
 FEW: Final = 10
 _MOST: Final = 1_000
 _LEASED: Final = f"""
-SELECT count(*) AS held, count(*) FILTER (WHERE l.lease_until < ledger.now()) AS expired
-FROM ({held(_MOST)}) AS l
+SELECT count(*) AS held, count(*) FILTER (WHERE lease.lease_until < ledger.now()) AS expired
+FROM ({held(_MOST)}) AS lease
 """
 pages = router()
 

@@ -29,28 +29,31 @@ _EVENTS: Final = 20_000
 # Lateral with OFFSET 0 and LIMIT, so that each run is looked up by its key whatever the planner
 # thinks of their number.
 _ASKED: Final = f"""
-SELECT u.run_id, e.key, p.body::text AS body FROM unnest($2::uuid[]) AS u (run_id)
+SELECT parent.run_id, event.key, payload.body::text AS body
+FROM unnest($2::uuid[]) AS parent (run_id)
 CROSS JOIN LATERAL (
-  SELECT e.version, e.key FROM ledger.event AS e
-  WHERE e.project_id = $1 AND e.run_id = u.run_id AND e.version <= {_EVENTS}
-    AND e.type = 'step.completed' AND starts_with(e.name, 'children:')
-  ORDER BY e.version LIMIT {_CALLS}) AS e
+  SELECT event.version, event.key FROM ledger.event AS event
+  WHERE event.project_id = $1 AND event.run_id = parent.run_id AND event.version <= {_EVENTS}
+    AND event.type = 'step.completed' AND starts_with(event.name, 'children:')
+  ORDER BY event.version LIMIT {_CALLS}) AS event
 CROSS JOIN LATERAL (
-  SELECT p.body FROM ledger.payload AS p
-  WHERE p.project_id = $1 AND p.run_id = u.run_id AND p.version = e.version OFFSET 0) AS p
+  SELECT payload.body FROM ledger.payload AS payload
+  WHERE payload.project_id = $1 AND payload.run_id = parent.run_id
+    AND payload.version = event.version OFFSET 0) AS payload
 """
 _RELATIVES: Final = """
-SELECT s.run_id, s.kind, s.state, s.attempt_count, s.max_attempts, s.created_at, s.updated_at,
-  s.completed_at, s.cost_usd, s.error_code, s.key
-FROM unnest($2::uuid[]) WITH ORDINALITY AS u (run_id, place) CROSS JOIN LATERAL (
-  SELECT * FROM ledger.run_state AS s WHERE s.project_id = $1 AND s.run_id = u.run_id
-  OFFSET 0) AS s
-ORDER BY u.place
+SELECT run.run_id, run.kind, run.state, run.attempt_count, run.max_attempts, run.created_at,
+  run.updated_at, run.completed_at, run.cost_usd, run.error_code, run.key
+FROM unnest($2::uuid[]) WITH ORDINALITY AS wanted (run_id, place) CROSS JOIN LATERAL (
+  SELECT * FROM ledger.run_state AS run WHERE run.project_id = $1 AND run.run_id = wanted.run_id
+  OFFSET 0) AS run
+ORDER BY wanted.place
 """
 _KEYED: Final = """
-SELECT k.key, c.run_id FROM unnest($2::text[]) WITH ORDINALITY AS k (key, place)
-CROSS JOIN LATERAL (SELECT c.run_id FROM ledger.command AS c
-  WHERE c.project_id = $1 AND c.key = k.key OFFSET 0) AS c ORDER BY k.place
+SELECT wanted.key, command.run_id FROM unnest($2::text[]) WITH ORDINALITY AS wanted (key, place)
+CROSS JOIN LATERAL (SELECT command.run_id FROM ledger.command AS command
+  WHERE command.project_id = $1 AND command.key = wanted.key OFFSET 0) AS command
+ORDER BY wanted.place
 """
 # A chain is followed within the database: each run costs a lookup there and no round trip. What
 # follows the prefix in a key of somebody's own may be no id.
@@ -60,8 +63,8 @@ WITH RECURSIVE chain (run_id, place) AS (
   SELECT $2::uuid, 0
   UNION ALL
   SELECT older.run_id, chain.place + 1 FROM chain CROSS JOIN LATERAL (
-    SELECT substr(s.key, length($3) + 1)::uuid AS run_id FROM ledger.run_state AS s
-    WHERE s.project_id = $1 AND s.run_id = chain.run_id AND s.key ~ ('^' || $3 || '{_ID}$')
+    SELECT substr(run.key, length($3) + 1)::uuid AS run_id FROM ledger.run_state AS run
+    WHERE run.project_id = $1 AND run.run_id = chain.run_id AND run.key ~ ('^' || $3 || '{_ID}$')
     OFFSET 0) AS older
   WHERE chain.place < {CHAIN}
 )
@@ -72,8 +75,8 @@ WITH RECURSIVE chain (run_id, place) AS (
   SELECT $2::uuid, 0
   UNION ALL
   SELECT newer.run_id, chain.place + 1 FROM chain CROSS JOIN LATERAL (
-    SELECT c.run_id FROM ledger.command AS c
-    WHERE c.project_id = $1 AND c.key = $3 || chain.run_id::text OFFSET 0) AS newer
+    SELECT command.run_id FROM ledger.command AS command
+    WHERE command.project_id = $1 AND command.key = $3 || chain.run_id::text OFFSET 0) AS newer
   WHERE chain.place < {CHAIN}
 )
 SELECT run_id FROM chain WHERE place > 0 ORDER BY place
