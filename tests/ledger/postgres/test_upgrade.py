@@ -226,7 +226,7 @@ async def test_an_upgrade_whose_connection_ends_says_so_and_the_next_one_does_it
     for statement in (
         b"SELECT current_setting('server_encoding')",  # before the first try
         b"COMMENT ON TABLE ledger.alembic_version",  # the last of the transaction
-        b"SELECT (SELECT i.indisvalid",  # after it
+        b"SELECT (SELECT index.indisvalid",  # after it
     ):
         with subtests.test(statement.decode()):
             await connection.execute(OTHER_DIGEST)
