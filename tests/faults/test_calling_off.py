@@ -18,7 +18,7 @@ from runfold.workers.outcomes import Ending
 from tests.support.processes import assert_accounted, said, worker
 from tests.support.runs import newest, types
 from tests.support.waiting import until
-from tests.support.working import ended, reached, working
+from tests.support.working import LONG, ended, working
 
 PATIENCE = {"RUNFOLD_CANCEL_SECONDS": "0.5"}
 
@@ -28,15 +28,17 @@ async def test_a_handler_that_takes_no_notice_of_a_cancel_does_not_keep_its_run(
     ledger: Ledger, database: str, tmp_path: Path, kind: str
 ) -> None:
     run = await ledger.submit(kind, 60 if kind == "freezes" else None)
-    log = tmp_path / "log"
-    with worker(database, log=log, settings=PATIENCE), worker(database, name="reap"):
-        await reached(ledger, run, State.RUNNING)
+    log, called = tmp_path / "log", tmp_path / "called"
+    is_heard = kind in {"ignores", "stuck"}  # in the others the worker itself is held up
+    settings = PATIENCE | {"TEST_CALLED": str(called)} | (LONG if is_heard else {})
+    with worker(database, log=log, settings=settings), worker(database, name="reap"):
+        await until(called.exists)
         await ledger.cancel(run.run_id, reason="not needed")
         run = await ended(ledger, run)
 
     assert run.state is State.CANCELLED
     assert_accounted(await ledger.history(run.run_id))
-    if kind in {"ignores", "stuck"}:  # in the others the worker itself is held up
+    if is_heard:
         assert [line["run_id"] for line in said(log, names.WOULD_NOT_STOP)] == [str(run.run_id)]
         cancelled = await newest(ledger, run.run_id, RunCancelled)
         assert "its handler did not stop within 0.5 s" in str(cancelled.reason)
@@ -54,9 +56,11 @@ async def test_what_a_handler_does_after_its_run_was_ended_is_not_recorded(
     ledger: Ledger, ended_run: asyncio.Event
 ) -> None:
     results: list[str] = []
+    called = asyncio.Event()
 
     @handler("stubborn")
     async def stubborn(ctx: Context) -> str:
+        called.set()
         while not ended_run.is_set():
             try:
                 await ended_run.wait()
@@ -71,7 +75,7 @@ async def test_what_a_handler_does_after_its_run_was_ended_is_not_recorded(
 
     run = await ledger.submit("stubborn")
     async with working(ledger, stubborn, concurrency=1):
-        await reached(ledger, run, State.RUNNING)
+        await called.wait()
         await ledger.cancel(run.run_id)
         run = await ended(ledger, run)
         ended_run.set()
@@ -92,25 +96,32 @@ def ended_run() -> asyncio.Event:
     return asyncio.Event()
 
 
-@pytest.mark.usefixtures("patience")
+@pytest.mark.usefixtures("long_rest")
 async def test_a_handler_that_stops_in_its_time_ends_the_run_itself(
-    ledger: Ledger, capsys: pytest.CaptureFixture[str]
+    ledger: Ledger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tidied = threading.Event()
+    called, tidied = threading.Event(), threading.Event()
+    stopped, stop = list[Attempt](), Attempt.stop
+
+    def noted(attempt: Attempt, why: Stop) -> None:
+        stopped.append(attempt)
+        stop(attempt, why)
 
     @handler("tidy")
     def tidy(ctx: BlockingContext) -> None:
+        called.set()
         while not ctx.cancelled:
             pass
         tidied.set()
         ctx.note("tidied")
 
+    monkeypatch.setattr(Attempt, "stop", noted)
     run = await ledger.submit("tidy")
     async with working(ledger, tidy):
-        await reached(ledger, run, State.RUNNING)
+        await until(called.is_set)
         await ledger.cancel(run.run_id)
         run = await ended(ledger, run)
-        await asyncio.sleep(ledger.settings.cancel_seconds)  # a later timer than the attempt's
+        stopped[0]._overrule(3600)  # noqa: SLF001  as its timer does, whatever has ended by then
 
     assert names.WOULD_NOT_STOP not in capsys.readouterr().err
     assert (run.state, tidied.is_set()) == (State.CANCELLED, True)

@@ -16,23 +16,27 @@ from tests.support.working import ended, reached, working
 
 LIMIT = 0.2
 """Seconds that the handler has patience with a call that never ends by itself."""
-TWO_WAIT = "SELECT count(DISTINCT pid) = 2 FROM pg_locks WHERE NOT granted"
+CANCEL_WAITS = (
+    "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() "
+    "AND wait_event_type = 'Lock' AND query LIKE '%ledger.cancel(%'"
+)
 Lock = Callable[[], Awaitable[str]]
 Call = Callable[[Context, Lock], Awaitable[object]]
-Locking = Callable[[Context, asyncio.Timeout], Lock]
+Locking = Callable[..., Lock]
 
 
 @pytest.fixture
 async def lock(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Locking]:
     """Returns a function that keeps writes to a run waiting, the first time only.
 
-    When a write waits, the handler's patience is over; then the write is let go.
+    When a write waits, the handler's patience is over; then the write is let go. With `gives_up`
+    it is over as soon as a write would wait.
     """
     monkeypatch.setattr(recorder, "SETTLE_SECONDS", 0.1)
     other = await asyncpg.connect(database)
     unlocking: list[asyncio.Task[None]] = []
 
-    def of(ctx: Context, patience: asyncio.Timeout) -> Lock:
+    def of(ctx: Context, patience: asyncio.Timeout, *, gives_up: bool = False) -> Lock:
         async def lock() -> str:
             if not unlocking:
                 await other.execute("BEGIN")
@@ -42,6 +46,8 @@ async def lock(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
                     )
                 )
                 unlocking.append(asyncio.create_task(unlock(patience)))
+                if gives_up:
+                    patience.reschedule(0)
             return "locked"
 
         return lock
@@ -130,8 +136,8 @@ async def signal(ctx: Context, lock: Lock) -> None:
     await ctx.wait_for("pay")
 
 
-ENDLESS = (given_up_step, asking, given_up_sleep)
-GIVES_UP = (asked_tool, tool_in_a_queue, sleep, *ENDLESS)
+ENDLESS = (asking, given_up_sleep)
+GIVES_UP = (given_up_step, asked_tool, tool_in_a_queue, sleep, *ENDLESS)
 """The calls that the handler can give up; any other is done by then, all but its record."""
 CALLS = (
     step, failed_step, answered_tool, note, children, approval, signal, *GIVES_UP
@@ -150,7 +156,7 @@ async def test_a_call_given_up_while_its_write_is_on_the_way_is_replayed_alike(
         try:
             is_timed = call in ENDLESS or (call in GIVES_UP and ctx.attempt > 1)
             async with asyncio.timeout(LIMIT if is_timed else None) as patience:
-                await call(ctx, lock(ctx, patience))
+                await call(ctx, lock(ctx, patience, gives_up=call is given_up_step))
         except TimeoutError:
             path.append("gave up")
             await ctx.step("otherwise", lambda: None)
@@ -205,7 +211,7 @@ async def test_a_run_is_called_off_while_a_write_is_on_its_way(
         await until(connection.is_in_transaction)
         await awaited(connection)
         cancelling = asyncio.create_task(ledger.cancel(run.run_id))
-        await until(lambda: connection.fetchval(TWO_WAIT))
+        await until(lambda: ledger.pool.fetchval(CANCEL_WAITS))
         await connection.execute("COMMIT")
         await cancelling
         worker._slots.heart.beat_soon()  # noqa: SLF001  so that it hears of it

@@ -6,6 +6,8 @@ import asyncio
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,28 +27,42 @@ SLACK = 30.0
 """Seconds that a busy machine may add."""
 
 
-async def ending(process: subprocess.Popen[Any], *pauses: float) -> float:
-    """Send SIGTERM, and again after each pause; return the seconds until the process ended."""
+async def ending(
+    process: subprocess.Popen[Any], *, is_heard: Callable[[], object] | None = None
+) -> float:
+    """Send SIGTERM, and once more when the first is heard, if it is told by what; wait for the end.
+
+    Two signals that a process has not heard are one to it. Return the seconds since the last.
+    """
     since = time.monotonic()
     process.terminate()
-    for pause in pauses:
-        await asyncio.sleep(pause)
-        process.terminate()
+    if is_heard is not None:
+        await until(is_heard)
         since = time.monotonic()
-    await asyncio.to_thread(process.wait, 60)
+        process.terminate()
+    await asyncio.to_thread(process.wait, BOUND)
     return time.monotonic() - since
 
 
+def is_pending(process: subprocess.Popen[Any]) -> bool:
+    """Whether the system has a SIGTERM for a process that it has not delivered yet."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    (pending,) = [line for line in status.splitlines() if line.startswith("ShdPnd:")]
+    return bool(int(pending.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["hang", "steps"])
+@pytest.mark.parametrize("kind", ["hang", "gated"])
 async def test_a_worker_ends_within_its_bound_when_the_network_is_silent(
-    ledger: Ledger, database: str, kind: str
+    ledger: Ledger, database: str, tmp_path: Path, kind: str
 ) -> None:
-    run = await ledger.submit(kind)
+    gate = tmp_path / "gate"
+    run = await ledger.submit(kind, str(gate) if kind == "gated" else None)
     async with proxied(database) as proxy:
         with worker(proxy.url, "--grace", f"{GRACE}s") as process:
             await reached(ledger, run, State.RUNNING)
             proxy.swallow()
+            gate.touch()
             assert await ending(process) < GRACE + END_SECONDS + SLACK
 
     assert process.returncode == UNFINISHED
@@ -59,32 +75,28 @@ async def test_a_second_signal_ends_a_worker_at_once_when_the_network_is_silent(
     log = tmp_path / "log"
     run = await ledger.submit("hang")
     async with proxied(database) as proxy:
-        with worker(proxy.url, "--grace", "1h", log=log) as process:
+        with worker(proxy.url, "--verbose", "--grace", "1h", log=log) as process:
             await reached(ledger, run, State.RUNNING)
             proxy.swallow()
-            assert await ending(process, 0.5) < HURRY_SECONDS + SLACK
+            is_heard = partial(said, log, names.WORKER_STOPPING)
+            assert await ending(process, is_heard=is_heard) < HURRY_SECONDS + SLACK
 
     assert process.returncode == UNFINISHED
     assert said(log, names.ENDED_BY_FORCE)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("words", "pauses", "bound"),
-    [
-        (("projections", "run"), (), END_SECONDS),
-        (("projections", "run"), (0.5,), HURRY_SECONDS),
-    ],
-)
+@pytest.mark.parametrize(("twice", "bound"), [(False, END_SECONDS), (True, HURRY_SECONDS)])
 async def test_a_duty_ends_within_its_bound_when_the_network_is_silent(
-    database: str, words: tuple[str, ...], pauses: tuple[float, ...], bound: float
+    database: str, *, twice: bool, bound: float
 ) -> None:
     async with proxied(database) as proxy:
-        with started(proxy.url, *words, **FAST) as process:
+        with started(proxy.url, "projections", "run", **FAST) as process:
             assert await asyncio.to_thread(_is_ready, process)
             proxy.swallow()
             await until(lambda: proxy.swallowed)
-            assert await ending(process, *pauses) < bound + SLACK
+            is_heard = (lambda: not is_pending(process)) if twice else None
+            assert await ending(process, is_heard=is_heard) < bound + SLACK
 
 
 async def test_a_worker_that_connects_to_a_silent_server_ends_when_it_is_told_to(
@@ -100,11 +112,13 @@ async def test_a_worker_that_connects_to_a_silent_server_ends_when_it_is_told_to
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ignores", "stuck", "pooled"])
 async def test_a_handler_that_ignores_the_end_does_not_hold_up_its_worker(
-    ledger: Ledger, database: str, kind: str
+    ledger: Ledger, database: str, tmp_path: Path, kind: str
 ) -> None:
+    called = tmp_path / "called"
     run = await ledger.submit(kind)
-    with worker(database, "--grace", f"{GRACE}s", settings=LONG) as process:
-        await reached(ledger, run, State.RUNNING)
+    settings = LONG | {"TEST_CALLED": str(called)}
+    with worker(database, "--grace", f"{GRACE}s", settings=settings) as process:
+        await until(called.exists)
         assert await ending(process) < GRACE + END_SECONDS + SLACK
 
     after = await ledger.get(run.run_id)
@@ -113,39 +127,45 @@ async def test_a_handler_that_ignores_the_end_does_not_hold_up_its_worker(
 
 @pytest.mark.slow
 async def test_a_handler_that_blocks_the_loop_does_not_keep_the_process(
-    ledger: Ledger, database: str
+    ledger: Ledger, database: str, tmp_path: Path
 ) -> None:
-    run = await ledger.submit("blocks")
-    with worker(database, "--grace", f"{GRACE}s") as process:
-        await reached(ledger, run, State.RUNNING)
+    called = tmp_path / "called"
+    await ledger.submit("blocks")
+    settings = {"TEST_CALLED": str(called)}
+    with worker(database, "--grace", f"{GRACE}s", settings=settings) as process:
+        await until(called.exists)
         assert await ending(process) < GRACE + END_SECONDS + SLACK
     assert process.returncode == UNFINISHED
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("grace", "pauses", "bound"),
-    [(f"{GRACE}s", (), GRACE + END_SECONDS), ("1h", (0.5,), HURRY_SECONDS)],
+    ("grace", "twice", "bound"),
+    [(f"{GRACE}s", False, GRACE + END_SECONDS), ("1h", True, HURRY_SECONDS)],
 )
 async def test_a_process_ends_although_its_interpreter_is_frozen(
-    ledger: Ledger, database: str, grace: str, pauses: tuple[float, ...], bound: float
+    ledger: Ledger, database: str, tmp_path: Path, grace: str, *, twice: bool, bound: float
 ) -> None:
-    run = await ledger.submit("freezes", 3600)
-    with worker(database, "--grace", grace) as process:
-        await reached(ledger, run, State.RUNNING)
+    called = tmp_path / "called"
+    await ledger.submit("freezes", 3600)
+    with worker(database, "--grace", grace, settings={"TEST_CALLED": str(called)}) as process:
+        await until(called.exists)
         watching = psutil.Process(process.pid).children()
-        assert await ending(process, *pauses) < bound + SLACK
+        is_heard = (lambda: not is_pending(process)) if twice else None
+        assert await ending(process, is_heard=is_heard) < bound + SLACK
     assert process.returncode == -signal.SIGKILL
     assert psutil.wait_procs(watching, timeout=BOUND)[1] == []
 
 
 @pytest.mark.slow
 async def test_several_processes_end_although_one_of_them_is_frozen(
-    ledger: Ledger, database: str
+    ledger: Ledger, database: str, tmp_path: Path
 ) -> None:
-    run = await ledger.submit("freezes", 3600)
-    with worker(database, "--grace", f"{GRACE}s", "--processes", "2") as fleet:
-        await reached(ledger, run, State.RUNNING)
+    called = tmp_path / "called"
+    await ledger.submit("freezes", 3600)
+    words = ("--grace", f"{GRACE}s", "--processes", "2")
+    with worker(database, *words, settings={"TEST_CALLED": str(called)}) as fleet:
+        await until(called.exists)
         assert await ending(fleet) < GRACE + END_SECONDS + 2 * SLACK
 
 

@@ -16,7 +16,7 @@ from runfold.ledger.events import WriteRefused
 from runfold.workers.forked_child import ENDED
 from tests.support.processes import assert_story, worker
 from tests.support.runs import types
-from tests.support.waiting import BOUND, passed, until
+from tests.support.waiting import BOUND, until
 from tests.support.working import LONG, ended
 
 
@@ -30,7 +30,8 @@ async def test_a_worker_killed_at_any_point_loses_nothing(
 ) -> None:
     gate = tmp_path / "gate"
     run = await ledger.submit(kind, str(gate))
-    with worker(database) as victim:
+    brief = {"RUNFOLD_LEASE_TTL_SECONDS": "3"}  # and yet longer than a process is held up
+    with worker(database, "--no-reap", settings=brief) as victim:
 
         async def there() -> bool:
             return any(event.type == point for event in await ledger.history(run.run_id))
@@ -38,8 +39,9 @@ async def test_a_worker_killed_at_any_point_loses_nothing(
         await until(there)
         victim.kill()
         victim.wait()
+    await until(ledger.reap)
     gate.touch()
-    with worker(database):
+    with worker(database, settings=LONG):
         after = await ended(ledger, run)
 
     _, _, next_, *_ = await types(ledger, run.run_id)
@@ -60,8 +62,7 @@ async def test_a_frozen_worker_that_wakes_is_refused_and_the_refusal_is_recorded
         await until(leased)
         zombie.send_signal(signal.SIGSTOP)
         await until(lambda: psutil.Process(zombie.pid).status() == psutil.STATUS_STOPPED)
-        await passed(ledger, (await ledger.get(run.run_id)).lease_until)
-        await ledger.reap()
+        await until(ledger.reap)  # a beat that was on its way may have come after the stop
         (new,) = await ledger.claim("w:new", kinds=["hang"])
         zombie.send_signal(signal.SIGCONT)
 
@@ -89,7 +90,7 @@ async def test_every_connection_of_a_worker_may_be_cut(
                 await own.fetchval("SELECT count(*) FROM ledger.run_state WHERE state <> 'pending'")
             )
 
-        with worker(database):
+        with worker(database, settings=LONG):
             await until(begun)
             for _ in range(5):
                 await until(cut)

@@ -78,7 +78,7 @@ async def test_a_worker_that_waits_for_its_database_ends_when_it_is_told_to(tmp_
     with worker("postgresql://u@127.0.0.1:1/nowhere", log=log) as patient:
         await until(lambda: said(log, names.WAITING_FOR_DATABASE))
         patient.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(patient.wait, 20) == exits.OK
+        assert await asyncio.to_thread(patient.wait, BOUND) == exits.OK
 
 
 @pytest.mark.parametrize("steps", range(4))

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from multiprocessing.synchronize import Event
+from pathlib import Path
 
 from runfold.workers import Backoff, BlockingContext, Context, handler
 
@@ -154,9 +155,16 @@ def splits_thread(ctx: BlockingContext, calls: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def tell() -> None:
+    """Make the file by which a test knows that a handler was called: its run is leased before."""
+    if called := os.environ.get("TEST_CALLED"):
+        Path(called).touch()
+
+
 @handler("ignores")
 async def ignores(ctx: Context) -> None:
     """Take no notice of being cancelled."""
+    tell()
     while True:
         try:
             await asyncio.sleep(3600)
@@ -167,18 +175,21 @@ async def ignores(ctx: Context) -> None:
 @handler("stuck")
 def stuck(ctx: BlockingContext) -> None:
     """Never return from a thread."""
+    tell()
     time.sleep(3600)
 
 
 @handler("pooled")
 async def pooled(ctx: Context) -> None:
     """Leave a thread behind that the interpreter would wait for."""
+    tell()
     await asyncio.to_thread(time.sleep, 3600)
 
 
 @handler("blocks")
 async def blocks(ctx: Context) -> None:
     """Hold up the loop."""
+    tell()
     time.sleep(3600)  # noqa: ASYNC251  it is what is tested
 
 
@@ -222,4 +233,5 @@ async def deafens(ctx: Context, way: str) -> None:
 @handler("freezes")
 async def freezes(ctx: Context, seconds: int) -> None:
     """Hold the interpreter's lock in a call of C."""
+    tell()
     ctypes.PyDLL(None).sleep(seconds)
