@@ -33,7 +33,7 @@ _SESSIONS: Final = f"""
 SELECT session.session_id, session.credential, session.created_at, session.expires_at,
   session.last_used_at, session.ended_at
 FROM ledger.web_session AS session
-WHERE session.ended_at IS NULL AND session.expires_at > ledger.now()
+WHERE session.ended_at IS NULL AND session.expires_at > (SELECT ledger.now())
   AND session.last_used_at > ledger.now() - interval '{IDLE_SECONDS} seconds'
   AND (session.user_changed_at IS NULL OR EXISTS (SELECT FROM ledger.user_account AS account
     WHERE session.credential = 'user:' || account.name AND account.disabled_at IS NULL

@@ -5456,9 +5456,13 @@ BEGIN
   PERFORM ledger.check_access('*', '{read,admin}');
   PERFORM ledger.check_given('p_relation', p_relation IS NOT NULL);
   PERFORM ledger.check_given('p_project_id', p_run_id IS NULL OR p_project_id IS NOT NULL);
-  DELETE FROM ledger.projection_aside AS aside
-  WHERE aside.relation = p_relation AND CASE WHEN p_run_id IS NULL THEN aside.first_position = 0
-    ELSE (aside.project_id, aside.run_id) = (p_project_id, p_run_id) END;
+  IF p_run_id IS NULL THEN
+    DELETE FROM ledger.projection_aside AS aside
+    WHERE aside.relation = p_relation AND aside.first_position = 0;
+  ELSE -- by its key: a retry of many calls this for each
+    DELETE FROM ledger.projection_aside AS aside WHERE aside.relation = p_relation
+      AND aside.project_id = p_project_id AND aside.run_id = p_run_id;
+  END IF;
 END $$;
 
 CREATE FUNCTION ledger.token_credential(p_secret text) RETURNS text
@@ -6336,6 +6340,12 @@ ALTER TABLE ONLY ledger.webhook
 ALTER TABLE ONLY ledger.webhook_secret
     ADD CONSTRAINT webhook_secret_pkey PRIMARY KEY (webhook_id);
 
+CREATE INDEX access_grant_project ON ledger.access_grant USING btree (project_id, credential) WHERE (cardinality(rights) > 0);
+
+CREATE INDEX archive_event_month ON ledger.archive_event USING btree (month, number);
+
+CREATE INDEX archive_event_standing ON ledger.archive_event USING btree (month, number DESC) WHERE (type = ANY (ARRAY['archive.exported'::text, 'archive.detached'::text, 'archive.attached'::text]));
+
 CREATE INDEX control_event_subject ON ledger.control_event USING btree (subject, number);
 
 CREATE INDEX delivery_due ON ledger.delivery USING btree (webhook_id, next_at) WHERE (next_at IS NOT NULL);
@@ -6346,11 +6356,19 @@ CREATE INDEX event_feed ON ONLY ledger.event USING btree (txid, "position");
 
 CREATE INDEX event_refused ON ONLY ledger.event USING btree (project_id, run_id, token, name) WHERE ((type)::text = 'write.refused'::text);
 
+CREATE INDEX payload_read_run ON ledger.payload_read USING btree (project_id, run_id, read_at);
+
 CREATE INDEX projection_aside_error ON ledger.projection_aside USING btree (relation, project_id) WHERE (error IS NOT NULL);
+
+CREATE INDEX projection_aside_first ON ledger.projection_aside USING btree (relation, ((error IS NULL)), set_aside_at, run_id);
 
 CREATE INDEX projection_aside_retry ON ledger.projection_aside USING btree (relation, retry_at) WHERE (retry_at IS NOT NULL);
 
+CREATE INDEX rebuild_unfinished ON ledger.rebuild USING btree (projection, rebuild_id) WHERE (finished_at IS NULL);
+
 CREATE INDEX role_event_member ON ledger.role_event USING btree (project_id, role, member, number);
+
+CREATE INDEX role_event_role ON ledger.role_event USING btree (project_id, member, role, number);
 
 CREATE INDEX run_claimable ON ledger.run_state USING btree (project_id, kind, priority, run_id) WHERE (available_at <= created_at);
 
@@ -6365,6 +6383,8 @@ CREATE INDEX run_parked ON ledger.run_state USING btree (project_id, kind, ((can
 CREATE INDEX run_returning ON ledger.run_state USING btree (project_id, kind, priority, available_at, run_id) WHERE (available_at > created_at);
 
 CREATE INDEX web_session_credential ON ledger.web_session USING btree (credential, created_at);
+
+CREATE INDEX web_session_open ON ledger.web_session USING btree (expires_at) WHERE (ended_at IS NULL);
 
 CREATE INDEX webhook_project ON ledger.webhook USING btree (project_id);
 

@@ -48,6 +48,9 @@ CREATE TABLE ledger.access_grant (
   reason text,
   PRIMARY KEY (credential, project_id)
 );
+-- A list shows the grants of one project that were not revoked.
+CREATE INDEX access_grant_project ON ledger.access_grant (project_id, credential)
+  WHERE cardinality(rights) > 0;
 
 -- Of a token's secret only the digest is kept.
 CREATE TABLE ledger.api_token (
@@ -107,6 +110,7 @@ CREATE TABLE ledger.web_session (
   user_changed_at timestamptz
 );
 CREATE INDEX web_session_credential ON ledger.web_session (credential, created_at);
+CREATE INDEX web_session_open ON ledger.web_session (expires_at) WHERE ended_at IS NULL;
 
 -- Who read the content of which run, by which route; one row a minute.
 CREATE TABLE ledger.payload_read (
@@ -117,6 +121,7 @@ CREATE TABLE ledger.payload_read (
   route varchar(200) NOT NULL,
   PRIMARY KEY (project_id, read_at, run_id, credential, route)
 );
+CREATE INDEX payload_read_run ON ledger.payload_read (project_id, run_id, read_at);
 
 -- The control history: every change of what the ledger is told to do, in one list without gaps for
 -- each project and one for the database (*), which says when each of the others began. Each event
@@ -398,6 +403,7 @@ CREATE TABLE ledger.role_event (
 );
 
 CREATE INDEX role_event_member ON ledger.role_event (project_id, role, member, number);
+CREATE INDEX role_event_role ON ledger.role_event (project_id, member, role, number);
 
 -- Webhooks
 
@@ -481,6 +487,10 @@ CREATE TABLE ledger.archive_event (
   CHECK (type LIKE 'hold.%' OR num_nulls(
     first, beyond, runs, events, payloads, generation, last_position, size_bytes, sha256, file) = 0)
 );
+-- How the months stand is asked for with every page of the feed, however many holds there were.
+CREATE INDEX archive_event_standing ON ledger.archive_event (month, number DESC)
+  WHERE type IN ('archive.exported', 'archive.detached', 'archive.attached');
+CREATE INDEX archive_event_month ON ledger.archive_event (month, number);
 
 -- The feed and its projections
 
@@ -550,6 +560,8 @@ CREATE INDEX projection_aside_error ON ledger.projection_aside (relation, projec
   WHERE error IS NOT NULL;
 CREATE INDEX projection_aside_retry ON ledger.projection_aside (relation, retry_at)
   WHERE retry_at IS NOT NULL;
+CREATE INDEX projection_aside_first ON ledger.projection_aside
+  (relation, (error IS NULL), set_aside_at, run_id);
 
 -- Rebuilds: which there are and how far they are, so that a killed one goes on where it was.
 -- project_id: null for a projection over all projects; definition: what the shadow table was
@@ -564,6 +576,8 @@ CREATE TABLE ledger.rebuild (
   started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   finished_at timestamptz
 );
+CREATE INDEX rebuild_unfinished ON ledger.rebuild (projection, rebuild_id)
+  WHERE finished_at IS NULL;
 
 CREATE TABLE ledger.rebuild_range (
   rebuild_id int NOT NULL,

@@ -44,9 +44,11 @@ ORDER BY rebuild.projection
 _ASIDE: Final = """
 SELECT aside.project_id, aside.run_id, aside.event_version, aside.error, aside.events,
   aside.set_aside_at, aside.retry_at IS NOT NULL AS retrying
-FROM ledger.projection_aside AS aside JOIN ledger.projection AS projection
-  ON aside.relation = format('projection.%s_v%s', projection.name, projection.version)
-WHERE projection.name = $1 ORDER BY aside.error IS NULL, aside.set_aside_at, aside.run_id LIMIT $2
+FROM ledger.projection AS projection CROSS JOIN LATERAL (
+  SELECT aside.* FROM ledger.projection_aside AS aside
+  WHERE aside.relation = format('projection.%s_v%s', projection.name, projection.version)
+  ORDER BY (aside.error IS NULL), aside.set_aside_at, aside.run_id LIMIT $2) AS aside
+WHERE projection.name = $1 ORDER BY aside.error IS NULL, aside.set_aside_at, aside.run_id
 """
 
 

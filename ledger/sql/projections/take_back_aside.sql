@@ -12,7 +12,11 @@ BEGIN
   PERFORM ledger.check_access('*', '{read,admin}');
   PERFORM ledger.check_given('p_relation', p_relation IS NOT NULL);
   PERFORM ledger.check_given('p_project_id', p_run_id IS NULL OR p_project_id IS NOT NULL);
-  DELETE FROM ledger.projection_aside AS aside
-  WHERE aside.relation = p_relation AND CASE WHEN p_run_id IS NULL THEN aside.first_position = 0
-    ELSE (aside.project_id, aside.run_id) = (p_project_id, p_run_id) END;
+  IF p_run_id IS NULL THEN
+    DELETE FROM ledger.projection_aside AS aside
+    WHERE aside.relation = p_relation AND aside.first_position = 0;
+  ELSE -- by its key: a retry of many calls this for each
+    DELETE FROM ledger.projection_aside AS aside WHERE aside.relation = p_relation
+      AND aside.project_id = p_project_id AND aside.run_id = p_run_id;
+  END IF;
 END $$;

@@ -1,0 +1,100 @@
+"""A list reads what it shows: nothing of other projects, and nothing that has ended."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from runfold.console.shared import approval_requests
+from runfold.ledger import Ledger, access, sessions
+from runfold.ledger.archive import holds, record
+from runfold.ledger.postgres.urls import driver_url
+from runfold.projections.declared import status
+from tests.conftest import PROJECT
+from tests.support.logins import with_login
+
+MOST: Final = 200
+"""Rows and entries that a call may read: what it shows, grants, and a few months."""
+NOWHERE: Final = UUID(int=1)
+ROLES: Final = ("runfold_auditor", "runfold_projector")
+# Of each table many rows that have ended or are somewhere else.
+FILL: Final = """
+SET session_replication_role = replica;
+INSERT INTO ledger.access_grant (credential, project_id, rights, actors, actor)
+  SELECT 'login' || n, 'test', '{}', '{*}', 'x' FROM generate_series(1, 3000) AS n;
+INSERT INTO ledger.access_grant (credential, project_id, rights, actors, actor)
+  SELECT 'login' || n, 'other', '{read}', '{*}', 'x' FROM generate_series(1, 3000) AS n;
+INSERT INTO ledger.web_session
+    (session_id, sha256, credential, created_at, expires_at, last_used_at, ended_at)
+  SELECT 's' || n, sha256(int4send(n)), 'token:x', now(), now() + (n % 2 - 0.5) * interval '1 h',
+    now(), CASE n % 2 WHEN 1 THEN now() END FROM generate_series(1, 3000) AS n;
+INSERT INTO ledger.payload_read (project_id, read_at, run_id, credential, route)
+  SELECT 'test', now() - n * interval '1 min', gen_random_uuid(), 'x', '/'
+  FROM generate_series(1, 3000) AS n;
+INSERT INTO ledger.role_event (project_id, number, recorded_at, type, role, member, actor)
+  SELECT 'test', n, now(), 'role.revoked', 'r' || n % 5, 'm' || n, 'x'
+  FROM generate_series(1, 3000) AS n;
+INSERT INTO ledger.archive_event (recorded_at, type, actor, month, project_id, run_id)
+  SELECT now(), 'hold.released', 'x', '2025-02', 'test', gen_random_uuid()
+  FROM generate_series(1, 3000) AS n;
+INSERT INTO ledger.projection (name, version, digest, generation, snapshot, position)
+  SELECT name, 1, '', 1, start, 0 FROM unnest('{few,many}'::text[]) AS name, ledger.feed_generation;
+INSERT INTO ledger.projection_aside (relation, name, project_id, run_id, first_position,
+    last_position, event_version, error)
+  SELECT 'projection.many_v1', 'many', 'test', gen_random_uuid(), n, n, 1, 'bad'
+  FROM generate_series(1, 3000) AS n;
+INSERT INTO ledger.rebuild (projection, definition, finished_at)
+  SELECT 'few', '', now() FROM generate_series(1, 3000) AS n;
+SET session_replication_role = origin;
+"""
+READ: Final = """
+SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE schemaname = 'ledger')
+  + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE schemaname = 'ledger')
+"""
+BACK: Final = "SELECT ledger.take_back_aside('projection.many_v1', 'test', $1)"
+MONTHS: Final = "SELECT ledger.feed_whole(generation, start) FROM ledger.feed_generation"
+CALLS: Final[dict[str, Any]] = {
+    "grants": lambda ledger: ledger.access_grants(),
+    "sessions": lambda ledger: sessions.sessions(ledger.project),
+    "reads of a run": lambda ledger: access.reads(ledger.project, run_id=NOWHERE),
+    "roles of a person": lambda ledger: approval_requests.roles_of(ledger, "m7"),
+    "months": lambda ledger: record.archives(ledger.pool),
+    "holds of a month": lambda ledger: holds.holds(ledger.pool, "2025-01"),
+    "records of a month": lambda ledger: record.history(ledger.pool, "2025-01"),
+    "a look at the feed": lambda ledger: ledger.pool.execute(MONTHS),
+    "set aside: none": lambda ledger: status.set_aside(ledger.pool, "few"),
+    "set aside: many": lambda ledger: status.set_aside(ledger.pool, "many", limit=1),
+    "taken back": lambda ledger: ledger.pool.execute(BACK, NOWHERE),
+    "rebuilds": lambda ledger: status.unfinished(ledger.pool),
+}
+
+
+@pytest.mark.parametrize("login", ["owner", "granted"])
+async def test_a_list_reads_nothing_that_it_does_not_show(
+    unverified_database: str,
+    login: str,
+    monkeypatch: pytest.MonkeyPatch,
+    subtests: pytest.Subtests,
+) -> None:
+    monkeypatch.setenv("RUNFOLD_POOL_SIZE", "1")
+    superuser = await asyncpg.connect(driver_url(unverified_database))
+    for table in ("access_grant", "archive_event", "role_event"):
+        await superuser.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER ALL")
+    await superuser.execute(FILL)
+    await superuser.execute("ANALYZE")
+    every = ("read", "audit", "admin", "work")
+    async with (
+        with_login(unverified_database, *ROLES, rights=every, project="*") as granted,
+        Ledger.open(granted if login == "granted" else unverified_database, PROJECT) as ledger,
+    ):
+        for name, call in CALLS.items():
+            with subtests.test(name):
+                await ledger.pool.execute("SELECT pg_stat_force_next_flush()")
+                before = await superuser.fetchval(READ)
+                await call(ledger)
+                await ledger.pool.execute("SELECT pg_stat_force_next_flush()")
+                assert await superuser.fetchval(READ) - before < MOST
+    await superuser.close()
