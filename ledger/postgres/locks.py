@@ -20,9 +20,9 @@ FIRST_PAUSE_SECONDS: Final = 0.2
 Result = TypeVar("Result")
 
 
-def lock_limit() -> str:
-    """Return the statement with which such a transaction begins."""
-    return f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"
+def lock_limit(patience: str = LOCK_TIMEOUT) -> str:
+    """Return the statement with which a transaction begins that waits so long for each lock."""
+    return f"SET LOCAL lock_timeout = '{patience}'"
 
 
 async def retry_on_lock(transaction: Callable[[], Awaitable[Result]], what: str) -> Result:

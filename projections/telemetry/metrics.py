@@ -16,8 +16,9 @@ from runfold.ledger import names
 from runfold.ledger.errors import ConfigurationError
 from runfold.ledger.postgres.connections import FAILURES, Pool, fetch
 from runfold.ledger.postgres.errors import translated
+from runfold.ledger.postgres.locks import lock_limit
 
-PATIENCE: Final = "SET LOCAL lock_timeout = '1s'"
+PATIENCE: Final = "1s"
 """How long a scrape waits for a read model that somebody exchanges, drops or keeps locked."""
 MAX_KINDS: Final = 1_000
 """The most projects and kinds of one scrape: each label set costs storage."""
@@ -227,7 +228,7 @@ async def _read_model(pool: Pool, statement: str) -> Rows | None:
     """Return rows of a read model, None if it stays locked."""
     try:
         async with pool.acquire() as connection, connection.transaction():
-            await connection.execute(PATIENCE)
+            await connection.execute(lock_limit(PATIENCE))
             rows: Rows = await connection.fetch(statement)
             return rows
     except asyncpg.LockNotAvailableError:
