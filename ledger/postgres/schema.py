@@ -49,6 +49,7 @@ OBJECTS: Final = (
     "values/event_hash",
     "values/command_text",
     "compiled/legal",
+    "compiled/is_type",
     "guards/transition_type",
     "guards/check_count",
     "guards/check_times",

@@ -26,7 +26,7 @@ from runfold.projections.algebra.fold import Fold
 from runfold.projections.algebra.source import as_source
 from runfold.projections.declared.derived import check_derived_sql
 from runfold.projections.state import run_state
-from runfold.projections.state.legal import legal_sql
+from runfold.projections.state.legal import is_type_sql, legal_sql
 
 _HEADER: Final = "-- Compiled from {source} by `make sql`; do not edit.\n"
 
@@ -50,6 +50,7 @@ def compiled() -> dict[str, str]:
     )
     bodies = {
         "legal": (lifecycle, legal_sql()),
+        "is_type": (lifecycle, is_type_sql()),
         "fold_run_state": (run_state_, trigger_sql(columns)),
         "rebuild_run_state": (run_state_, rebuild_sql(columns)),
         "fold_events": (run_state_, fold_sql(columns)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runfold.ledger.lifecycle import MOVES, OPEN, RESERVED, State
+from runfold.ledger.lifecycle import FIRST, MOVES, OPEN, RESERVED, State
 
 
 def legal_sql() -> str:
@@ -27,6 +27,21 @@ AS $$
   ])
   OR (p_to IS NULL AND split_part(p_type, '.', 1) <> ALL (ARRAY[{_texts(RESERVED)}])
     AND p_from = ANY (ARRAY[{_texts(OPEN)}]))
+$$;
+"""
+
+
+def is_type_sql() -> str:
+    """Compile whether there are events of a type: the ledger's own, and whatever users name."""
+    listed = ",\n".join(f"    {_text(type_)}" for type_ in sorted({*MOVES, FIRST}))
+    return f"""\
+CREATE OR REPLACE FUNCTION ledger.is_type(p_type text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+  SELECT p_type = ANY (ARRAY[
+{listed}
+  ])
+  OR split_part(p_type, '.', 1) <> ALL (ARRAY[{_texts(RESERVED)}])
 $$;
 """
 
