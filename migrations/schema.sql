@@ -244,15 +244,8 @@ BEGIN
   BEGIN
     LOCK TABLE ledger.alembic_version IN SHARE ROW EXCLUSIVE MODE;
   EXCEPTION WHEN lock_not_available THEN
-    SELECT string_agg(format('process %s, login %s', session.pid, session.usename), ' and ')
-    INTO holder
-    FROM pg_locks AS lock JOIN pg_stat_activity AS session ON session.pid = lock.pid
-    WHERE lock.relation = 'ledger.alembic_version'::regclass AND lock.granted
-      AND lock.mode LIKE '%Exclusive%' AND lock.pid <> pg_backend_pid()
-      AND lock.database = session.datid AND session.datname = current_database();
-    RAISE EXCEPTION '% has left open a transaction that began or upgraded something',
-      coalesce(holder, 'a prepared transaction')
-      USING ERRCODE = '55P03';
+    RAISE EXCEPTION 'a transaction that began or upgraded something is left open by %',
+      ledger.holders('ledger.alembic_version', NULL) USING ERRCODE = '55P03';
   END;
   DELETE FROM ledger.at_work AS work WHERE NOT EXISTS (
     SELECT FROM pg_locks AS lock
@@ -618,8 +611,6 @@ CREATE FUNCTION ledger.change_webhook(p_project text, p_actor text, p_webhook te
 DECLARE
   checked boolean;
   new_id CONSTANT text := 'wh_' || left(replace(gen_random_uuid()::text, '-', ''), 12);
-  states CONSTANT text[] := ARRAY['pending', 'running', 'waiting_tool', 'waiting_approval',
-    'completed', 'failed', 'cancelled', 'timeout'];
   remote CONSTANT text := '^[hH][tT][tT][pP][sS]://[^/?#@]+([/?#]|$)';
   loopback CONSTANT text := E'^http://(localhost|127\\.0\\.0\\.1|\\[::1\\])(:[0-9]+)?([/?#]|$)';
   place text := (SELECT feed.generation || '/' || feed.moment || '//0'
@@ -660,12 +651,7 @@ BEGIN
     RAISE EXCEPTION 'a new webhook has an https URL without a password, a secret of 24 to 64 '
       'bytes, at most 100 types and kinds, and no id yet' USING ERRCODE = '22023';
   END IF;
-  IF EXISTS (
-    SELECT FROM unnest(p_events) AS named (type)
-    WHERE named.type <> 'run.submitted' AND NOT EXISTS (
-      SELECT FROM unnest(states) AS before (state)
-      CROSS JOIN unnest(states || NULL::text) AS after (state)
-      WHERE ledger.legal(named.type, before.state, after.state))) THEN
+  IF EXISTS (SELECT FROM unnest(p_events) AS named (type) WHERE NOT ledger.is_type(named.type)) THEN
     RAISE EXCEPTION '% are not all types of events', array_to_string(p_events, ', ')
       USING ERRCODE = '22023';
   END IF;
@@ -2887,9 +2873,10 @@ CREATE FUNCTION ledger.holders(p_relation regclass, p_project text) RETURNS text
   ) ON own.virtualtransaction = lock.virtualtransaction AND lock.pid IS NULL AND own.pid IS NULL
   JOIN pg_roles AS login ON login.rolname IN (session.usename, prepared.owner)
   JOIN pg_database AS here ON here.oid = lock.database
-  WHERE lock.relation = p_relation AND lock.mode = 'RowExclusiveLock' AND lock.granted
+  WHERE lock.relation = p_relation AND lock.granted
+    AND lock.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'AccessExclusiveLock')
     AND here.datname = current_database() AND lock.pid IS DISTINCT FROM pg_backend_pid()
-    AND (pg_has_role(login.oid, current_user, 'MEMBER') OR EXISTS (
+    AND (p_project IS NULL OR pg_has_role(login.oid, current_user, 'MEMBER') OR EXISTS (
       SELECT FROM ledger.access_grant AS granted
       WHERE granted.credential = login.rolname AND granted.project_id IN (p_project, '*')))
 $_$;
@@ -2908,6 +2895,41 @@ CREATE FUNCTION ledger.is_replicated() RETURNS boolean
   SELECT current_setting('session_replication_role') = 'replica'
     AND EXISTS (SELECT FROM pg_stat_get_subscription(NULL) AS subscription
       WHERE subscription.pid = pg_backend_pid())
+$$;
+
+CREATE FUNCTION ledger.is_type(p_type text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+  SELECT p_type = ANY (ARRAY[
+    'approval.expired',
+    'approval.granted',
+    'approval.lapsed',
+    'approval.rejected',
+    'approval.requested',
+    'approval.signed',
+    'cancel.requested',
+    'lease.acquired',
+    'lease.expired',
+    'lease.heartbeat',
+    'lease.released',
+    'note.added',
+    'payload.erased',
+    'run.cancelled',
+    'run.completed',
+    'run.failed',
+    'run.retried',
+    'run.submitted',
+    'run.timed_out',
+    'signal.received',
+    'step.completed',
+    'step.failed',
+    'tool.completed',
+    'tool.failed',
+    'tool.requested',
+    'write.refused'
+  ])
+  OR split_part(p_type, '.', 1) <> ALL (ARRAY['approval', 'cancel', 'lease', 'note', 'payload',
+    'run', 'signal', 'step', 'tool', 'write'])
 $$;
 
 CREATE FUNCTION ledger.keep_control_head() RETURNS trigger
@@ -3208,7 +3230,6 @@ DECLARE
   database CONSTANT text := current_database();
   has_rights CONSTANT boolean := EXISTS (SELECT FROM ledger.access_grant AS granted
     WHERE granted.credential = p_credential AND cardinality(granted.rights) > 0);
-  others text;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_roles AS login
       WHERE login.rolname = p_credential AND login.rolcanlogin)
@@ -3232,14 +3253,9 @@ EXCEPTION WHEN lock_not_available OR internal_error THEN -- held, or just change
       'connect is at work', p_credential;
     RETURN;
   END IF;
-  SELECT string_agg(format('process %s, login %s', session.pid, session.usename), '; or by ')
-  INTO others
-  FROM pg_locks AS lock JOIN pg_stat_activity AS session ON session.pid = lock.pid
-  WHERE lock.relation = 'ledger.access_grant'::regclass AND lock.mode = 'RowExclusiveLock'
-    AND lock.granted AND lock.database = session.datid AND session.pid <> pg_backend_pid()
-    AND ledger.is_owner();
-  RAISE EXCEPTION 'the logins that may connect are being changed by %: wait for the end of its '
-    'transaction, or end it with pg_terminate_backend', coalesce(others, 'another session')
+  RAISE EXCEPTION 'the logins that may connect are being changed by %', CASE
+      WHEN ledger.is_owner() THEN ledger.holders('ledger.access_grant', NULL)
+      ELSE 'another session: try again when its transaction has ended' END
     USING ERRCODE = '55P03';
 END $$;
 
@@ -7037,6 +7053,8 @@ REVOKE ALL ON FUNCTION ledger.holders(p_relation regclass, p_project text) FROM 
 REVOKE ALL ON FUNCTION ledger.is_owner() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.is_replicated() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.is_type(p_type text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.keep_control_head() FROM PUBLIC;
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -344,6 +345,25 @@ async def test_who_leaves_open_that_it_began_work_is_named(
         await keeper.close()
 
     assert f"process {pid}, login {login_of(url)}" in str(refused.value)
+    assert f"SELECT pg_terminate_backend({pid})" in str(refused.value)
+
+
+async def test_no_lock_of_another_database_keeps_up_work_that_has_ended(
+    database: str, connection: asyncpg.Connection[Any]
+) -> None:
+    """A process of the server may have the number of one that was at work, and take its key."""
+    other_database = urlsplit(driver_url(database))._replace(path="/postgres").geturl()
+    elsewhere = await asyncpg.connect(other_database)
+    await elsewhere.execute("SELECT pg_advisory_lock(42)")
+    await connection.execute(
+        "INSERT INTO ledger.at_work (name, shared, pid, key) VALUES ('archive', false, $1, 42)",
+        elsewhere.get_server_pid(),
+    )
+
+    async with at_work(connection, "archive"):
+        pass
+
+    await elsewhere.close()
 
 
 async def test_doctor_ends_beside_locked_tables_and_names_who_locks_them(

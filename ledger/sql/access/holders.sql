@@ -1,6 +1,7 @@
--- Names the sessions and prepared transactions that may hold a row of a table, and how to end them,
--- for an error: those of logins with rights in the project whose transaction has changed something
--- in the table. Internal to the owner's functions.
+-- Names the sessions and prepared transactions that may hold a table or a row of it, and how to end
+-- them, for an error: those whose transaction has changed or locked something there, of logins with
+-- rights in the project; of all logins where the project is null. Internal to the owner's
+-- functions.
 CREATE OR REPLACE FUNCTION ledger.holders(p_relation regclass, p_project text) RETURNS text
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
@@ -22,9 +23,10 @@ AS $$
   ) ON own.virtualtransaction = lock.virtualtransaction AND lock.pid IS NULL AND own.pid IS NULL
   JOIN pg_roles AS login ON login.rolname IN (session.usename, prepared.owner)
   JOIN pg_database AS here ON here.oid = lock.database
-  WHERE lock.relation = p_relation AND lock.mode = 'RowExclusiveLock' AND lock.granted
+  WHERE lock.relation = p_relation AND lock.granted
+    AND lock.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'AccessExclusiveLock')
     AND here.datname = current_database() AND lock.pid IS DISTINCT FROM pg_backend_pid()
-    AND (pg_has_role(login.oid, current_user, 'MEMBER') OR EXISTS (
+    AND (p_project IS NULL OR pg_has_role(login.oid, current_user, 'MEMBER') OR EXISTS (
       SELECT FROM ledger.access_grant AS granted
       WHERE granted.credential = login.rolname AND granted.project_id IN (p_project, '*')))
 $$;

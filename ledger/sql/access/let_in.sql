@@ -13,7 +13,6 @@ DECLARE
   database CONSTANT text := current_database();
   has_rights CONSTANT boolean := EXISTS (SELECT FROM ledger.access_grant AS granted
     WHERE granted.credential = p_credential AND cardinality(granted.rights) > 0);
-  others text;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_roles AS login
       WHERE login.rolname = p_credential AND login.rolcanlogin)
@@ -37,13 +36,8 @@ EXCEPTION WHEN lock_not_available OR internal_error THEN -- held, or just change
       'connect is at work', p_credential;
     RETURN;
   END IF;
-  SELECT string_agg(format('process %s, login %s', session.pid, session.usename), '; or by ')
-  INTO others
-  FROM pg_locks AS lock JOIN pg_stat_activity AS session ON session.pid = lock.pid
-  WHERE lock.relation = 'ledger.access_grant'::regclass AND lock.mode = 'RowExclusiveLock'
-    AND lock.granted AND lock.database = session.datid AND session.pid <> pg_backend_pid()
-    AND ledger.is_owner();
-  RAISE EXCEPTION 'the logins that may connect are being changed by %: wait for the end of its '
-    'transaction, or end it with pg_terminate_backend', coalesce(others, 'another session')
+  RAISE EXCEPTION 'the logins that may connect are being changed by %', CASE
+      WHEN ledger.is_owner() THEN ledger.holders('ledger.access_grant', NULL)
+      ELSE 'another session: try again when its transaction has ended' END
     USING ERRCODE = '55P03';
 END $$;

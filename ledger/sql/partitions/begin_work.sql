@@ -27,15 +27,8 @@ BEGIN
   BEGIN
     LOCK TABLE ledger.alembic_version IN SHARE ROW EXCLUSIVE MODE;
   EXCEPTION WHEN lock_not_available THEN
-    SELECT string_agg(format('process %s, login %s', session.pid, session.usename), ' and ')
-    INTO holder
-    FROM pg_locks AS lock JOIN pg_stat_activity AS session ON session.pid = lock.pid
-    WHERE lock.relation = 'ledger.alembic_version'::regclass AND lock.granted
-      AND lock.mode LIKE '%Exclusive%' AND lock.pid <> pg_backend_pid()
-      AND lock.database = session.datid AND session.datname = current_database();
-    RAISE EXCEPTION '% has left open a transaction that began or upgraded something',
-      coalesce(holder, 'a prepared transaction')
-      USING ERRCODE = '55P03';
+    RAISE EXCEPTION 'a transaction that began or upgraded something is left open by %',
+      ledger.holders('ledger.alembic_version', NULL) USING ERRCODE = '55P03';
   END;
   DELETE FROM ledger.at_work AS work WHERE NOT EXISTS (
     SELECT FROM pg_locks AS lock
