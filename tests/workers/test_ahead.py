@@ -19,7 +19,7 @@ from runfold.workers.leases import ahead, heart
 from tests.conftest import PROJECT
 from tests.support.runs import types
 from tests.support.waiting import until
-from tests.support.working import FAST, ended, working
+from tests.support.working import FAST, ended, reached, working
 from tests.workers.test_endings import ALL, ENDS
 
 AHEAD = 40
@@ -94,7 +94,7 @@ async def test_each_ending_of_runs_that_were_leased_ahead_is_recorded_as_what_it
         worker._slots.heart.beat_soon()  # noqa: SLF001  so that it hears of both
         slow.go.set()
         after = {kind: await ended(ledger, runs[kind]) for kind in ENDS}
-        parked = await ledger.get(runs["parks"])
+        parked = await reached(ledger, await ledger.get(runs["parks"]), State.WAITING_TOOL)
         off = await ended(ledger, runs["called off"])
         _, runs["never"] = await submitted(ledger, ["last", "never"])
         await held_ahead(worker, 2)  # the first has the slot, and the second waits for it

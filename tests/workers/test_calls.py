@@ -21,7 +21,7 @@ from runfold.ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH
 from runfold.ledger.run import Receipt
 from runfold.workers import Backoff, BlockingContext, Context, Handler, handler
 from tests.support.runs import types
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 from tests.support.working import done, ended, given_back, reached, working
 
 ROOT = Path(__file__).parents[2]
@@ -240,7 +240,7 @@ def watched(ctx: BlockingContext) -> str:
 
     entered.set()
     threading.Thread(target=tell).start()
-    refused.wait(20)
+    refused.wait(BOUND)
     return "whole"
 
 

@@ -94,8 +94,8 @@ async def test_each_ending_of_one_batch_is_recorded_once_and_as_what_it_is(ledge
     )
     async with working(ledger, *ALL, concurrency=50, grace=0.1) as worker:
         after = {kind: await ended(ledger, runs[kind].run_id) for kind in ENDS}
-        parked = await ledger.get(runs["parks"].run_id)
         await until(lambda: len(worker._slots.held) == 1)  # noqa: SLF001  what it still holds
+        parked = await ledger.get(runs["parks"].run_id)
         worker.stop()
 
     assert {kind: (run.state, run.attempt_count) for kind, run in after.items()} == ENDS
