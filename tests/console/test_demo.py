@@ -29,6 +29,8 @@ from tests.support.working import ended, working
 pytestmark = pytest.mark.slow
 
 FILES = 48
+MANY_FILES = 150
+"""So many that no demo is over before a test has done something to its workers."""
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +41,15 @@ def home() -> Iterator[Path]:
 
 
 @pytest.fixture
-def start(home: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+def start(home: Path) -> Iterator[Callable[[int], subprocess.Popen[str]]]:
     """Start the demo as a program of its own; whatever of it is left at the end is killed."""
     started: list[subprocess.Popen[str]] = []
-    code = (
-        "from runfold.console.demo.main import run; "
-        f"raise SystemExit(run(json=True, files={FILES}))"
-    )
 
-    def demo() -> subprocess.Popen[str]:
+    def demo(files: int) -> subprocess.Popen[str]:
+        code = (
+            "from runfold.console.demo.main import run; "
+            f"raise SystemExit(run(json=True, files={files}))"
+        )
         environment = {**os.environ, "RUNFOLD_HOME": str(home)}
         pipe = subprocess.PIPE
         started.append(
@@ -89,10 +91,10 @@ async def any_worker(home: Path) -> psutil.Process:
 
 
 async def test_the_demo_shows_what_the_ledger_holds(
-    start: Callable[[], subprocess.Popen[str]], home: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[[int], subprocess.Popen[str]], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began = time.monotonic()
-    demo = start()
+    demo = start(FILES)
     output, talk = demo.communicate(timeout=2 * BOUND)
     told: dict[str, Any] = json.loads(output)
 
@@ -177,9 +179,9 @@ async def check_work(ledger: Ledger) -> None:
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
 )
 async def test_no_worker_outlives_the_demo(
-    start: Callable[[], subprocess.Popen[str]], home: Path, number: int, code: int
+    start: Callable[[int], subprocess.Popen[str]], home: Path, number: int, code: int
 ) -> None:
-    demo = start()
+    demo = start(MANY_FILES)
     await any_worker(home)
 
     demo.send_signal(number)
@@ -191,9 +193,9 @@ async def test_no_worker_outlives_the_demo(
 
 
 async def test_a_worker_that_ends_unasked_fails_the_demo_with_one_clear_line(
-    start: Callable[[], subprocess.Popen[str]], home: Path
+    start: Callable[[int], subprocess.Popen[str]], home: Path
 ) -> None:
-    demo = start()
+    demo = start(MANY_FILES)
     worker = await any_worker(home)
 
     worker.terminate()

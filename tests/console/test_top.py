@@ -78,11 +78,11 @@ def test_a_screen_renews_itself_until_q() -> None:
     try:
         seen = b""
         while b"drawn 2" not in seen:
-            assert select.select([shell], [], [], 60)[0], seen
+            assert select.select([shell], [], [], BOUND)[0], seen
             seen += os.read(shell, 65_536)
         os.write(shell, b"q")
         with suppress(OSError):  # at the end of the other side
-            while select.select([shell], [], [], 60)[0]:
+            while select.select([shell], [], [], BOUND)[0]:
                 seen += os.read(shell, 65_536)
         assert shown.wait(BOUND) == 0
         assert b"\x1b[?1049l" in seen  # the screen of before is back

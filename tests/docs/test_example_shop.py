@@ -18,7 +18,7 @@ from examples import shop
 from runfold.ledger import Ledger, State
 from runfold.ledger.postgres.urls import driver_url, sqlalchemy_url
 from tests.conftest import PROJECT
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 from tests.support.working import working
 
 ROOT = Path(__file__).parents[2]
@@ -27,33 +27,27 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 async def client(database: str, connection: asyncpg.Connection) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the shop, which is served by a process of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [
-        sys.executable,
-        "-m",
-        "uvicorn",
-        "examples.shop:app",
-        "--port",
-        str(port),
-        "--log-level",
-        "warning",
-    ]
+    listener = socket.create_server(("127.0.0.1", 0))  # a port that nobody takes meanwhile
+    port, number = listener.getsockname()[1], listener.fileno()
+    options = ["--fd", str(number), "--log-level", "warning"]
+    words = [sys.executable, "-m", "uvicorn", "examples.shop:app", *options]
     environment = {
         **os.environ,
         "DATABASE_URL": sqlalchemy_url(database),
         "RUNFOLD_PROJECT": PROJECT,
     }
-    server = await asyncio.to_thread(subprocess.Popen, words, env=environment, cwd=ROOT)
+    server = await asyncio.to_thread(
+        subprocess.Popen, words, env=environment, cwd=ROOT, pass_fds=[number]
+    )
+    listener.close()
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as opened:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=BOUND) as opened:
             await until(lambda: answers(opened))
             await connection.execute("INSERT INTO shop_article VALUES ('lamp', 5)")
             yield opened
     finally:
         server.terminate()
-        await asyncio.to_thread(server.wait, 20)
+        await asyncio.to_thread(server.wait, BOUND)
 
 
 async def answers(client: httpx.AsyncClient) -> bool:

@@ -36,9 +36,6 @@ from tests.support.waiting import BOUND
 
 pytestmark = pytest.mark.own_server
 
-STOP_SECONDS = embedded_server.FAST_STOP_SECONDS + embedded_server.IMMEDIATE_STOP_SECONDS + 10
-"""A server whose disk is slow may take as long to stop as it is given."""
-
 Client = subprocess.Popen[str]
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="is about what root has to do otherwise")
@@ -126,6 +123,17 @@ OPEN_AND_WAIT = """
     print("open", flush=True)
     sys.stdin.read()
 """
+
+
+OPEN_FOR_THE_FIRST_TIME = """
+    from runfold.ledger.postgres.embedded.store import Store
+    initdb = Store._initdb
+    def held_up(self, new):
+        initdb(self, new)
+        sys.stdin.readline()
+    Store._initdb = held_up
+"""
+"""Before another body: the store is not finished until the client is let go."""
 
 
 @contextmanager
@@ -301,7 +309,7 @@ def test_a_signal_that_ends_a_client_stops_the_server(home: Path, ending: signal
 
         process.send_signal(ending)
 
-        assert process.wait(timeout=STOP_SECONDS) == -ending
+        assert process.wait(timeout=BOUND) == -ending
         until_gone(home)
 
 
@@ -309,12 +317,15 @@ def test_a_signal_during_the_first_start_leaves_a_finished_store_and_no_server(
     folder: Path,
 ) -> None:
     home = folder / "home"
-    with client(home) as process:
+    with client(home, OPEN_FOR_THE_FIRST_TIME + OPEN_AND_WAIT) as process:
         until(lambda: list(home.glob("data.new-*")))
 
         process.send_signal(signal.SIGTERM)
+        assert process.stdin is not None
+        process.stdin.write("go on\n")
+        process.stdin.flush()
 
-        assert process.wait(timeout=STOP_SECONDS) == -signal.SIGTERM
+        assert process.wait(timeout=BOUND) == -signal.SIGTERM
         assert (home / "data" / "PG_VERSION").exists()
         until_gone(home)
 
@@ -333,7 +344,7 @@ async def test_a_client_killed_during_the_first_start_leaves_nothing_half_made(
     folder: Path,
 ) -> None:
     home = folder / "home"
-    with client(home) as process:
+    with client(home, OPEN_FOR_THE_FIRST_TIME + OPEN_AND_WAIT) as process:
         until(lambda: list(home.glob("data.new-*/PG_VERSION")))
         process.kill()
         process.wait()
