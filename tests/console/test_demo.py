@@ -210,6 +210,7 @@ async def test_the_pages_get_reviews_to_watch_and_one_to_approve(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(alive, "PAUSE_SECONDS", (0, 0))
+    monkeypatch.setattr(alive, "FILES", 10)
     submitting = asyncio.create_task(alive.submit_reviews(ledger))
     async with working(ledger, alive.review):
         await until(lambda: ledger.runs(state="waiting_approval"))
