@@ -7,6 +7,7 @@ would tell people, but for its log.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -15,15 +16,17 @@ from contextlib import suppress
 from select import select
 from typing import Final
 
-from runfold.console.cli.kit.output import Output
-from runfold.console.cli.main import main as run
 from runfold.workers.process import beginning
 
 ALIVE_SECONDS: Final = 1.0
 
 
 def main() -> int:
-    """Run the program with the words of the command line and return its exit code."""
+    """Load the program, run it with the words of the command line and return its exit code."""
+    gc.disable()  # until all is loaded, as at the entry point
+    from runfold.console.cli.kit.output import Output  # noqa: PLC0415  loading is what takes long
+    from runfold.console.cli.main import main as run  # noqa: PLC0415
+
     _, descriptor, *words = sys.argv[1:]
     beginning.tell_by(int(descriptor))
     if words[:1] == ["--quiet"]:

@@ -172,7 +172,3 @@ def _drop_output() -> None:
     # The interpreter flushes standard output once more at its end: give it somewhere to go.
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

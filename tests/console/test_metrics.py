@@ -90,7 +90,7 @@ def test_they_are_scraped_over_http_until_it_is_told_to_stop(cli: Cli) -> None:
     words = [
         sys.executable,
         "-m",
-        "runfold.console.cli.main",
+        "runfold.console.cli.entry",
         "--url",
         cli.url,
         "metrics",
@@ -218,7 +218,7 @@ def test_every_run_that_ends_is_sent_while_it_follows(
     url, got = receiver
     run_id = cli.given(story)
     words = [
-        sys.executable, "-m", "runfold.console.cli.main", "--url", cli.url, "--project", "test",
+        sys.executable, "-m", "runfold.console.cli.entry", "--url", cli.url, "--project", "test",
         "trace", "--follow", "--otlp", url, "--after", "1/1:1:@0//0",
     ]  # fmt: skip
     with Forked[str](

@@ -68,6 +68,25 @@ def test_little_is_loaded_before_an_interrupt_is_quiet() -> None:
     assert slow.isdisjoint(done.stdout.split())
 
 
+def test_the_collector_of_garbage_rests_until_a_command_is_loaded() -> None:
+    looked = """
+import gc, sys
+def look():
+    print(gc.isenabled(), gc.get_freeze_count() > 0, file=sys.stderr)
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "runfold.console.cli.commands.project":
+            look()
+sys.meta_path.insert(0, Finder())
+from runfold.console.cli.entry import main
+main()
+look()
+"""
+    words = [sys.executable, "-c", looked, "project", "list", "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == ["False False", "True True"]
+
+
 @pytest.mark.slow
 def test_ctrl_c_while_the_first_server_is_made_ends_quietly(home: Path) -> None:
     setting = {"RUNFOLD_HOME": str(home), "RUNFOLD_PROJECT": "default"}

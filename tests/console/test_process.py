@@ -32,7 +32,7 @@ from tests.support.runs import abandoned, claimed
 from tests.support.waiting import BOUND, until
 
 T = TypeVar("T")
-PROGRAM = (sys.executable, "-m", "runfold.console.cli.main")
+PROGRAM = (sys.executable, "-m", "runfold.console.cli.entry")
 SECONDS = BOUND
 
 

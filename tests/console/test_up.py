@@ -37,7 +37,7 @@ def home() -> Iterator[Path]:
 def up(home: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run `runfold up` on a free port; yield the process and the console's address."""
     with subprocess.Popen(
-        [sys.executable, "-m", "runfold.console.cli.main", *words, "--port", "0", "--no-browser"],
+        [sys.executable, "-m", "runfold.console.cli.entry", *words, "--port", "0", "--no-browser"],
         env={**os.environ, "RUNFOLD_HOME": str(home)},
         stderr=subprocess.PIPE,
         text=True,

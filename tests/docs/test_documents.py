@@ -78,7 +78,7 @@ def test_every_console_command_works(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     given = [command for command in commands() if command.startswith("runfold ")]
-    program = [sys.executable, "-m", "runfold.console.cli.main"]
+    program = [sys.executable, "-m", "runfold.console.cli.entry"]
 
     assert given
     for command in given:

@@ -60,7 +60,7 @@ def runfold(url: str, *words: str, code: Path | None = None) -> subprocess.Compl
     if code:
         environment["PYTHONPATH"] = str(code)
     return subprocess.run(
-        [sys.executable, "-m", "runfold.console.cli.main", *words],
+        [sys.executable, "-m", "runfold.console.cli.entry", *words],
         env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 

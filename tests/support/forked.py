@@ -143,10 +143,12 @@ def spare_what_is_loaded() -> None:
 
 def serve(number: int) -> None:
     """Fork for each request of a socket until its other side ends; in a fork, run the program."""
+    gc.disable()
     import runfold.console.cli.commands.worker
     import runfold.console.cli.main  # noqa: F401  both bring nearly all that a program imports
 
     spare_what_is_loaded()
+    gc.enable()
     with socket.socket(fileno=number) as asked:
         while True:
             said, received, _, _ = socket.recv_fds(asked, 1, 4)

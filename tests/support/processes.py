@@ -48,7 +48,7 @@ def worker(
         **(settings or {}),
     }
     given = ["tests.support.handlers"] if name == "worker" else []
-    program = [sys.executable, "-m", "runfold.console.cli.main", "--json", name, *given, *words]
+    program = [sys.executable, "-m", "runfold.console.cli.entry", "--json", name, *given, *words]
     with (
         open(log or os.devnull, "ab") as errors,
         Forked[bytes](

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, ClassVar
@@ -44,4 +45,7 @@ class LazyGroup(HelpGroup):
         (entry,) = (entry for entry in self.entries if entry.name == name)
         command = typer.main.get_command(import_module(entry.module).app)
         command.name = name
+        if not gc.isenabled():  # so the program's beginning left it
+            gc.freeze()  # what is loaded stays: neither a collection nor the end walks it
+            gc.enable()
         return command

@@ -43,7 +43,7 @@ def serving(database: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Run `runfold serve` on a free port; yield its address and the process."""
     words = ["--url", database, "--project", "test", "serve", "--port", "0"]
     with Forked[str](
-        [sys.executable, "-m", "runfold.console.cli.main", *words],
+        [sys.executable, "-m", "runfold.console.cli.entry", *words],
         stderr=subprocess.PIPE,
         text=True,
     ) as process:

@@ -38,7 +38,7 @@ async def connected(server: EmbeddedPostgres) -> asyncpg.Connection:
 
 async def upgraded(url: str) -> int:
     """Upgrade a database in a process of its own; return its exit code."""
-    words = ["-m", "runfold.console.cli.main", "--url", url, "db", "upgrade"]
+    words = ["-m", "runfold.console.cli.entry", "--url", url, "db", "upgrade"]
     process = await asyncio.create_subprocess_exec(sys.executable, *words)
     return await process.wait()
 
