@@ -174,6 +174,8 @@ async def test_idle_connections_that_were_terminated_are_replaced(
     )
 
     # A connection whose end the pool has not heard of yet may fail once, and only in this way.
+    for _ in pids:
+        outcomes += await asyncio.gather(ledger.submit("parse"), return_exceptions=True)
     assert all(
         isinstance(outcome, DatabaseUnavailable)
         for outcome in outcomes
