@@ -144,7 +144,7 @@ BEGIN
     facts, actor, reason, hash)
   VALUES (p_list, new_number, moment, writer, p_type, p_subject, p_facts, p_actor, p_reason,
     new_hash)
-  ON CONFLICT DO NOTHING; -- a snapshot from before the newest event is a serialization failure
+  ON CONFLICT DO NOTHING; -- a snapshot older than the newest event: a serialization failure
   IF NOT FOUND THEN
     RAISE EXCEPTION 'event % of the control history of % is there already', new_number, p_list
       USING ERRCODE = '40001';
@@ -240,7 +240,7 @@ BEGIN
     AND NOT pg_has_role(session_user, current_user, 'MEMBER') THEN
     RAISE EXCEPTION 'only the owner of the ledger changes its archive' USING ERRCODE = '42501';
   END IF;
-  -- A table that only upgrades write, so no login holds it; at_work's own lock is that of upgrades.
+  -- Only upgrades write this table, so no login can hold it; the lock of at_work is for upgrades.
   BEGIN
     LOCK TABLE ledger.alembic_version IN SHARE ROW EXCLUSIVE MODE;
   EXCEPTION WHEN lock_not_available THEN
@@ -369,11 +369,11 @@ BEGIN
   ON CONFLICT (credential, project_id) DO UPDATE SET rights = excluded.rights,
     actors = excluded.actors, until = excluded.until, actor = excluded.actor,
     reason = excluded.reason;
-  IF had_rights OR cardinality(p_rights) > 0 THEN -- else the administrator let it in, or nobody did
+  IF had_rights OR cardinality(p_rights) > 0 THEN -- else its right to connect is not ours
     PERFORM ledger.let_in(p_credential);
     PERFORM ledger.limit_login(p_project, p_actor, p_credential, p_reason);
   END IF;
-EXCEPTION WHEN check_violation THEN -- the table knows the rights
+EXCEPTION WHEN check_violation THEN -- the table's constraint lists the rights
   RAISE EXCEPTION 'rights % are not all known', array_to_string(p_rights, ', ')
     USING ERRCODE = '22023';
 END $$;
@@ -437,7 +437,7 @@ BEGIN
   WHERE p_type = 'role.granted' OR EXISTS (SELECT FROM ledger.role_member AS membership
     WHERE membership.project_id = p_project AND membership.role = p_role
       AND membership.member = p_member)
-  ON CONFLICT DO NOTHING; -- with a snapshot from before the newest, a serialization failure
+  ON CONFLICT DO NOTHING; -- a snapshot older than the newest event: a serialization failure
   RETURN FOUND;
 END $$;
 
@@ -686,13 +686,13 @@ BEGIN
   IF ledger.is_owner() THEN
     RETURN true;
   END IF;
-  -- A query without sub-selects: those are paid for by every call, asked or not. Where a grant for
-  -- the project and one for all of them hold, either may be found: what it lacks is looked at
-  -- closely.
+  -- Without sub-selects, which would cost every call even where they are not evaluated. Where there
+  -- is a grant for the project and one for all projects, either may be found; if that one does not
+  -- suffice, ledger.check_grants looks at all of them.
   SELECT granted.actors INTO speaks_for FROM ledger.access_grant AS granted
   WHERE granted.credential = ledger.credential() AND granted.project_id IN (p_project, '*')
     AND p_rights && granted.rights AND (granted.until IS NULL OR granted.until > ledger.now());
-  -- No query for names that are granted as they are.
+  -- Names that are granted literally need no query.
   IF FOUND AND (p_actors IS NULL OR '*' = ANY (speaks_for)
     OR array_remove(p_actors, NULL) <@ speaks_for) THEN
     RETURN true;
@@ -744,7 +744,7 @@ CREATE FUNCTION ledger.check_costs(p_costs numeric[]) RETURNS boolean
 DECLARE
   odd numeric;
 BEGIN
-  -- NaN is greater than all numbers. Asked first: a query costs more.
+  -- NaN is greater than all numbers. This test comes first because a query costs more.
   IF 1000000000 < ANY (p_costs) OR -1000000000 > ANY (p_costs) THEN
     SELECT given.cost INTO odd FROM unnest(p_costs) AS given (cost)
     WHERE given.cost > 1000000000 OR given.cost < -1000000000 LIMIT 1;
@@ -974,7 +974,7 @@ CREATE FUNCTION ledger.check_taken_back(p_tokens integer[], p_costs numeric[], p
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     AS $$
 BEGIN
-  IF 0 > ANY (p_costs) OR 0 > ANY (p_steps) THEN -- asked first: a query costs more
+  IF 0 > ANY (p_costs) OR 0 > ANY (p_steps) THEN -- this test comes first because a query costs more
     IF EXISTS (SELECT FROM unnest(p_tokens, p_costs, p_steps) AS given (token, cost, steps)
       WHERE given.token IS NULL AND (given.cost < 0 OR given.steps < 0)) THEN
       RAISE EXCEPTION 'a cost or a step is taken back only by the lease''s holder'
@@ -999,7 +999,7 @@ BEGIN
   IF cardinality(p_values) > 40000 THEN
     RAISE EXCEPTION 'a call takes at most 10,000 commands: split it' USING ERRCODE = '22023';
   END IF;
-  -- One look at all of them, joined by a character of private use: it may doubt more than is wrong.
+  -- One test of all, joined by a character of private use: it may suspect more than are wrong.
   joined := array_to_string(p_values, E'\uE000');
   doubtful := joined ~ control
     OR p_trimmed AND joined ~ (E'(^|\\ue000)' || blank || '|' || blank || E'(\\ue000|$)');
@@ -1534,7 +1534,7 @@ CREATE FUNCTION ledger.credential() RETURNS text
   SELECT CASE
     WHEN pg_catalog.current_setting('runfold.token', true) OPERATOR(pg_catalog.<>) ''
     THEN ledger.token_credential(pg_catalog.current_setting('runfold.token', true))
-    -- A login may have any name: none passes for a token or a user.
+    -- A login may have any name, and must not pass for a token or a user.
     WHEN pg_catalog.starts_with(session_user::text, 'token:')
       OR pg_catalog.starts_with(session_user::text, 'user:')
     THEN pg_catalog.concat('login:', session_user::text)
@@ -1769,7 +1769,7 @@ BEGIN
     RAISE EXCEPTION 'records of reads are kept for 184 days, and % is later', p_before
       USING ERRCODE = '22023';
   END IF;
-  -- By their place, which no other plan finds as fast: rows are never changed.
+  -- By their place, the fastest way, and safe because these rows are never changed.
   DELETE FROM ledger.payload_read AS noted WHERE noted.ctid = ANY (ARRAY(
     SELECT past.ctid FROM ledger.payload_read AS past
     WHERE past.project_id = p_project AND past.read_at < p_before
@@ -1961,8 +1961,8 @@ BEGIN
   IF this.system_identifier <> (
     SELECT cluster.system_identifier FROM pg_control_system() AS cluster)
     OR EXISTS (
-      -- Events of an earlier generation may have higher ids for ever: what still comes from their
-      -- cluster has the highest, so few are looked at.
+      -- Events of an earlier generation may keep higher ids. Those that their cluster still appends
+      -- have the highest, so it is enough to look at a few.
       SELECT FROM (
         SELECT ahead.txid, ahead.position FROM ledger.event AS ahead
         WHERE ahead.txid >= pg_snapshot_xmax(pg_current_snapshot())
@@ -2017,7 +2017,7 @@ CREATE FUNCTION ledger.feed_moment(p_start text, p_snapshot pg_snapshot, p_posit
     AS $$
 DECLARE
   base bigint := split_part(p_start, '@', 2);
-  -- Those of earlier generations may have the ids of this one: none below is looked at.
+  -- Events of earlier generations may have any id: none below this generation's first is read.
   least xid8 := pg_snapshot_xmin(split_part(p_start, '@', 1)::pg_snapshot);
   newest record;
   archived xid8;
@@ -2092,7 +2092,7 @@ BEGIN
     EXIT WHEN cut IS NULL;
     IF NOT EXISTS (SELECT FROM ledger.event AS event WHERE event.txid >= pg_snapshot_xmax(seen)
       AND event.txid < cut AND event.position > base) THEN
-      cut := (cut::text::bigint + 1)::text; -- one transaction is all of it, and more than p_limit
+      cut := (cut::text::bigint + 1)::text; -- a single transaction has more than p_limit
     END IF;
     candidate := ledger.feed_cut(visible, cut);
     EXIT WHEN NOT EXISTS (
@@ -2245,7 +2245,7 @@ BEGIN
     ORDER BY event.position LIMIT p_limit;
     RETURN;
   END IF;
-  -- Two arms, because a single condition would not be searched for in the index (txid, position).
+  -- Two arms, because the index (txid, position) would not be used for a single condition.
   RETURN QUERY SELECT event.* FROM (
     SELECT later.* FROM ledger.event AS later
     WHERE later.txid >= pg_snapshot_xmax(seen) AND later.txid < pg_snapshot_xmax(target)
@@ -2330,7 +2330,7 @@ CREATE FUNCTION ledger.feed_whole(p_generation integer, p_moment text) RETURNS v
 DECLARE
   missed text;
 BEGIN
-  -- it would not see a month that left since it began
+  -- its snapshot would still show a month that was archived since
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'the feed is read in transactions at READ COMMITTED'
       USING ERRCODE = 'invalid_transaction_state';
@@ -3671,7 +3671,7 @@ CREATE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_request inte
     SET jit TO 'off'
     AS $$
 DECLARE
-  -- null for the owner's, which is equal to no other
+  -- null for the owner's, and null equals no credential
   writer CONSTANT text := CASE WHEN NOT ledger.is_owner() THEN ledger.credential() END;
   person CONSTANT text := ledger.person(p_actor);
   asked record;
@@ -3726,7 +3726,7 @@ DECLARE
   new ledger.low_water;
   ended xid8[];
   late uuid[];
-  moving int[]; -- the priorities of what is held, or came late
+  moving int[]; -- the priorities of held runs, and of those that were committed late
   is_set_back boolean;
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed'
@@ -3746,13 +3746,13 @@ BEGIN
       SELECT first.run_id FROM ledger.kind AS first
       WHERE first.project_id = p_project AND first.kind = kind_now ORDER BY first.run_id LIMIT 1)
     FOR NO KEY UPDATE SKIP LOCKED;
-    CONTINUE WHEN NOT FOUND; -- another moves them
+    CONTINUE WHEN NOT FOUND; -- another call moves them now
 
     SELECT mark.* INTO old FROM ledger.newest_mark(p_project, kind_now) AS mark;
     is_set_back := old.seen_at > ledger.now() OR old.seen_clock > clock_timestamp()
       OR old.seen_position > (SELECT last_value FROM ledger.event_position);
     CONTINUE WHEN NOT is_set_back AND (old.seen_position > position_now OR old.seen_at > moment
-      OR old.seen_clock > clock_now); -- another has moved them, who began later
+      OR old.seen_clock > clock_now); -- another call, which began later, has moved them
     IF old.number IS NULL OR is_set_back THEN
       new := (p_project, kind_now, 0, 0, '{}', '{0}', '{00000000-0000-0000-0000-000000000000}',
         '{0}', '{-infinity}', '-infinity', 0, 0, '{}', '{}', 0, now(), now(), '0');
@@ -5053,7 +5053,7 @@ DECLARE
   account record;
   moment CONSTANT timestamptz := ledger.now();
 BEGIN
-  -- In one look: an old password goes with the account as it was before the change, and the session
+  -- In one query: an old password matches the account as it was before the change, and the session
   -- that it begins ends with the change.
   SELECT known.changed_at, known.disabled_at, password.key_sha256, use.failed_uses >= 10
     AND use.last_failed_at BETWEEN moment - interval '1 minute' AND moment AS waits

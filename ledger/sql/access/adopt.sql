@@ -1,5 +1,5 @@
--- Takes into an empty control history what the control tables hold already: a database from before
--- the history. Rows that are changed behind it later are not taken in again.
+-- Begins the control history of a database that is older than the history, with what the control
+-- tables hold by then. A row that is changed later without a record is not taken in again.
 DO $adopt$
 DECLARE
   kept record;

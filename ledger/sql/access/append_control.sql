@@ -1,8 +1,8 @@
--- Appends an event to a list of the control history: a project's, or that of the database (*).
--- Internal to the owner's functions and triggers. It goes on from the list's head, not from the
--- newest event there is: a list whose end was cut keeps the gap. Locks: the list against other
--- writers until the transaction ends, so that its numbers have no gap and each event is hashed with
--- the one before.
+-- Appends an event to a list of the control history: a project's, or that of the database (*). It
+-- continues from the list's head and not from its newest event, so that a list whose end was cut
+-- off keeps a visible gap. Internal to the owner's functions and triggers. Locks: the list against
+-- other writers until the transaction ends, so that its numbers have no gap and each event is
+-- hashed with the one before.
 CREATE OR REPLACE FUNCTION ledger.append_control(
   p_list text, p_type text, p_subject text, p_facts text, p_actor text, p_reason text
 ) RETURNS void
@@ -27,7 +27,7 @@ BEGIN
     facts, actor, reason, hash)
   VALUES (p_list, new_number, moment, writer, p_type, p_subject, p_facts, p_actor, p_reason,
     new_hash)
-  ON CONFLICT DO NOTHING; -- a snapshot from before the newest event is a serialization failure
+  ON CONFLICT DO NOTHING; -- a snapshot older than the newest event: a serialization failure
   IF NOT FOUND THEN
     RAISE EXCEPTION 'event % of the control history of % is there already', new_number, p_list
       USING ERRCODE = '40001';

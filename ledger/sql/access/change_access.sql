@@ -1,6 +1,6 @@
--- Grants a credential rights in a project (* is all), in place of those that it had there; no
--- rights: revokes. On record in the control history, whose list it holds. Needs the right admin in
--- the project.
+-- Grants a credential rights in a project (* is all), in place of those that it had there; without
+-- any rights it revokes them. Recorded in the control history, whose list it locks. Needs the right
+-- admin in the project.
 CREATE OR REPLACE FUNCTION ledger.change_access(
   p_project text, p_actor text, p_credential text, p_rights text[], p_actors text[],
   p_until timestamptz, p_reason text
@@ -33,11 +33,11 @@ BEGIN
   ON CONFLICT (credential, project_id) DO UPDATE SET rights = excluded.rights,
     actors = excluded.actors, until = excluded.until, actor = excluded.actor,
     reason = excluded.reason;
-  IF had_rights OR cardinality(p_rights) > 0 THEN -- else the administrator let it in, or nobody did
+  IF had_rights OR cardinality(p_rights) > 0 THEN -- else its right to connect is not ours
     PERFORM ledger.let_in(p_credential);
     PERFORM ledger.limit_login(p_project, p_actor, p_credential, p_reason);
   END IF;
-EXCEPTION WHEN check_violation THEN -- the table knows the rights
+EXCEPTION WHEN check_violation THEN -- the table's constraint lists the rights
   RAISE EXCEPTION 'rights % are not all known', array_to_string(p_rights, ', ')
     USING ERRCODE = '22023';
 END $$;

@@ -1,6 +1,6 @@
--- Grants a member a role, or revokes it, on record: whether there was anything to change. Needs the
--- right admin in the project. Numbered from 1 in each project, so that no gap tells of others'.
--- Locks: the project's list of the control history.
+-- Grants a member a role, or revokes it, on record; returns whether anything changed. Needs the
+-- right admin in the project. Numbered from 1 in each project, so that a gap tells nothing of other
+-- projects. Locks: the project's list of the control history.
 CREATE OR REPLACE FUNCTION ledger.change_role(
   p_project text, p_actor text, p_type text, p_role text, p_member text, p_reason text
 ) RETURNS boolean
@@ -28,6 +28,6 @@ BEGIN
   WHERE p_type = 'role.granted' OR EXISTS (SELECT FROM ledger.role_member AS membership
     WHERE membership.project_id = p_project AND membership.role = p_role
       AND membership.member = p_member)
-  ON CONFLICT DO NOTHING; -- with a snapshot from before the newest, a serialization failure
+  ON CONFLICT DO NOTHING; -- a snapshot older than the newest event: a serialization failure
   RETURN FOUND;
 END $$;

@@ -1,5 +1,5 @@
--- Makes an API token, of whose secret only the SHA-256 is given and kept, or revokes it, on record.
--- Its rights are granted to the credential token:<id>. Needs the right admin in all projects.
+-- Creates an API token or revokes one, on record. Only the SHA-256 of the secret is passed and
+-- kept. Its rights are granted to the credential token:<id>. Needs the right admin in all projects.
 -- Locks: the database's list of the control history.
 CREATE OR REPLACE FUNCTION ledger.change_token(
   p_actor text, p_token text, p_sha256 bytea, p_name text, p_lifetime interval, p_reason text

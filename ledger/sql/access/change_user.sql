@@ -1,8 +1,9 @@
--- Adds a user, gives one another password, disables or enables one, on record; returns whether that
--- changed anything. A password is given as the method, the salt and the SHA-256 of the key that is
--- made from it. Each change ends the user's sessions, without a lock of them: they hold for the
--- account as it was. Rights are granted to the credential user:<name>. Needs the right admin in all
--- projects. Locks: the database's list of the control history.
+-- Adds a user, sets another password, disables or enables a user, on record; returns whether
+-- anything changed. A password is passed as the method, the salt and the SHA-256 of the key that is
+-- derived from it. Each change ends the user's sessions without locking them: a session holds only
+-- for the account as it was when the session began. Rights are granted to the credential
+-- user:<name>. Needs the right admin in all projects. Locks: the database's list of the control
+-- history.
 CREATE OR REPLACE FUNCTION ledger.change_user(
   p_actor text, p_name text, p_change text, p_method text, p_salt bytea, p_key_sha256 bytea,
   p_issuer text, p_subject text, p_reason text

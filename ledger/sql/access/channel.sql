@@ -1,4 +1,4 @@
--- The channel of a project's wake-ups, for those who have any right in it.
+-- Returns the channel on which a project's wake-ups are sent. Needs any right in the project.
 CREATE OR REPLACE FUNCTION ledger.channel(p_project text) RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

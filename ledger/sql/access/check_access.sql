@@ -1,6 +1,7 @@
 -- Raises unless the credential has one of the rights in a project and may speak for each of the
--- actors. The first thing that each function asks; internal to the owner's functions. Without any
--- right in the project the answer is RF404, the same for a project that does not exist; else RF403.
+-- actors. Every function of the API calls it first. Without any right in the project the error is
+-- RF404, the same as for a project that does not exist; else RF403. Internal to the owner's
+-- functions.
 CREATE OR REPLACE FUNCTION ledger.check_access(p_project text, p_rights text[],
   p_actors text[] DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql STABLE
@@ -11,13 +12,13 @@ BEGIN
   IF ledger.is_owner() THEN
     RETURN true;
   END IF;
-  -- A query without sub-selects: those are paid for by every call, asked or not. Where a grant for
-  -- the project and one for all of them hold, either may be found: what it lacks is looked at
-  -- closely.
+  -- Without sub-selects, which would cost every call even where they are not evaluated. Where there
+  -- is a grant for the project and one for all projects, either may be found; if that one does not
+  -- suffice, ledger.check_grants looks at all of them.
   SELECT granted.actors INTO speaks_for FROM ledger.access_grant AS granted
   WHERE granted.credential = ledger.credential() AND granted.project_id IN (p_project, '*')
     AND p_rights && granted.rights AND (granted.until IS NULL OR granted.until > ledger.now());
-  -- No query for names that are granted as they are.
+  -- Names that are granted literally need no query.
   IF FOUND AND (p_actors IS NULL OR '*' = ANY (speaks_for)
     OR array_remove(p_actors, NULL) <@ speaks_for) THEN
     RETURN true;

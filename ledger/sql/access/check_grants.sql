@@ -1,4 +1,5 @@
--- What ledger.check_access asks of a credential that is not the owner: the grants that hold now.
+-- Raises as ledger.check_access promises, for a credential that is not the owner, by all the grants
+-- that hold now.
 CREATE OR REPLACE FUNCTION ledger.check_grants(p_project text, p_rights text[], p_actors text[])
   RETURNS void
 LANGUAGE plpgsql STABLE

@@ -1,5 +1,5 @@
 -- Raises unless the session's credential has a right in a project and may speak for an actor: the
--- question that each function asks, for callers that want to know beforehand.
+-- check that each function makes, for callers that want the answer beforehand.
 CREATE OR REPLACE FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor text)
   RETURNS void
 LANGUAGE plpgsql STABLE SECURITY DEFINER

@@ -1,6 +1,6 @@
--- Takes from PUBLIC the right to connect: a login of another database of the server has no business
--- here. Only the database's owner may; doctor names a database that is still open.
--- ledger.change_access gives the right to each login that is granted something.
+-- Takes from PUBLIC the right to connect, so that logins of the server's other databases cannot.
+-- Only the database's owner may; doctor names a database that is still open. ledger.change_access
+-- gives the right to each login that is granted something.
 DO $$
 BEGIN
   IF (SELECT pg_has_role(current_user, this_database.datdba, 'USAGE')

@@ -1,5 +1,5 @@
--- What an event of the control history is about: a sort, and the values of a row's key columns.
--- Internal to what writes the history; verify puts it together by itself.
+-- Returns the subject of an event of the control history: the sort of row, and the values of its
+-- key columns. Internal to what writes the history; verify computes it independently.
 CREATE OR REPLACE FUNCTION ledger.control_subject(p_sort text, p_keys text, p_row jsonb)
   RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE

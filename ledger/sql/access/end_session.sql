@@ -1,7 +1,7 @@
--- Ends a web session; returns whether it was one that could still be used. For p_secret: needs no
--- right, the secret is the right. Else by its id, which needs the right admin in all projects.
--- Locks: the session, which whoever has its secret may leave locked. It is waited for two seconds;
--- then 55P03 names what waits for nobody.
+-- Ends a web session; returns whether it was still usable. With p_secret it needs no right, because
+-- the secret is the right; else, by the session's id, it needs the right admin in all projects.
+-- Locks: the session's row. Whoever has the secret may leave it locked, so it is waited for two
+-- seconds; then 55P03 names the remedies, which need no lock of it.
 CREATE OR REPLACE FUNCTION ledger.end_session(p_secret text, p_session text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

@@ -1,7 +1,7 @@
--- Names the sessions and prepared transactions that may hold a table or a row of it, and how to end
--- them, for an error: those whose transaction has changed or locked something there, of logins with
--- rights in the project; of all logins where the project is null. Internal to the owner's
--- functions.
+-- Returns, for an error message, which sessions and prepared transactions may hold a table or a row
+-- of it, and how to end them: those whose transaction has changed or locked something there, of
+-- logins with rights in the project; of all logins where the project is null. Internal to the
+-- owner's functions.
 CREATE OR REPLACE FUNCTION ledger.holders(p_relation regclass, p_project text) RETURNS text
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp

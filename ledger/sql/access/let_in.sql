@@ -1,9 +1,9 @@
--- Lets a login connect to the database, or no more, where the ledger's owner may say so: a grant
--- needs no second step. A role that others belong to is let in by the server's administrator only.
--- Internal to ledger.change_access. Locks: where that changes something, the database's row in
--- pg_database, for the whole server. Waits two seconds for another transaction that changes that
--- row. After that a revocation leaves the login able to connect, without any right, and a grant
--- raises 55P03, which names the other session to the owner.
+-- Gives a login the right to connect to the database, or takes it back, where the ledger's owner
+-- may do so, so that a grant needs no second step. For a role that has members, only the server's
+-- administrator does it. Internal to ledger.change_access. Locks: where that changes something, the
+-- database's row in pg_database, for the whole server. Waits two seconds for another transaction
+-- that changes that row. After that a revocation leaves the login able to connect, without any
+-- right, and a grant raises 55P03, which names the other session to the owner.
 CREATE OR REPLACE FUNCTION ledger.let_in(p_credential text) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

@@ -1,8 +1,8 @@
--- Sets the time limits of a login with rights in this database, where nobody has set one, or takes
--- back what it set from a login without rights, where the ledger's owner may. On record in the
+-- Sets the time limits of a login with rights in this database, where nobody has set one, and
+-- removes what it set from a login without rights, where the ledger's owner may. On record in the
 -- project's list. Internal to ledger.change_access. Locks: where that changes something, the row of
--- the login's settings. Waits for it for two seconds; then, or where the owner may not, it warns:
--- the limits are defaults, and stop no grant and no revocation.
+-- the login's settings. Waits two seconds for it; after that, or where the owner may not, it only
+-- warns: no grant and no revocation should fail for want of a default.
 CREATE OR REPLACE FUNCTION ledger.limit_login(
   p_project text, p_actor text, p_credential text, p_reason text
 ) RETURNS void

@@ -1,9 +1,9 @@
--- Holds a list of the control history against other writers until the transaction ends: the lock
--- is that of the event in the database's list (*) that begins the list, a row that no login can
--- lock by hand. Waits for two seconds, then raises 55P03, which names the sessions that may hold
--- it: those with rights in the project whose transaction has changed something. What writes a row
--- that the same order writes elsewhere calls it first: a wait for the row would have no bound.
--- Internal to the owner's functions.
+-- Locks a list of the control history against other writers until the transaction ends. The lock is
+-- on the event of the database's list (*) that begins the list, a row that no login can lock by
+-- hand. Waits two seconds, then raises 55P03, which names the sessions that may hold it: those with
+-- rights in the project whose transaction has changed something. A function that goes on to write a
+-- row which other calls of it write as well calls this first, because its wait for that row would
+-- have no limit. Internal to the owner's functions.
 CREATE OR REPLACE FUNCTION ledger.lock_control(p_list text) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

@@ -1,6 +1,6 @@
--- Holds what is about to be ordered otherwise, a row of schedule or webhook, until the transaction
--- ends. Whoever keeps it moving may have left it locked: it is waited for two seconds, and then
--- 55P03 names the sessions that may hold it. Internal to the owner's functions.
+-- Locks a row of schedule or webhook that is about to be changed, until the transaction ends. What
+-- moves it on may have left it locked, so it is waited for two seconds; then 55P03 names the
+-- sessions that may hold it. Internal to the owner's functions.
 CREATE OR REPLACE FUNCTION ledger.lock_order(
   p_relation regclass, p_column text, p_project text, p_key text
 ) RETURNS void

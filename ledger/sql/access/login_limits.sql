@@ -1,6 +1,7 @@
--- The time limits that a login with rights gets in this database. No statement of a process of ours
--- lasts as long: it gives up after RUNFOLD_STATEMENT_SECONDS, 300 by default. An upgrade and a
--- restart of the feed are the owner's. A check may read in one transaction for hours.
+-- Returns the time limits that a login with rights gets in this database. Runfold's own statements
+-- are shorter: they end after RUNFOLD_STATEMENT_SECONDS, 300 by default. Upgrades and a rebase of
+-- the feed run as the owner, whom the limits do not bind. A check may read in one transaction for
+-- hours.
 CREATE OR REPLACE FUNCTION ledger.login_limits() RETURNS TABLE (name text, value text)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp

@@ -1,7 +1,7 @@
--- Notes that a token or a user was let in, at most once a minute, or was not (p_failed); null: that
--- whatever failed before counts no more. Does nothing while another session holds the row, which it
--- may for as long as it likes. Internal to the owner's functions. Locks: the credential's row of
--- credential_use, SKIP LOCKED.
+-- Records that a token or a user signed in (p_failed false; at most once a minute), that a try
+-- failed (true), or that earlier failures no longer count (null). Does nothing while another
+-- session holds the row, which it may for as long as it likes. Internal to the owner's functions.
+-- Locks: the credential's row of credential_use, SKIP LOCKED.
 CREATE OR REPLACE FUNCTION ledger.note_use(p_credential text, p_failed boolean) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

@@ -1,5 +1,5 @@
 -- Returns how the key of a user's password is made; no row for an unknown name. For programs that
--- sign users in; a salt is no secret.
+-- sign users in; a salt is not secret.
 CREATE OR REPLACE FUNCTION ledger.password_method(p_name text)
   RETURNS TABLE (method text, salt bytea)
 LANGUAGE sql STABLE SECURITY DEFINER

@@ -1,6 +1,6 @@
--- Makes the policies that ledger.policy_rules lists, where one is missing or not as it was made:
--- its comment says so. What is as it should be is not locked. Locks otherwise: ACCESS EXCLUSIVE on
--- its table.
+-- Creates the policies that ledger.policy_rules lists, where one is missing or was changed since,
+-- as its comment shows. A policy that is as it should be is not locked. Locks otherwise: ACCESS
+-- EXCLUSIVE on its table.
 DO $$
 DECLARE
   wanted record;

@@ -1,7 +1,7 @@
 -- The projects whose rows a session sees by one of these rights; for one that sees all of them,
 -- every project, and * for what concerns them all. Never null, so that a policy is one comparison
--- that an index is searched by: rows of other projects are then not even counted by EXPLAIN. Asked
--- once a table by each statement of a login, and so without a call of ledger.projects_with.
+-- that an index is searched by: rows of other projects are then not even counted by EXPLAIN. Each
+-- statement of a login asks it once for each table, so it does not call ledger.projects_with.
 CREATE OR REPLACE FUNCTION ledger.projects_seen(VARIADIC p_rights text[]) RETURNS text[]
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

@@ -1,6 +1,6 @@
 -- Begins a web session of a user for the key that is made from the password; returns user:<name>,
 -- or null. After ten wrong tries in a row a user has one try a minute, and in between even the
--- right password is refused. A try of the future, when the clock was ahead, keeps nobody out. Needs
+-- right password is refused. A try that the clock dated in the future locks nobody out. Needs
 -- no right: the password is the right. Locks the user's use, SKIP LOCKED, and nothing else: whoever
 -- tries holds up no change of the user.
 CREATE OR REPLACE FUNCTION ledger.sign_in_by_password(p_name text, p_key bytea, p_sha256 bytea)
@@ -13,7 +13,7 @@ DECLARE
   account record;
   moment CONSTANT timestamptz := ledger.now();
 BEGIN
-  -- In one look: an old password goes with the account as it was before the change, and the session
+  -- In one query: an old password matches the account as it was before the change, and the session
   -- that it begins ends with the change.
   SELECT known.changed_at, known.disabled_at, password.key_sha256, use.failed_uses >= 10
     AND use.last_failed_at BETWEEN moment - interval '1 minute' AND moment AS waits

@@ -1,6 +1,7 @@
--- Keeps ANALYZE from sampling the words of tables that policies divide, as keys, names, actors and
--- reasons: a login reads the samples of all projects out of the estimates of EXPLAIN. What lists of
--- runs are planned by is sampled. Locks: SHARE UPDATE EXCLUSIVE on a table with a column to change.
+-- Keeps ANALYZE from sampling the texts (keys, names, actors, reasons) of tables that policies
+-- divide: from the estimates of EXPLAIN a login could read samples of other projects. Columns that
+-- lists of runs are planned by are sampled. Locks: SHARE UPDATE EXCLUSIVE on a table with a column
+-- to change.
 DO $$
 DECLARE
   sampled record;

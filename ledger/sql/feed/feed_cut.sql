@@ -1,5 +1,6 @@
--- Cuts a snapshot: what it shows of the transactions before an id. Of ids that it has not come to,
--- it does not know which are in progress, so it shows none of them, whatever the cut.
+-- Returns a snapshot as it would have been before a transaction id: it shows what the given one
+-- shows of the transactions before that id. A snapshot does not know which ids beyond its end are
+-- in progress, so those are never shown, whatever the id.
 CREATE OR REPLACE FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8)
   RETURNS pg_snapshot
 LANGUAGE sql IMMUTABLE PARALLEL SAFE

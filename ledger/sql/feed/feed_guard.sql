@@ -17,8 +17,8 @@ BEGIN
   IF this.system_identifier <> (
     SELECT cluster.system_identifier FROM pg_control_system() AS cluster)
     OR EXISTS (
-      -- Events of an earlier generation may have higher ids for ever: what still comes from their
-      -- cluster has the highest, so few are looked at.
+      -- Events of an earlier generation may keep higher ids. Those that their cluster still appends
+      -- have the highest, so it is enough to look at a few.
       SELECT FROM (
         SELECT ahead.txid, ahead.position FROM ledger.event AS ahead
         WHERE ahead.txid >= pg_snapshot_xmax(pg_current_snapshot())

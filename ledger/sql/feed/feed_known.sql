@@ -1,5 +1,5 @@
--- Refuses a moment that this database has not lived through: of another database, or of a future
--- that a crash, a restore or a fail-over took back. Known are the start of a generation, its
+-- Refuses a moment that is not of this database's history: of another database, or one that a
+-- crash, a restore or a fail-over has undone. Known are the start of a generation, its
 -- end, and a moment whose newest event is still here or archived. A moment without a hash is of a
 -- time when that event was archived.
 CREATE OR REPLACE FUNCTION ledger.feed_known(p_generation int, p_moment text) RETURNS void

@@ -1,10 +1,10 @@
--- The moment of a snapshot, as pg_snapshot@position@hash: which transactions it shows, a
--- position that no event it shows has passed, and the hash of the newest event that it shows.
--- The snapshot is cut behind that event. Its id is in the write-ahead log, so a server that
+-- Returns the moment of a snapshot, as pg_snapshot@position@hash: which transactions it shows, a
+-- position at or after those of all events that it shows, and the hash of the newest of these
+-- events. The snapshot is cut behind that event. Its id is in the write-ahead log, so a server that
 -- crashes or fails over hands out no lower id again; ids beyond it may come back, with other
--- events. By the hash ledger.feed_known recognises a history. Where the newest event has left with
--- its month, the moment still lies behind it, and bears no hash: a reader that has passed a month
--- must not come to stand before it.
+-- events. ledger.feed_known recognises a history by the hash. Where the newest event was archived
+-- with its month, the moment still lies behind that event and has no hash: a reader that has passed
+-- the month must not be put back before it.
 CREATE OR REPLACE FUNCTION ledger.feed_moment(p_start text, p_snapshot pg_snapshot,
   p_position bigint) RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -16,7 +16,7 @@ SET jit = off
 AS $$
 DECLARE
   base bigint := split_part(p_start, '@', 2);
-  -- Those of earlier generations may have the ids of this one: none below is looked at.
+  -- Events of earlier generations may have any id: none below this generation's first is read.
   least xid8 := pg_snapshot_xmin(split_part(p_start, '@', 1)::pg_snapshot);
   newest record;
   archived xid8;

@@ -1,7 +1,8 @@
 -- Finds what a reader of the feed that has seen everything up to a moment reads next: all that
 -- is visible at `target` and was not at `moment` (see ledger.feed_moment). No row: nothing is
--- new. A target without events follows once a transaction that was open at the moment has ended
--- without any: a checkpoint that names no open transaction can be held against an archive.
+-- new. When a transaction that was open at the moment has ended without events, the target has none
+-- either: it is returned because only a checkpoint without open transactions can be compared with
+-- an archive.
 --
 -- Locks: `event` in ACCESS SHARE first, so that a month that is being detached is either still
 -- there for the statements below or in ledger.archive for ledger.feed_whole. Therefore VOLATILE
@@ -69,7 +70,7 @@ BEGIN
     EXIT WHEN cut IS NULL;
     IF NOT EXISTS (SELECT FROM ledger.event AS event WHERE event.txid >= pg_snapshot_xmax(seen)
       AND event.txid < cut AND event.position > base) THEN
-      cut := (cut::text::bigint + 1)::text; -- one transaction is all of it, and more than p_limit
+      cut := (cut::text::bigint + 1)::text; -- a single transaction has more than p_limit
     END IF;
     candidate := ledger.feed_cut(visible, cut);
     EXIT WHEN NOT EXISTS (

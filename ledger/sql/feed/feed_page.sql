@@ -51,7 +51,7 @@ BEGIN
     ORDER BY event.position LIMIT p_limit;
     RETURN;
   END IF;
-  -- Two arms, because a single condition would not be searched for in the index (txid, position).
+  -- Two arms, because the index (txid, position) would not be used for a single condition.
   RETURN QUERY SELECT event.* FROM (
     SELECT later.* FROM ledger.event AS later
     WHERE later.txid >= pg_snapshot_xmax(seen) AND later.txid < pg_snapshot_xmax(target)

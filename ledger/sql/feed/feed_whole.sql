@@ -7,7 +7,7 @@ AS $$
 DECLARE
   missed text;
 BEGIN
-  -- it would not see a month that left since it began
+  -- its snapshot would still show a month that was archived since
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'the feed is read in transactions at READ COMMITTED'
       USING ERRCODE = 'invalid_transaction_state';

@@ -1,6 +1,6 @@
 -- The newest events of every project, at most p_limit, of those that this cluster appended. Events
--- that came from another cluster may have higher transaction ids than those of this one, and are
--- of an earlier generation of the feed: neither makes the new ones look old.
+-- that came from another cluster are of an earlier generation of the feed and may have higher
+-- transaction ids; they are left out, so that they hide no newer ones.
 CREATE OR REPLACE FUNCTION ledger.newest_events(p_limit int)
   RETURNS TABLE (project_id text, run_id uuid, "position" bigint, recorded_at timestamptz)
 LANGUAGE plpgsql STABLE

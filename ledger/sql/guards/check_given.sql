@@ -1,6 +1,6 @@
--- Refuses a call in which an argument that must be given is null, or has too few or null elements:
--- the caller says whether it is there. Returns true, so that a caller can assign it: an assignment
--- of a plain expression costs no query. Internal to the operations.
+-- Refuses a call unless p_is_given: the caller tests that an argument is not null and has a value
+-- for every command. Returns true, so that a caller can assign it: an assignment of a plain
+-- expression costs no query. Internal to the operations.
 CREATE OR REPLACE FUNCTION ledger.check_given(p_name text, p_is_given boolean) RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE
 AS $$

@@ -1,6 +1,6 @@
--- Refuses an order about a kind that no run has had, and no order or schedule named before (RF407):
--- the name may be misspelled. p_ahead says that it is new. Returns true, so that a caller can
--- assign it. Internal to the operations.
+-- Refuses an order about a kind that no run has had and that no order or schedule has named
+-- (RF407): the name may be misspelled. p_ahead says that the kind is new on purpose. Returns true,
+-- so that a caller can assign it. Internal to the operations.
 CREATE OR REPLACE FUNCTION ledger.check_kind(p_project text, p_kind text, p_ahead boolean)
   RETURNS boolean
 LANGUAGE plpgsql STABLE

@@ -1,5 +1,5 @@
 -- Refuses the content of a request for an approval whose conditions Python refuses
--- (ledger/commands.py): of another type they would bind nobody. Returns how many persons must
+-- (ledger/commands.py): of the wrong type they would bind nobody. Returns how many persons must
 -- approve, null for one. Internal to ledger.transition.
 CREATE OR REPLACE FUNCTION ledger.check_request(p_body text) RETURNS int
 LANGUAGE plpgsql IMMUTABLE

@@ -1,12 +1,12 @@
--- Refuses costs and steps below zero without the token of a lease: only its holder takes one back.
--- Returns true, so that a caller can assign it. Internal to the operations.
+-- Refuses negative costs and steps without the token of a lease: only its holder may correct what
+-- it reported. Returns true, so that a caller can assign it. Internal to the operations.
 CREATE OR REPLACE FUNCTION ledger.check_taken_back(
   p_tokens int[], p_costs numeric[], p_steps int[]
 ) RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $$
 BEGIN
-  IF 0 > ANY (p_costs) OR 0 > ANY (p_steps) THEN -- asked first: a query costs more
+  IF 0 > ANY (p_costs) OR 0 > ANY (p_steps) THEN -- this test comes first because a query costs more
     IF EXISTS (SELECT FROM unnest(p_tokens, p_costs, p_steps) AS given (token, cost, steps)
       WHERE given.token IS NULL AND (given.cost < 0 OR given.steps < 0)) THEN
       RAISE EXCEPTION 'a cost or a step is taken back only by the lease''s holder'

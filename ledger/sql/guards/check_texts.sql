@@ -1,5 +1,5 @@
 -- Refuses names that Python refuses (ledger/validation.py, check_text): each has 1 to p_limit
--- characters, none of them a control or a sign of direction; with p_trimmed no blank at its ends,
+-- characters, none of them a control or bidirectional mark; with p_trimmed no blank at its ends,
 -- which would make one name look like two (check_trimmed). Nulls pass. Returns true, so that a
 -- caller can assign it: an assignment of a plain expression costs no query. Internal to the
 -- operations.
@@ -20,7 +20,7 @@ BEGIN
   IF cardinality(p_values) > 40000 THEN
     RAISE EXCEPTION 'a call takes at most 10,000 commands: split it' USING ERRCODE = '22023';
   END IF;
-  -- One look at all of them, joined by a character of private use: it may doubt more than is wrong.
+  -- One test of all, joined by a character of private use: it may suspect more than are wrong.
   joined := array_to_string(p_values, E'\uE000');
   doubtful := joined ~ control
     OR p_trimmed AND joined ~ (E'(^|\\ue000)' || blank || '|' || blank || E'(\\ue000|$)');

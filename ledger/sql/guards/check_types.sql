@@ -1,6 +1,7 @@
 -- Refuses event types and schema versions that Python refuses (ledger/events.py): a user's type is
 -- lower-case words joined by dots; the ledger's own have the version that this code writes. Types
--- that have a function of their own are not kept, which is no error here: ledger.refuse says why.
+-- that have a function of their own are not refused here: they are not kept, and ledger.refuse says
+-- why.
 -- Internal to ledger.append.
 CREATE OR REPLACE FUNCTION ledger.check_types(p_types text[], p_versions int[]) RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE

@@ -1,5 +1,5 @@
--- Says why a decision is not taken, as a word and as a sentence about the run or the actor; nulls
--- if nothing is in its way. Internal to ledger.decide, which holds the lock of the run.
+-- Returns why a decision cannot be taken, as a code and as a sentence about the run or the actor;
+-- nulls if it can. Internal to ledger.decide, which holds the lock of the run.
 CREATE OR REPLACE FUNCTION ledger.decision_problem(
   p_project text, p_run uuid, p_actor text, p_request int, p_shown text, p_grants boolean,
   p_moment timestamptz, OUT why text, OUT detail text

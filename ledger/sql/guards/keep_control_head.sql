@@ -1,5 +1,5 @@
--- The head of a list of the control history goes on by one event, which is there, and in no other
--- way: against the owner's mistakes, and for whoever compares the head with the list.
+-- Lets the head of a list of the control history move on by one event, which must exist, and in no
+-- other way. It guards against mistakes of the owner; verify compares the head with the list.
 CREATE OR REPLACE FUNCTION ledger.keep_control_head() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

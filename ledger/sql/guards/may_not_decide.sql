@@ -1,9 +1,12 @@
--- Says why somebody may not decide a request for an approval: 'asker' where they asked for it or
--- hold the lease under which it was asked; where another person's decision is asked for,
--- 'submitter' and 'unread' (ledger.submitter_problem); 'role' where that of somebody with a role;
--- 'twice' where they approved it before: they may still reject it. Null: they may. A credential is
--- one person, by whatever name it speaks; only the owner's may speak for anybody. Volatile, so that
--- it sees what the run's lock waited for. Internal to ledger.decide.
+-- Returns why somebody may not decide a request for an approval, or null if they may:
+--   asker      they asked for it, or hold the lease under which it was asked
+--   submitter  another person must decide, and they submitted the run (ledger.submitter_problem)
+--   unread     another person must decide, and who submitted the run cannot be read any more
+--   role       somebody with a role must decide, and they do not have it
+--   twice      they have approved it already; they may still reject it
+-- A credential counts as one person, by whatever name it speaks; only the owner's may speak for
+-- anybody. Volatile, so that it sees what was committed while the run's lock was waited for.
+-- Internal to ledger.decide.
 CREATE OR REPLACE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_request int,
   p_actor text, p_grants boolean) RETURNS text
 LANGUAGE plpgsql VOLATILE
@@ -16,7 +19,7 @@ SET enable_bitmapscan = off
 SET jit = off
 AS $$
 DECLARE
-  -- null for the owner's, which is equal to no other
+  -- null for the owner's, and null equals no credential
   writer CONSTANT text := CASE WHEN NOT ledger.is_owner() THEN ledger.credential() END;
   person CONSTANT text := ledger.person(p_actor);
   asked record;

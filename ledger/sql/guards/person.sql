@@ -1,6 +1,6 @@
 -- A name as persons are compared, so that a look-alike does not pass for another person:
 -- compatible characters made one, without regard to case, with single blanks and without
--- characters that are not seen. Where the database's own locale knows the case of ASCII letters
+-- invisible characters. Where the database's own locale knows the case of ASCII letters
 -- only, another that the server has is asked.
 CREATE OR REPLACE FUNCTION ledger.person(p_name text) RETURNS text
 LANGUAGE plpgsql STABLE STRICT

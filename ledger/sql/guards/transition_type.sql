@@ -1,5 +1,6 @@
--- Names the event that takes a run from one state to another; null where no transition does
--- (ledger/lifecycle.py): what leaves an approval but by its worker's own end is a decision.
+-- Returns the type of the event that takes a run from one state to another; null where no
+-- transition does (ledger/lifecycle.py). A run leaves waiting_approval by an end that its worker
+-- writes, or by a decision, which is not a transition (ledger.decide).
 CREATE OR REPLACE FUNCTION ledger.transition_type(p_from text, p_to text, p_error text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$

@@ -1,6 +1,7 @@
--- Waits for the claims that count in limited kinds, a second at most, and locks the kinds as they
--- do. Called by a claim that has nothing else and holds no limited kind, so none waits for another
--- in a circle. Internal to ledger.claim. Locks: the first events of kinds, in the order of kinds.
+-- Waits, a second at most, for other claims that are counting in limited kinds, and locks those
+-- kinds as they did. Only a claim that found nothing else and holds no limited kind calls it, so no
+-- two claims wait for each other. Internal to ledger.claim. Locks: the first events of kinds, in
+-- the order of kinds.
 CREATE OR REPLACE FUNCTION ledger.await_kinds(p_project text, p_kinds text[]) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

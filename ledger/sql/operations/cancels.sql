@@ -1,6 +1,6 @@
--- Returns the runs of a kind that nobody holds and that somebody asked to cancel, those after a
--- position, in the order of their index, so that no plan uses another. PostgreSQL inlines the body.
--- Internal to the operations, whose settings hold here. Locks: none.
+-- Returns the runs of a kind that no worker holds and that somebody asked to cancel, those moved
+-- after a position, in the order of their index, so that every plan uses it. PostgreSQL inlines the
+-- body. Internal to the operations, whose settings hold here. Locks: none.
 CREATE OR REPLACE FUNCTION ledger.cancels(p_project text, p_kind text, p_after bigint)
 RETURNS TABLE (run_id uuid, moved_position bigint, updated_at timestamptz)
 LANGUAGE sql STABLE

@@ -1,7 +1,7 @@
--- Saves a view, a query of runs under a name, for all who read the project; without a query
--- removes the view. Returns whether anything changed. At most 50 in a project. No order, so that a
--- login that may only read cannot hold the control history's list. Needs the right
--- read. Locks: the view; waits two seconds for another call that changes it.
+-- Saves a view, a query of runs under a name, for all who read the project; without a query,
+-- removes it. Returns whether anything changed. At most 50 in a project. It is not recorded in the
+-- control history, so that a login that may only read cannot hold that history's list. Needs the
+-- right read. Locks: the view; waits two seconds for another call that changes it.
 CREATE OR REPLACE FUNCTION ledger.change_view(
   p_project text, p_actor text, p_name text, p_query text
 ) RETURNS boolean

@@ -1,4 +1,4 @@
--- Looks idempotency keys up: which event a key named first, and whether the content is the same.
+-- Looks up idempotency keys: which event each key named first, and whether the content is the same.
 -- A key whose content was erased has lost its salt, and counts as the same by its name alone. No
 -- event is read, so keys also answer for archived runs. Changes nothing.
 CREATE OR REPLACE FUNCTION ledger.commands(

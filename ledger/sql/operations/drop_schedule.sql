@@ -1,4 +1,4 @@
--- Removes a schedule: whether there was one. Needs the right schedule.
+-- Removes a schedule; returns whether there was one. Needs the right schedule.
 CREATE OR REPLACE FUNCTION ledger.drop_schedule(p_project text, p_actor text, p_name text)
   RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER

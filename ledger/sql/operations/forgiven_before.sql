@@ -1,5 +1,5 @@
--- Counts how often a lapse of a run was not charged. A function of its own for the reason that
--- ledger.nothing_begun gives. Internal to ledger.reap. Locks: none.
+-- Counts how many lapsed leases of a run were not charged as attempts. Why this is a function of
+-- its own: see ledger.nothing_begun. Internal to ledger.reap. Locks: none.
 CREATE OR REPLACE FUNCTION ledger.forgiven_before(p_project text, p_run uuid) RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 AS $$

@@ -1,13 +1,13 @@
--- Keeps the ledger's time from running behind what is recorded, and returns it. Every sweep of a
--- reaper calls it, and every pulse between sweeps; nobody tells it anything.
+-- Keeps the ledger's time from falling behind the events on record, and returns it. Reapers call it
+-- at every sweep, and at every pulse between sweeps.
 --
--- It remembers the newest time of an event that it has seen (newest_time, in microseconds, a
--- sequence: no row is locked and nothing is written while nothing is recorded). When ledger.now()
+-- It remembers the newest event time that it has seen in a sequence, newest_time (microseconds): a
+-- sequence needs no row lock, and nothing is written while nothing is recorded. When ledger.now()
 -- is more than a second behind that, the clock was set back: from then on now() goes on from the
--- newest time, a tenth slower than the clock, until the clock is past all that is recorded. Both
--- are recorded in the control history. Where the server takes no writes, only the time is returned.
--- Locks: on a change, the database's list of the control history; if somebody holds it, the next
--- call tries again.
+-- newest time, a tenth slower than the clock, until the clock is past everything on record. Both
+-- changes are recorded in the control history. Where the server takes no writes, only the time is
+-- returned. Locks: on a change, the database's list of the control history; if somebody holds it,
+-- the next call tries again.
 CREATE OR REPLACE FUNCTION ledger.keep_time() RETURNS timestamptz
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

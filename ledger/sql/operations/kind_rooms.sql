@@ -1,12 +1,14 @@
--- Says of which kinds a claim may take runs, whether any of them has runs that were put off or
--- given back (unless that is known: p_returning), and of each limited kind how many runs there is
--- room for: a place in `limited` and `rooms`. Paused and full kinds are passed over; so is a
--- limited kind whose turn another claim has, which is named in `busy`. `places`
--- is how many low-water marks the kinds have (ledger/sql/operations/move_low_water.sql).
+-- Returns what a claim may take of each kind:
+--   kinds           the kinds to search; paused and full ones are left out
+--   has_returning   whether any of them has runs that were put off or given back; p_returning, if
+--                   the caller knows
+--   limited, rooms  each limited kind, and how many more of its runs may be held
+--   busy            the limited kinds in which another claim is counting; they are left out as well
+--   places          how many low-water marks the kinds have
 -- Internal to ledger.claim, whose settings hold here. Locks: of each limited kind its first event,
 -- a row that nothing else locks, SKIP LOCKED, until the claim has committed, so that the next claim
--- counts what this one took. Not the row of kind_state: a claim that is left open would hold up
--- whoever pauses the kind.
+-- counts what this one took. The row of kind_state is not locked: a claim that is left open would
+-- keep anybody from pausing the kind.
 CREATE OR REPLACE FUNCTION ledger.kind_rooms(p_project text, p_kinds text[], p_returning boolean,
   p_moment timestamptz,
   OUT kinds text[], OUT has_returning boolean, OUT limited text[], OUT rooms int[], OUT busy text[],

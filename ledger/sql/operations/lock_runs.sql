@@ -1,6 +1,6 @@
--- Locks runs, in the order of their ids. Called as a statement of its own before one that looks
--- at keys or refusals: that statement's snapshot then sees what the transaction wrote that held
--- the lock before.
+-- Locks runs, in the order of their ids. It is a statement of its own, before one that reads keys
+-- or refusals, so that the snapshot of that next statement shows what the last holder of the lock
+-- wrote.
 CREATE OR REPLACE FUNCTION ledger.lock_runs(p_project text, p_runs uuid[]) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

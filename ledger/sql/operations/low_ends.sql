@@ -1,6 +1,7 @@
--- Returns from where on a reaper looks at a kind, by its low-water mark: the instant before which
--- the clock ends no run, and the position up to which none waits for its cancel; without marks that
--- hold, the beginning (ledger/sql/operations/move_low_water.sql). Internal to the operations, whose
+-- Returns where a reaper starts to search a kind: no deadline or wait of an open run ends before
+-- `ends_from`, and no run that was moved at or before the position `cancels_after` waits to be
+-- cancelled without a holder. Both come from the kind's low-water mark; where that may not be used
+-- (ledger.marks_hold), the search starts at the beginning. Internal to the operations, whose
 -- settings hold here. Locks: none.
 CREATE OR REPLACE FUNCTION ledger.low_ends(
   p_project text, p_kind text, OUT ends_from timestamptz, OUT cancels_after bigint

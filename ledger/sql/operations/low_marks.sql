@@ -1,6 +1,7 @@
--- Adds the low-water marks of kinds to those of a claim, which has later ones for some places
--- (ledger/sql/operations/move_low_water.sql). Of runs that were put off or given back only if there
--- are any. Internal to ledger.claim, whose settings hold here. Locks: none.
+-- Appends the stored low-water marks of kinds to the marks that a claim was called with, which lie
+-- further on where the caller has any (ledger/sql/operations/move_low_water.sql). Marks of runs
+-- that were put off or given back are left out unless p_returning: there are no such runs. Internal
+-- to ledger.claim, whose settings hold here. Locks: none.
 CREATE OR REPLACE FUNCTION ledger.low_marks(
   p_project text, p_kinds text[], p_returning boolean,
   INOUT mark_kinds text[], INOUT mark_priorities int[], INOUT mark_runs uuid[],

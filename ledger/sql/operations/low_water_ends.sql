@@ -1,7 +1,11 @@
--- Says where the walks of a reaper begin from now on: at the first run from the old mark on that
--- the clock ends, p_moment at most; before the first that waits for its cancel, and at what the old
--- mark's move saw, at most; or at an older one of p_late. And which parked runs are older than what
--- that move saw. Internal to ledger.move_low_water. Locks: none.
+-- Computes the marks from which reapers will search a kind:
+--   ends_from      the first end of a deadline or a wait, of an open run, at or after the old mark;
+--                  p_moment at the latest
+--   cancels_after  just before the first run without a holder that waits to be cancelled; at the
+--                  latest the position that the last move had seen
+--   older_parked   the runs parked for a tool at or before that position, which the mark lists
+-- Runs of p_late, which open transactions brought after the old mark was set, count wherever they
+-- lie. Internal to ledger.move_low_water. Locks: none.
 CREATE OR REPLACE FUNCTION ledger.low_water_ends(
   p_old ledger.low_water, p_late uuid[], p_moment timestamptz,
   OUT ends_from timestamptz, OUT cancels_after bigint, OUT older_parked uuid[]

@@ -1,9 +1,12 @@
--- Says where the walks of waiting runs begin from now on: in each priority the first run that waits
--- from the old mark on, p_run and p_due at most, or an older one of p_late. A priority of p_moving,
--- or of a run that waits, gets a mark if it has none; priority 0 has one, so that all of a kind
--- lies behind marks. p_moving has the priorities of p_late as well: one without a mark is walked
--- from its beginning, because others may wait there to which no walk came. Internal to
--- ledger.move_low_water. Locks: none.
+-- Computes the marks from which claims will search for waiting runs: in each priority the first run
+-- that waits at or after the old mark, or an earlier one of p_late, which lists runs that open
+-- transactions brought after the old mark was set. A mark is never later than p_run, or p_due for
+-- runs that were put off or given back: what is newer may not be committed yet.
+--
+-- The ranges between the marks must cover the whole kind. So priority 0 always has a mark, and so
+-- has each priority with a waiting run or in p_moving, which includes those of p_late. A priority
+-- of p_moving without an old mark is searched from its beginning, because runs may wait there that
+-- no search has met. Internal to ledger.move_low_water. Locks: none.
 CREATE OR REPLACE FUNCTION ledger.low_water_places(
   p_old ledger.low_water, p_moving int[], p_late uuid[], p_run uuid, p_due timestamptz,
   OUT priorities int[], OUT runs uuid[], OUT back_priorities int[], OUT dues timestamptz[]

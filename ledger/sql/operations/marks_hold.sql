@@ -1,6 +1,7 @@
--- Whether the low-water marks of a kind leave nothing out: not while a transaction has ended that
--- may have brought something older (ledger/sql/operations/move_low_water.sql), or behind a clock or
--- a sequence that was set back. Internal to the operations, whose settings hold here. Locks: none.
+-- Whether searches may start at the low-water marks of a kind. They may not when a transaction of
+-- `open` has ended, because it may have committed something that lies before the marks, nor after
+-- the clock or a sequence was set back (ledger/sql/operations/move_low_water.sql). Internal to the
+-- operations, whose settings hold here. Locks: none.
 CREATE OR REPLACE FUNCTION ledger.marks_hold(p_project text, p_kind text) RETURNS boolean
 LANGUAGE plpgsql
 AS $$

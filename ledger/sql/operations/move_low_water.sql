@@ -1,28 +1,31 @@
--- Moves the low-water marks of kinds: where claims and reapers begin to walk their indexes. Before
--- the marks lie the entries of runs that were taken and leases that have ended; behind an old
--- snapshot vacuum cannot remove them, and a walk from the beginning would read ever more of them.
---   leases_after, older_leases  no lease with a position up to the first is held, but for those of
---                               the second
---   priorities, runs            no run before these waits since it was submitted
+-- Moves the low-water marks of kinds: the places in the indexes at which claims and reapers start
+-- to search. The entries before a mark are dead: runs that were taken, leases that have ended.
+-- While somebody holds an old snapshot, vacuum cannot remove them, and a search from the beginning
+-- would read ever more of them. A mark promises:
+--   leases_after, older_leases  no lease acquired at or before this position is held, except those
+--                               listed
+--   priorities, runs            no run of the priority before this id waits since its submission
 --   back_priorities, dues       no run of the priority that came due before this waits again
---   ends_from                   the clock ends no run before this
---   cancels_after               no run that was let go up to this position waits for its cancel
---   parked_after, older_parked  no run that was parked for a tool up to the first still is, but for
---                               those of the second
---   open                        transactions that may still bring an older one
---   seen_...                    how far the next move may go: each writer that chose a position or
---                               a run's id before had a transaction id already, and a smaller one
---                               than seen_txid; an instant may be chosen a while before, ten times
---                               p_lag, which is what a clock may be set back unnoticed
--- When the next move comes, most of those transactions have ended, and what they brought is seen;
--- the others go to `open`. When one of these has ended, what it brought is looked up by its id, and
--- the marks go back (ledger/sql/operations/marks_hold.sql). A clock or a sequence that was set back
--- begins anew. What has no mark is walked from the beginning.
+--   ends_from                   no deadline or wait of an open run ends before this
+--   cancels_after               no run moved at or before this position, and held by none, waits to
+--                               be cancelled
+--   parked_after, older_parked  no run parked at or before this position still waits for its tool,
+--                               except those listed
+--   open                        transactions that may still commit something before the mark
+--   seen_...                    what the move saw, which is as far as the next move may go
 --
--- Does nothing to marks that hold and were moved less than p_every ago, or a multiple where many
--- leases or parked runs are old, and nothing at all in a transaction that has an id. Internal to
--- the operations, whose settings hold here. Locks: a row of `kind`, SKIP LOCKED; no other operation
--- locks it.
+-- A transaction that commits late may bring an entry that lies before a mark, so a mark moves only
+-- as far as the last move saw. Whoever had chosen a position or a run's id by then had a
+-- transaction id below seen_txid. (The clock may be set back a little unnoticed, so ids get an
+-- allowance of p_lag, and instants ten times that.) By the next move most of those transactions
+-- have ended, and what they brought is visible; the others are kept in `open`. When one of these
+-- has ended, marks_hold refuses the marks, and the next move looks up what it brought by its
+-- transaction id and moves the marks back. After a clock or a sequence was set back the marks start
+-- again at the beginning. What has no mark is searched from the beginning.
+--
+-- Marks that hold are left alone for p_every, and longer where many old leases or parked runs are
+-- listed. A transaction that has written something moves none. Internal to the operations, whose
+-- settings hold here. Locks: a row of `kind`, SKIP LOCKED; no other operation locks it.
 CREATE OR REPLACE FUNCTION ledger.move_low_water(
   p_project text, p_kinds text[], p_every interval, p_lag interval DEFAULT '1 second'
 ) RETURNS void
@@ -39,7 +42,7 @@ DECLARE
   new ledger.low_water;
   ended xid8[];
   late uuid[];
-  moving int[]; -- the priorities of what is held, or came late
+  moving int[]; -- the priorities of held runs, and of those that were committed late
   is_set_back boolean;
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed'
@@ -59,13 +62,13 @@ BEGIN
       SELECT first.run_id FROM ledger.kind AS first
       WHERE first.project_id = p_project AND first.kind = kind_now ORDER BY first.run_id LIMIT 1)
     FOR NO KEY UPDATE SKIP LOCKED;
-    CONTINUE WHEN NOT FOUND; -- another moves them
+    CONTINUE WHEN NOT FOUND; -- another call moves them now
 
     SELECT mark.* INTO old FROM ledger.newest_mark(p_project, kind_now) AS mark;
     is_set_back := old.seen_at > ledger.now() OR old.seen_clock > clock_timestamp()
       OR old.seen_position > (SELECT last_value FROM ledger.event_position);
     CONTINUE WHEN NOT is_set_back AND (old.seen_position > position_now OR old.seen_at > moment
-      OR old.seen_clock > clock_now); -- another has moved them, who began later
+      OR old.seen_clock > clock_now); -- another call, which began later, has moved them
     IF old.number IS NULL OR is_set_back THEN
       new := (p_project, kind_now, 0, 0, '{}', '{0}', '{00000000-0000-0000-0000-000000000000}',
         '{0}', '{-infinity}', '-infinity', 0, 0, '{}', '{}', 0, now(), now(), '0');

@@ -1,9 +1,9 @@
--- When the clock ends the next run after p_after: its deadline or its wait; null if it ends none
--- within a minute. A run that was let go although its cancel was asked is due from its last event
--- on. A reaper sleeps until then, and asks again within a minute, from its last sweep on: behind an
--- old snapshot it walks the entries of ended runs whose times lie between, not those of all that
--- ended early, nor those before the low-water mark of the kind. Leases end by another index and are
--- swept for. Locks nothing.
+-- Returns when the next deadline or wait of a run ends after p_after, or null if none ends within a
+-- minute: a reaper sleeps until then, and asks again after a minute at the latest. A run whose
+-- worker gave up its lease after a cancel was asked counts as due since its last event. Ends of
+-- leases are not looked for: a reaper sweeps for them at its interval. The search starts at
+-- p_after, the reaper's last sweep, and at the kind's low-water mark, so that behind an old
+-- snapshot it reads few entries of ended runs. Locks: none.
 CREATE OR REPLACE FUNCTION ledger.next_due(p_project text, p_after timestamptz)
 RETURNS timestamptz
 LANGUAGE plpgsql STABLE SECURITY DEFINER

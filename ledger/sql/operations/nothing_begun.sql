@@ -1,10 +1,10 @@
--- Whether nothing was appended under a lease, not even a beat. What others append meanwhile, such
--- as the refusal of a worker before, begins nothing. Volatile, so that it sees what was appended
--- until the run was locked; and outside the reaper's statement, which locks runs. When
--- PostgreSQL 18 locks a row that was changed since the statement began, it looks at it again with a
--- copy of the plan, which leaves the pruning of a partitioned table with memory that is freed: the
--- next run whose events that statement reads crashes the server. Internal to ledger.reap. Locks:
--- none.
+-- Whether nothing was appended under a lease, not even a heartbeat. What others append meanwhile,
+-- such as the refusal of an earlier worker, does not count. Volatile, so that it sees what was
+-- appended until the run was locked. It is a function, outside of the reaper's statement, because
+-- that locks runs: when PostgreSQL 18 locks a row that was changed since the statement began, it
+-- evaluates the row again with a copy of the plan whose partition pruning points to freed memory,
+-- and the next run whose events that statement reads would crash the server. Internal to
+-- ledger.reap. Locks: none.
 CREATE OR REPLACE FUNCTION ledger.nothing_begun(p_project text, p_run uuid, p_token int)
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE

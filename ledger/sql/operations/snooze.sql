@@ -1,6 +1,6 @@
--- Keeps a request for an approval out of a person's inbox until a moment, or until it changes;
--- with no moment it is back at once. A setting of the person, no event: the run knows nothing of
--- it. Returns whether the run waits for that request or, with no moment, whether the request was
+-- Keeps a request for an approval out of a person's inbox until a moment, or until the request
+-- changes; without a moment it is back at once. It is a setting of the person, not an event of the
+-- run. Returns whether the run waits for that request or, without a moment, whether the request was
 -- put off. A person has at most 500. Needs the right decide. Locks: the person's setting; waits two
 -- seconds for another call that changes it.
 CREATE OR REPLACE FUNCTION ledger.snooze(

@@ -1,9 +1,9 @@
--- Begins work that only one session may do at a time, or only sessions that share it: a command of
--- the archive, a rebuild. Returns the key of an advisory lock. The session holds it while it lives,
--- and counts as at work for as long. The key is drawn anew each time, so no other login can take
--- the lock beforehand or keep it. Raises 55P03, which names the session that is at work. Needs the
--- right read in all projects; to have the archive alone, the owner's login.
--- Locks: `alembic_version` against other writers; call it in a transaction of its own.
+-- Begins work that other sessions may not do at the same time, unless both share it: commands of
+-- the archive, rebuilds. Returns the key of an advisory lock, which the session holds while it
+-- lives; it counts as at work for as long. The key is new each time, so no other login can take the
+-- lock beforehand or keep it. Raises 55P03, which names the session that is at work. Needs the
+-- right read in all projects; the archive without sharing needs the owner's login. Locks:
+-- `alembic_version` against other writers; call it in a transaction of its own.
 CREATE OR REPLACE FUNCTION ledger.begin_work(p_name text, p_shared boolean) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -23,7 +23,7 @@ BEGIN
     AND NOT pg_has_role(session_user, current_user, 'MEMBER') THEN
     RAISE EXCEPTION 'only the owner of the ledger changes its archive' USING ERRCODE = '42501';
   END IF;
-  -- A table that only upgrades write, so no login holds it; at_work's own lock is that of upgrades.
+  -- Only upgrades write this table, so no login can hold it; the lock of at_work is for upgrades.
   BEGIN
     LOCK TABLE ledger.alembic_version IN SHARE ROW EXCLUSIVE MODE;
   EXCEPTION WHEN lock_not_available THEN

@@ -1,9 +1,9 @@
 -- Makes the monthly partitions of `event` for this month, by the clock of run ids, and the given
--- number of months after it; gives how many were new. There is no DEFAULT partition: it would
+-- number of months after it; returns how many were new. There is no DEFAULT partition: it would
 -- forbid detaching a month without a scan under a lock. Only the ledger's owner makes more than
--- three months ahead: each partition makes every look at the feed and every key dearer. Locks:
--- SHARE UPDATE EXCLUSIVE on `event` where a month is missing, so that two callers do not collide;
--- no login can take that lock itself, as it could an advisory one.
+-- three months ahead: each partition adds to the cost of every page of the feed and of every key.
+-- Locks: SHARE UPDATE EXCLUSIVE on `event` where a month is missing, so that two callers do not
+-- collide; no login can take that lock itself, as it could an advisory one.
 CREATE OR REPLACE FUNCTION ledger.make_partitions(p_months_ahead int DEFAULT 3) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

@@ -1,6 +1,6 @@
 -- Makes the view under which the current version of a projection is read: its columns, and what is
--- derived from them. Anyone who reads the view runs what is derived, so it is held to expressions
--- over the row (ledger.check_derived). Needs the right read or admin in all projects.
+-- derived from them. Anyone who reads the view runs what is derived, so only expressions over the
+-- row are allowed (ledger.check_derived). Needs the right read or admin in all projects.
 CREATE OR REPLACE FUNCTION ledger.publish_projection(
   p_name text, p_version int, p_columns text[], p_derived text[], p_expressions text[]
 ) RETURNS void

@@ -1,6 +1,6 @@
--- What makes two commands with one idempotency key the same command, as text. Kept is only its hash
--- under a salt of the key's own, which goes when the content is erased. Compared, never verified
--- by others: not an encoding.
+-- Returns, as text, what must be equal for two commands with one idempotency key to be the same
+-- command. Only its hash is kept, under a salt of the key's own, which goes when the content is
+-- erased. Others never verify it, so it is not part of the published encoding.
 CREATE OR REPLACE FUNCTION ledger.command_text(
   run_id uuid, what text, park boolean, name text, error_code text, body text, cost numeric,
   steps int, output bytea,
