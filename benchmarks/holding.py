@@ -66,7 +66,7 @@ async def held(ledger: Ledger) -> dict[str, Any]:
     )
     await heart.start()
     while leases := await ledger.claim(worker_id, limit=1_000, ttl=TTL_SECONDS):
-        heart.take(leases, time.monotonic())
+        heart.add(leases, time.monotonic())
     reaping = asyncio.create_task(_reap(Reaper(ledger, every=1, grace=0)))
     figures = await _measured(ledger)
     reaping.cancel()

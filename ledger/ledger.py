@@ -103,7 +103,7 @@ class Ledger:
 
     @property
     def actor(self) -> str:
-        """Who acts where a call names nobody."""
+        """The actor of calls that name none."""
         return self.project.actor
 
     @property

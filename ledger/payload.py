@@ -33,7 +33,7 @@ class _UnusualError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PayloadRules:
-    """What holds for every payload of a project."""
+    """The rules for every payload of a project."""
 
     limit_bytes: int
     redaction: Redaction | None

@@ -50,7 +50,7 @@ class Attempt:
     _was_lost = False
     """The attempt before this one ended because its worker died."""
     _overruling: asyncio.Future[None] | None = None
-    """Done when the run has been ended over its handler's head."""
+    """Done when the run was ended while its handler went on."""
     _ending: EndingWriter | None = None
 
     def __init__(
@@ -71,7 +71,7 @@ class Attempt:
         self._journal = Journal(self._recorder, handler.version)
 
     async def work(self) -> Ending:
-        """Call the handler and return its ending; raise only what is meant for the whole worker."""
+        """Call the handler and return its ending; raise only what ends the whole worker."""
         self._task = asyncio.current_task()
         try:
             self._recorder.check_open()  # it may have been stopped before it had a slot
@@ -134,7 +134,7 @@ class Attempt:
         self._ending.write(ending)
 
     def _overrule(self, seconds: float) -> None:
-        """Cancel the run although its handler works on: what it records from now on is refused."""
+        """Cancel the run while its handler works; what it records from now on is refused."""
         if not self.is_working or self._recorder.stopped is Stop.LOST:
             return
         self._recorder.log.warning(
@@ -174,7 +174,7 @@ class Attempt:
         return self.lease.attempt == self.lease.max_attempts
 
     async def _alone(self, arguments: list[Any]) -> Any:
-        """Call the handler of a suspect: of a run that may be what ends its workers."""
+        """Call the handler of a suspect: of a run that may have killed its workers."""
         self._interruptible = True  # while it waits
 
         async def work() -> Any:

@@ -168,7 +168,7 @@ class Context(Facts):
         `other_person`: the submitter may not decide. `role`: only who has it may; as
         long as nobody has it, the run waits. `approvals`: how many different persons must say yes,
         up to 10. `timeout`: seconds, then the run ends as `on_timeout`,
-        cancelled or timeout; with "lapsed" it goes on here with a Lapsed, which is no yes.
+        cancelled or timeout; with "lapsed" the call returns a Lapsed, which is not an approval.
         """
         call = await self._journal.begin("approval", name, None, beside=self._is_beside())
         return await self._approvals.decision(
@@ -228,7 +228,7 @@ class Context(Facts):
         await self._journal.note(text)
 
     async def heartbeat(self, detail: object = None) -> None:
-        """Beat at once, with a note of how far the work is; other beats come by themselves."""
+        """Beat at once, with a note of how far the work is; other beats are automatic."""
         if detail is not None:
             await self.note(detail)
         self._recorder.heart.beat_soon()

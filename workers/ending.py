@@ -1,4 +1,4 @@
-"""The ending of an attempt, written once: whatever the database does, it replaces no success."""
+"""The ending of an attempt, written once: an error of the database never replaces a success."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _TO_BLAME: Final = (InvalidValue, PayloadTooLarge, IllegalTransition)
 
 
 class EndingWriter:
-    """Writes how one attempt ended; until then its lease is beaten for.
+    """Writes how one attempt ended; until then the heart keeps its lease.
 
     Most endings go with the next statement of the worker, and no task waits for them: this hears
     the answer itself, as a future would.
@@ -82,7 +82,7 @@ class EndingWriter:
                 self._hand(ending)
 
     def drop(self) -> None:
-        """Write nothing more; what is not sent yet never will be."""
+        """Write nothing more, not even an ending that waits to be sent."""
         self._is_over = True
 
     # -- hearing the answer
@@ -92,7 +92,7 @@ class EndingWriter:
         return self._is_over
 
     def set_result(self, outcome: Receipt | LedgerError) -> None:
-        """Take the receipt of the recorded ending, or the error that refused it."""
+        """Receive the receipt of the recorded ending, or the error that refused it."""
         if isinstance(outcome, LedgerError):
             self.set_exception(outcome)
         elif self._lease.parent is not None:
@@ -101,11 +101,11 @@ class EndingWriter:
             self._over()
 
     def set_exception(self, error: BaseException) -> None:
-        """Take the failure of the statement."""
+        """Receive the failure of the statement."""
         self._tasks.start(self._until_over(self._close(error)))
 
     def cancel(self) -> bool:
-        """Take the end of the loop."""
+        """Learn that the event loop is closing."""
         self._finish()
         return True
 
@@ -135,12 +135,12 @@ class EndingWriter:
         tell(names.OUTCOME_REFUSED, reason=str(error))
 
     def _finish(self) -> None:
-        self._heart.let_go([self._lease])
+        self._heart.remove([self._lease])
         self._over()
 
     def _over(self) -> None:
         self._is_over = True
-        # Called once, and let go: it knows the attempt, which knows this.
+        # Called once, then dropped: it refers to the attempt, which refers to this object.
         written, self._written = self._written, None
         if written is not None:
             written()
@@ -165,7 +165,7 @@ class EndingWriter:
             if isinstance(error, DatabaseUnavailable):
                 if not await self._is_still_held(error):
                     break
-            # Nothing else ends a run otherwise than its handler did: here it is to blame.
+            # Only content that the ledger refuses makes a run end otherwise than its handler did.
             elif isinstance(error, _TO_BLAME) and not is_last_resort:
                 self._move, is_last_resort = self._last_resort(error), True
             else:
@@ -188,15 +188,15 @@ class EndingWriter:
     async def _requeue(self, write: Callable[[], Awaitable[object]]) -> None:
         spending = self._meter.empty_to_note()
         while True:
-            let_go: Sequence[Held] = ()
+            removed: Sequence[Held] = ()
             try:
                 if spending is not None:
                     await self._record_spending(spending)
                     spending = None
-                let_go = self._heart.let_go([self._lease])
+                removed = self._heart.remove([self._lease])
                 await write()
             except DatabaseUnavailable as error:
-                self._heart.take_back(let_go)
+                self._heart.restore(removed)
                 if not await self._is_still_held(error):
                     break
             else:
@@ -233,7 +233,7 @@ class EndingWriter:
         return await within(self._ledger.settings.lease_ttl_seconds, call)
 
     async def _is_still_held(self, error: DatabaseUnavailable) -> bool:
-        """Whether to make a write of unknown outcome again; return when the database answers."""
+        """Whether to repeat a write whose outcome is unknown; return when the database answers."""
         if self._outage.is_news(error):
             self._recorder.log.warning(names.OUTCOME_POSTPONED, reason=str(error))
         while True:

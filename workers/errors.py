@@ -12,7 +12,7 @@ _CHANGED: Final = "the handler changed while the run was open"
 
 
 class StepError(Exception):
-    """A step's function raised; recorded, and raised alike when the run is taken up again."""
+    """A step's function raised; the error is recorded, and raised again in later attempts."""
 
     what = "step"
 
@@ -28,7 +28,7 @@ class ToolError(StepError):
 
 
 class WaitTimedOut(TimeoutError):
-    """No answer came before a wait's end; recorded, and raised alike in every attempt."""
+    """A wait ended without an answer; that is recorded, and raised again in later attempts."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -36,7 +36,7 @@ class WaitTimedOut(TimeoutError):
 
 
 class ChildFailed(Exception):
-    """A child ended otherwise than completed."""
+    """A child run ended without completing."""
 
     def __init__(self, run_id: UUID, state: str, error_code: str | None) -> None:
         self.run_id, self.state, self.error_code = run_id, state, error_code
@@ -46,7 +46,7 @@ class ChildFailed(Exception):
 
 
 class CalledOff(Exception):
-    """The function of a call raised a CancelledError of its own: an error like any other."""
+    """The function of a call raised a CancelledError itself: an error like any other."""
 
 
 class WorkerEnded(LedgerError):
@@ -72,7 +72,7 @@ class NeverBegan(LedgerError):
 
 
 class Unwind(BaseException):
-    """Base of what ends an attempt through the handler; no Exception, so handlers let it pass."""
+    """Base of what ends an attempt through its handler; no `except Exception` catches it."""
 
 
 class Parked(Unwind):
@@ -92,7 +92,7 @@ class Stopped(Unwind):
 
 
 class Refused(Unwind):
-    """A call was refused and is not recorded: going on could not be replayed."""
+    """A call was refused and is not recorded, so what follows it could not be replayed."""
 
     def __init__(self, cause: Exception) -> None:
         self.cause = cause
@@ -108,7 +108,7 @@ class HistoryMismatch(Unwind):
 
 
 class OtherInput(HistoryMismatch):
-    """The run has calls of a handler that took its input; this one does not."""
+    """The run has recorded calls of a handler that took its input; this handler does not."""
 
     def __init__(self, cause: Exception) -> None:
         self.recorded, self.asked = "an input that its handler took", "a type that it does not fit"
@@ -127,6 +127,6 @@ class Stop(StrEnum):
 
     LOST = "the lease is lost"
     DOUBT = "no heartbeat went through, the lease may be lost"
-    CANCEL = "the run was called off"
+    CANCEL = "somebody asked to cancel the run"
     SHUTDOWN = "the worker ends"
     NO_SLOT = "no slot became free in time"

@@ -19,7 +19,7 @@ from runfold.workers.journal.waits import Waits
 class Facts:
     """The run of a handler, and how its calls are made; the base of both contexts.
 
-    What makes the calls is made with the first of them: most runs make none.
+    The objects behind the calls are created with the first call: most runs make none.
     """
 
     def __init__(self, journal: Journal) -> None:

@@ -28,7 +28,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Call the run off from within."""
+    """End the run as cancelled, from within its handler."""
 
     reason: str | None = None
 
@@ -38,7 +38,7 @@ OUTCOMES: Final = (Fail, Retry, Cancel)
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The handler returned this; JSON by now."""
+    """The handler returned this output, here as JSON."""
 
     output: Any
 
@@ -56,4 +56,4 @@ class GiveBack:
 
 
 Ending = Done | Fail | Retry | Cancel | GiveBack | None
-"""What is to be written in the end; None: nothing, because the run is parked or lost."""
+"""What is to be written at the end; None for nothing, because the run is parked or lost."""

@@ -19,9 +19,9 @@ _WATCHED: Final = {
 
 
 class SharedLimits:
-    """Remembers the limits that a process began with, and takes back what lowers them.
+    """Remembers the limits that a process began with, and restores those that were lowered.
 
-    Raised ones stay. What only a privileged process may take back, a lowered hard limit, stays.
+    Raised limits stay, and so does a lowered hard limit, which only a privileged process may raise.
     """
 
     def __init__(self) -> None:

@@ -67,16 +67,16 @@ class Slots:
         )
         self._writer = Writer(ledger, self.heart, lambda: self.free < self._count)
         self._attempts: dict[tuple[UUID, int], Attempt] = {}
-        """Every lease that there is still something to write for."""
+        """Every attempt for which there is still something to write."""
         self._ahead: deque[Attempt] = deque()
-        """Those for which there is no slot yet, the first claimed first."""
+        """The attempts without a slot yet, in the order of their claims."""
         self._pace = Pace(count)
         self._context = copy_context()
-        """Where runs ahead begin: not in what the handler has set that had the slot before."""
+        """Runs ahead begin in this context, without what the last handler in the slot has set."""
         self._gate = Gate(lambda: sum(attempt.is_held for attempt in self._attempts.values()))
         self._tasks = Tasks()
         self._unwritten: set[Attempt] = set()
-        """Those whose handlers have ended, and whose endings are on their way."""
+        """The attempts whose handlers have ended, and whose endings are still being written."""
         self._has_written = asyncio.Event()
         self._stop: Stop | None = None
         self._is_beginning = self._begins_soon = False
@@ -115,7 +115,7 @@ class Slots:
 
     def take(self, leases: Sequence[Lease], since: float) -> None:
         """Hold the runs until `begin`; `since` is the monotonic time before they were claimed."""
-        self.heart.take(leases, since)
+        self.heart.add(leases, since)
         self._ahead.extend([self._attempt(lease) for lease in leases])
         self._context = copy_context()
         if self._stop is not None:
@@ -144,14 +144,14 @@ class Slots:
                 await self._has_written.wait()
 
     def close(self) -> None:
-        """Stop what is begun from now on: it was claimed before the worker was told to stop."""
+        """Stop attempts that begin from now on: the worker was told to stop meanwhile."""
         self._stop = self._stop or Stop.SHUTDOWN
         for attempt in self._ahead:
             attempt.stop(self._stop)
         self.begin()
 
     def stop(self, why: Stop) -> None:
-        """Stop what works, and whatever is begun from now on; Stop.LOST is for good."""
+        """Stop all attempts, and those that begin later; Stop.LOST drops their writes as well."""
         self._stop = why
         for attempt in self._attempts.values():
             attempt.stop(why)
@@ -160,7 +160,7 @@ class Slots:
         self.begin()
 
     async def give_back(self) -> list[UUID]:
-        """Stop what works and give it back; return the runs for which there was no time."""
+        """Stop all attempts and give their runs back; return those for which there was no time."""
         self.stop(Stop.SHUTDOWN)
         with suppress(TimeoutError):
             async with asyncio.timeout(UNWIND_SECONDS):
@@ -246,7 +246,7 @@ class Slots:
     async def _work(self, attempt: Attempt) -> None:
         try:
             ending = await attempt.work()
-        except Exception as error:  # no handler's doing, and yet the run must not stay held
+        except Exception as error:  # not the handler's fault, but the run must not stay held
             rules = self._ledger.project.rules
             facts = {"run_id": str(attempt.lease.run_id), "exception": for_the_log(error, rules)}
             self._log.error(names.ATTEMPT_CRASHED, **facts)

@@ -49,7 +49,7 @@ else:
 
 
 async def _ending_the_loop(work: Coroutine[Any, Any, None]) -> None:
-    """Await the work; what interrupts it ends the loop, and is nobody's lost exception."""
+    """Await the work; an exit or Ctrl-C in it ends the loop, and is not lost in the task."""
     try:
         await work
     except (KeyboardInterrupt, SystemExit) as error:

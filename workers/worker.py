@@ -83,7 +83,8 @@ class Worker:
         self._stopping, self._at_once = asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[Any] | None = None
         self._unknown: asyncio.Task[Any] | None = None
-        """A task that nobody knows: only a handler that cancels all it finds cancels this."""
+        """A task that no other code knows: only a handler that cancels every task cancels this one.
+        """
         self._claiming: asyncio.Task[list[Lease]] | None = None
 
     async def run(self) -> None:
@@ -198,7 +199,7 @@ class Worker:
     # -- ending
 
     async def _finish(self) -> None:
-        """Wait until all is done, the grace is over or somebody is in a hurry."""
+        """Wait until all is done, the grace is over or `stop` was called a second time."""
         runs = len(self._slots.held)
         self._log.info(names.WORKER_STOPPING, runs=runs, grace_seconds=self.grace)
         hurry = asyncio.create_task(self._at_once.wait())

@@ -110,7 +110,7 @@ class Batcher(Generic[Item, Result]):
 
     async def _send_waiting(self) -> None:
         while self._waiting:
-            # A caller that has its result may ask again at once: together with the others.
+            # A caller that has its result may send again at once, together with the others.
             await asyncio.sleep(self._linger() if self._linger is not None else 0)
             if not (batch := self._take()):
                 break  # all wait for keys in flight, whose statements go on with them

@@ -3,8 +3,8 @@
 The statement is `ledger/sql/operations/closings.sql`.
 
 A lease is ended once, so its token is the idempotency key of its end: an end that is sent again,
-because the answer to the first was lost, finds the first one's outcome. It needs no row of its own
-in `ledger.command`, and it is no late write of a worker that lost its lease.
+because the answer to the first was lost, finds the first one's outcome. It needs no row in
+`ledger.command`, and is not taken for the late write of a worker that lost its lease.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ MAX_BATCH: Final = 10_000
 def columns(rows: Sequence[tuple[object, ...]]) -> list[Sequence[object] | None]:
     """Return the rows as parallel arrays; raise InvalidValue for more than 10,000.
 
-    A column that holds nothing is None: neither side has to spell an array of nulls.
+    A column that holds nothing is None, so that neither side builds an array of nulls.
     """
     if len(rows) > MAX_BATCH:
         raise InvalidValue(

@@ -25,7 +25,7 @@ class Project:
         self.speaker = speaker
         """The credential, where it may act for itself only; None for the owner's."""
         self.actor = settings.actor or speaker or default_actor()
-        """Who acts where a call names nobody."""
+        """The actor of calls that name none."""
         self.waker = Waker(pool, project_id)
         redaction = Redaction(settings.redact_names, self._redacted) if settings.redact else None
         self.rules = PayloadRules(settings.payload_limit_bytes, redaction)

@@ -23,7 +23,7 @@ SELECT current_setting('transaction_read_only') = 'on' AS read_only, ledger.cloc
   ledger.keep_time() AS now, ledger.next_due($1, $2) AS due
 """
 _EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# Read by a statement of its own: no run that cannot be read undoes a sweep.
+# Read in a separate statement, so that a run that cannot be read does not undo the sweep.
 _RUNS: Final = (
     "SELECT run.* FROM unnest($2::uuid[]) AS reaped (run_id)"
     " CROSS JOIN LATERAL ledger.read_run($1, reaped.run_id) AS run"
@@ -53,7 +53,7 @@ class Pulse:
 
     read_only: bool
     clock: datetime
-    """The server's clock, by which it is seen that somebody has set it."""
+    """The server's clock; a reaper compares two to notice that it was set."""
     now: datetime
     due: datetime | None
     """When the clock ends the next run, if it does within a minute."""

@@ -1,4 +1,4 @@
-"""Checks of archived months: the file against its record, and what stayed against the file."""
+"""Checks of archived months: files against their records, and against the rows that stayed."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def _check_part(
     rows: Sequence[Mapping[str, Any]],
     tally: Tally,
 ) -> None:
-    """Check runs of a file; `part` is their project, and the first and last that may be one."""
+    """Check runs of a file; `part` is their project, and their first and last possible id."""
     states = StateCheck()
     for row in rows:
         states.add(row)
@@ -102,7 +102,7 @@ async def _check_part(
 
 
 def _names(command: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
-    """Whether a kept key names the event that has it; that of a submit has no hash."""
+    """Whether a stored key names the event that bears it; the key of a submit has no hash."""
     return (
         command["run_id"] == event["run_id"]
         and command["version"] == event["version"]
@@ -113,7 +113,7 @@ def _names(command: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
 def _payloads(
     rows: Sequence[Mapping[str, Any]], states: StateCheck, kept: Sequence[Mapping[str, Any]]
 ) -> Iterator[Finding]:
-    """Yield the payloads in the database that are not the file's, and those that should be there.
+    """Yield the payloads in the database that differ from the file's, and those that are missing.
 
     The input and the outcome of a run stay in the database.
     """

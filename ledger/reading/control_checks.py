@@ -91,11 +91,11 @@ class _Check:
 
     @property
     def is_done(self) -> bool:
-        """Whether all is read."""
+        """Whether everything has been read."""
         return self._after is None and self._heads_from is None and not any(self._rows_from)
 
     def findings(self) -> list[Finding]:
-        """Return what was found; a row on which a page ends and another begins, once."""
+        """Return the findings; a row may end one page and begin the next, and is reported once."""
         return list(dict.fromkeys([*self._findings, *self._chain.finish()]))
 
     async def page(self, connection: Any) -> None:
@@ -126,7 +126,7 @@ class _Check:
 
 
 def _difference(event: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield that the row of an event is not as the event, the newest about it, left it."""
+    """Yield a finding if the row is not as the newest event about it left it."""
     table, have, want = _TABLES.get(event["sort"]), event["have"], event["facts"]
     if table is None or not event["is_newest"] or have == want:
         return

@@ -1,4 +1,4 @@
-"""The tables of orders, each a fold of the control history, and the queries of their rows."""
+"""The control tables, each a fold of the control history, and the queries that read them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ _LOWEST: Final = str(-(2**63))
 
 @dataclass(frozen=True, slots=True)
 class ControlTable:
-    """A table of orders, as the trigger `record_control` of it records them."""
+    """A control table, as its trigger `record_control` records it."""
 
     name: str
     sort: str
     keys: tuple[str, ...]
     moving: tuple[str, ...] = ()
-    """The columns that change without anybody's order."""
+    """The columns that change without a recorded order."""
 
     @property
     def start(self) -> list[str]:
-        """Return where a walk of the keys begins."""
+        """Return the keys with which reading begins."""
         return [_LOWEST if key in _NUMBERS else "" for key in self.keys]
 
     @property
@@ -30,7 +30,7 @@ class ControlTable:
         return f"^{self.sort}:{':'.join(groups.get(key, '(.*)') for key in self.keys)}$"
 
     def row(self) -> str:
-        """Return the query of the facts of the row that is the subject of an event of `page`."""
+        """Return the query of the row that an event of `page` is about."""
         keys = " AND ".join(
             f"entry.{key} = page.keys[{place}]{_cast(key)}"
             for place, key in enumerate(self.keys, 1)

@@ -46,7 +46,7 @@ class Checkpoint:
     position: int = 0
 
     def __str__(self) -> str:
-        """Write the checkpoint as text, to be kept and given back."""
+        """Return the checkpoint as text, to be stored and read again."""
         return f"{self.generation}/{self.moment}/{self.target or ''}/{self.position}"
 
     @property

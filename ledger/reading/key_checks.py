@@ -38,7 +38,7 @@ WHERE erasure.project_id = $1 AND erasure.run_id BETWEEN $2 AND $3
   AND erasure.type = 'payload.erased'
 ORDER BY command.run_id, command.version
 """
-# By run there is no way into the table but all of it: of a whole project only.
+# The table has no index by run, so this is a check of a whole project only.
 _KEPT: Final = f"""
 WITH page AS MATERIALIZED (
   SELECT command.key, command.run_id, command.version FROM ledger.command AS command

@@ -94,7 +94,7 @@ _LOWEST: Final = -(2**31)
 
 
 async def unlisted_kinds(connection: Any, project_id: str, kinds: Iterable[str]) -> set[str]:
-    """Return those of the kinds of runs that the project does not list."""
+    """Return those of these kinds that the project does not list."""
     rows = await connection.fetch(_UNLISTED, project_id, list(kinds))
     return {row["kind"] for row in rows}
 
@@ -144,7 +144,7 @@ class _Check:
 
     @property
     def is_done(self) -> bool:
-        """Whether all is read."""
+        """Whether everything has been read."""
         return self._events_from is None and self._states_from is None and self._marks_from is None
 
     async def page(self, connection: Any) -> None:
@@ -174,7 +174,7 @@ class _Check:
         return rows[:_PAGE], rows[_PAGE] if len(rows) > _PAGE else None
 
     def _fold(self, event: Mapping[str, Any]) -> None:
-        """Take the next event: of the same kind, or the first of another."""
+        """Fold the next event: of the same kind, or the first of another."""
         kind = event["kind"]
         if kind != self._kind:
             self._kind, self._settings = kind, _UNSET

@@ -148,7 +148,7 @@ def _id(query: Query, word: Word, _now: datetime) -> Query:
 
 
 def _text(query: Query, word: Word, now: datetime) -> Query:
-    """Take free text as the start of a run id where it can be one, and as a key where not."""
+    """Read free text as the start of a run id if it can be one, else as a key."""
     value = word.values[0].lower().replace("-", "")
     if len(word.values) == 1 and not word.negated and _ID.fullmatch(value):
         return _id(query, word, now)
@@ -176,7 +176,7 @@ _FIELDS: Final[dict[str | None, Clause]] = {
 
 
 _REPEATED: Final = frozenset({"tag", "since", "until", "age", "cost", "attempts"})
-"""Fields that may be named again: every word narrows the query."""
+"""Fields that may appear more than once: every word narrows the query."""
 
 
 def _choosing(query: Query, choice: Choice) -> Query:

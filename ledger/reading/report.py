@@ -44,7 +44,7 @@ class Tally:
         self.unchecked: list[str] = []
 
     def chain(self, chain: ChainCheck) -> None:
-        """Take what the check of hash chains counted and found."""
+        """Add what the check of hash chains counted and found."""
         self.runs += chain.runs
         self.events += chain.events
         self.payloads += chain.payloads
@@ -53,11 +53,11 @@ class Tally:
         self.found(chain.findings)
 
     def drift(self, drift: Iterable[Drift]) -> None:
-        """Take states that are not the fold of their events."""
+        """Add states that are not the fold of their events."""
         self.found(_finding(one) for one in drift)
 
     def found(self, findings: Iterable[Finding]) -> None:
-        """Take findings."""
+        """Add findings."""
         for finding in findings:
             if len(self.findings) < MAX_FINDINGS:
                 self.findings.append(finding)
@@ -65,7 +65,7 @@ class Tally:
                 self.more += 1
 
     def add(self, other: Tally) -> None:
-        """Take what another tally counted and found."""
+        """Add what another tally counted and found."""
         self.runs += other.runs
         self.events += other.events
         self.payloads += other.payloads

@@ -68,7 +68,7 @@ class RunFilter:
 
     @property
     def is_unchanging(self) -> bool:
-        """Whether it asks for nothing that a run's events change."""
+        """Whether it filters only by what a run's events never change."""
         return self.states is None and self.worker_ids is None
 
 

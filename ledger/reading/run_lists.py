@@ -83,7 +83,7 @@ _STATE_OF_TAGGED: Final = """
   CROSS JOIN LATERAL (SELECT * FROM ledger.run_state AS run
     WHERE run.project_id = entry.project_id AND run.run_id = entry.run_id OFFSET 0) AS run"""
 FEW: Final = 2_000
-"""So many runs with a tag are looked at for their states; of more, the lists by state are read."""
+"""Up to this many runs with a tag, their states are looked up; else the lists by state are read."""
 # Ordered, so that no plan reads the whole table for want of statistics.
 _WHETHER_FEW: Final = """
 SELECT count(*) <= {few} AS are_few FROM (
@@ -97,8 +97,8 @@ SELECT count(*) <= {few} AS are_few FROM (
 _IDS: Final = """
 SELECT found.run_id FROM ({parts}) AS found ORDER BY found.run_id {order} LIMIT {limit}"""
 
-# A list of which as many runs were read as may be has more beyond its last one: so nothing beyond
-# that one is known, of any list.
+# A list that gave as many runs as it may can have more beyond its last one. So nothing is known
+# beyond the nearest such run, of any list.
 _LOOKED: Final = """
 WITH found (run_id, is_last) AS MATERIALIZED ({parts}), cut AS MATERIALIZED (
   SELECT found.run_id FROM found WHERE found.is_last ORDER BY found.run_id {order} LIMIT 1)
@@ -124,7 +124,7 @@ _WAITING: Final = _Lists(
 _HELD: Final = frozenset(
     {State.RUNNING.value, State.WAITING_TOOL.value, State.WAITING_APPROVAL.value}
 )
-"""The states that runs may have that are held."""
+"""The states that held runs may have."""
 _OTHERS: Final = _Lists(
     "state",
     "run.token IS NULL AND (run.available_at <= run.created_at) IS NOT TRUE",
@@ -153,7 +153,7 @@ class _Conditions:
             self._texts[column] = text.format(self.bound[column])
 
     def but(self, *columns: str) -> str:
-        """Return the conditions, without those on columns that a list is already ordered by."""
+        """Return the conditions, without those on columns by which the list is already found."""
         texts = (text for column, text in self._texts.items() if column not in columns)
         return "".join(f" AND {text}" for text in texts)
 
@@ -174,8 +174,8 @@ def page_ids(
 def looked_through(project_id: str, chosen: RunFilter, limit: int, each: int) -> tuple[Any, ...]:
     """Return the statement that finds the first ids, `each` of a list at most, and its parameters.
 
-    Not of a tag with a state. They are complete up to the last of them: its rows are ids with
-    their place and whether there may be more beyond the last.
+    Not of a tag with a state. No run that fits is left out up to the last id. The rows are ids with
+    their place, and whether there may be more beyond the last.
     """
     conditions = _Conditions(project_id, chosen, None)
     words = {"order": "ASC" if chosen.is_forward else "DESC", "limit": each}
@@ -185,14 +185,14 @@ def looked_through(project_id: str, chosen: RunFilter, limit: int, each: int) ->
 
 
 def whether_few(project_id: str, chosen: RunFilter) -> tuple[Any, ...]:
-    """Return the statement whether no more than FEW runs have the tags, and its parameters."""
+    """Return the statement that says if at most FEW runs have the tags, and its parameters."""
     conditions = _Conditions(project_id, chosen, None)
     kinds, tags = _kinds(chosen, conditions.bound), conditions.bound["tags"]
     return (_WHETHER_FEW.format(kinds=kinds, tags=tags, few=FEW), *conditions.parameters)
 
 
 def number_of_lists(chosen: RunFilter, kinds: int) -> int:
-    """Return how many lists such runs lie in, with so many kinds and one priority of each."""
+    """Return how many lists such runs lie in, for this many kinds with one priority each."""
     if chosen.keys is not None or chosen.worker_ids is not None:
         return 1
     if chosen.states is None and (chosen.kinds is None or chosen.tags is not None):
@@ -206,7 +206,7 @@ def _parts(
 ) -> Iterator[str]:
     """Yield the queries that find the runs; no two of them find the same run.
 
-    If `marked` with a second column: whether the run is the last that was read of a list.
+    With `marked` there is a second column: whether the run is the last that was read of a list.
     """
     for part, lists in _of_filter(chosen, conditions, words):
         if lists is None:
@@ -218,7 +218,7 @@ def _parts(
 def _of_filter(
     chosen: RunFilter, conditions: _Conditions, words: dict[str, Any]
 ) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Yield a whole query, or the words for one over the lists of an index."""
+    """Yield a whole query, or the words of the template for the lists of an index."""
     if chosen.keys is not None:
         yield _KEYED.format(keys=conditions.bound["key"], others=conditions.but()), None
     elif chosen.tags is not None and chosen.worker_ids is None:
@@ -244,7 +244,7 @@ def _tagged(chosen: RunFilter, conditions: _Conditions, words: dict[str, Any]) -
 def _listed(
     chosen: RunFilter, conditions: _Conditions, words: dict[str, Any]
 ) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Yield the query of what is held, and the words for those over the lists of each index."""
+    """Yield the query of held runs, and the words of the template for the lists of each index."""
     kinds = _kinds(chosen, conditions.bound)
     if chosen.worker_ids is not None or _may_be(_HELD, chosen):
         yield _HELD_PART.format(kinds=kinds, others=conditions.but("kind"), **words), None
@@ -263,7 +263,7 @@ def _kinds(chosen: RunFilter, bound: dict[str, str]) -> str:
 
 
 def _lists(chosen: RunFilter) -> Sequence[_Lists]:
-    """Return the indexes in which such runs can lie, but for those that are held."""
+    """Return the indexes in which such runs can lie, except the one of held runs."""
     if chosen.worker_ids is not None:  # whose runs are held
         return ()
     return [one for one in (_WAITING, _OTHERS) if _may_be(one.states, chosen)]

@@ -1,8 +1,8 @@
 """Pages of runs, in both directions; none looks through more than EXAMINED runs.
 
 One choice of the query leads: its index gives the runs in their order. The rest is checked on what
-the index gives, so that a page costs no more where little of it fits. Of a tag and a state the tag
-leads where few runs have it.
+the index gives, so that a page costs no more where little of it fits. Of a tag and a state, the tag
+leads if few runs have it.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ class Statement:
             self._each //= 2  # by steps, so that there are few statements
 
     def page(self, limit: int) -> tuple[Any, ...]:
-        """Return the statement of a page of so many runs, newest first, and its values."""
+        """Return the statement of a page of `limit` runs, newest first, and its values."""
         if self.is_checked:
             ids = f"{self._checked('run.run_id')} ORDER BY run.run_id {self._way} LIMIT {limit + 1}"
         else:
@@ -246,7 +246,7 @@ class Statement:
         return (self._checked("count(*) AS number"), *self._values)
 
     def whether_few(self) -> tuple[Any, ...]:
-        """Return the statement whether few runs have the tag that leads, and its values."""
+        """Return the statement that tells whether few runs have the leading tag, and its values."""
         return whether_few(self._project_id, self._led)
 
     def frontier(self) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Short looks at the ledger: one snapshot of a range of runs, which no bad row stops."""
+"""Short snapshots of the ledger, of a range of runs each, which no bad row stops."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runfold.ledger.postgres.connections import FAILURES, Pool, fetch
 from runfold.ledger.postgres.errors import translated
 
 EVENTS_A_RANGE: Final = 20_000
-"""No snapshot is held for longer than so many events are read; a run is never cut."""
+"""The events of a range, after which the snapshot is given up; a run is never cut."""
 
 _BOUND: Final = """
 SELECT event.run_id FROM ledger.event AS event WHERE event.project_id = $1

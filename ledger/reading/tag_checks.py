@@ -71,7 +71,7 @@ async def hidden_tags(pool: Pool, project_id: str) -> AsyncIterator[WrongTag]:
 
 
 async def invented_tags(pool: Pool, project_id: str) -> AsyncIterator[WrongTag]:
-    """Yield the runs in lists of tags that they do not have, and those that are no runs."""
+    """Yield the entries of lists whose run does not have the tag, or does not exist."""
     after = ("", "", FIRST_RUN)
     while page := await fetch(pool, _INVENTED, project_id, *after, _PAGE):
         for row in page:

@@ -1,8 +1,9 @@
 """Checking that the ledger tells the truth about itself: chain, payloads, gaps, state and keys.
 
 Tables are read themselves, not views; hashes and states are computed here, by the Python
-definitions: no function or view of the database has a say in what is found. Runs are checked range
-by range, each in a snapshot of its own, so that no check of a large project holds back a vacuum.
+definitions: so no function or view of the database can influence what is found. Runs are checked
+range by range, each in a snapshot of its own, so that no check of a large project holds back a
+vacuum.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ async def verify(
 
 
 class _Verification:
-    """One call of verify: what it is about, and what it has found so far."""
+    """One call of verify: its range of runs, and what it has found so far."""
 
     def __init__(
         self,
@@ -118,7 +119,7 @@ class _Verification:
         return self._tally.report()
 
     async def _check(self, first: UUID, last: UUID) -> None:
-        """Check a range, and what of it is in files."""
+        """Check a range, in the database and in the files of archived months."""
         tally, files = await self._checked(first, last)
         self._tally.add(tally)
         for archive in files:
@@ -127,7 +128,7 @@ class _Verification:
             await self._check_archive(archive, start, end)
 
     async def _checked(self, first: UUID, last: UUID) -> tuple[Tally, list[Archive]]:
-        """Check what of a range is in the database; halve it until what is unreadable is named."""
+        """Check what of a range is in the database; halve it until each unreadable run is named."""
         try:
             async with snapshot(self._pool) as connection:
                 tally = await _checked(connection, self._project_id, first, last)
@@ -162,7 +163,7 @@ class _Verification:
         self._tally.add(tally)
 
     async def _record(self, archive: Archive) -> list[Finding]:
-        """Return what is wrong with a record, the first time that it is asked for."""
+        """Return what is wrong with the record of a month; nothing when it was reported before."""
         if archive.month in self._records:
             return []
         self._records[archive.month] = await check_record(archive)
@@ -170,7 +171,7 @@ class _Verification:
 
 
 async def _checked(connection: Any, project_id: str, first: UUID, last: UUID) -> Tally:
-    """Check what of a range is in the database, in the connection's snapshot."""
+    """Check the part of a range that is in the database, in the connection's snapshot."""
     tally, chain, states = Tally(), ChainCheck(), StateCheck()
     kinds: set[str] = set()
     async for row in connection.cursor(EVENTS, project_id, first, last, prefetch=_PAGE):

@@ -25,19 +25,19 @@ PARTITIONS_SECONDS: Final = 3_600.0
 BEATS_IN_A_LEASE: Final = 4
 
 DUE_SECONDS: Final = 30.0
-"""How often the pulse is felt at least: it tells what is due within a minute."""
+"""The longest time between two pulses; each tells what is due within a minute."""
 SPREAD_SECONDS: Final = 0.05
-"""Reapers that wait for the same moment come within so long, so that one does the work."""
+"""Reapers that wait for the same moment spread out over this time, so that one does the work."""
 
 
 class Reaper(Duty):
     """Sweeps one project until cancelled; any number of reapers may, each is safe alone.
 
     Leases run out while nobody can beat. So, when it starts and after every outage, it waits
-    `grace` from the first answer of the database before it reaps; and it feels the database's pulse
-    several times a lease, so that no outage long enough to cost a lease falls unseen between two
-    sweeps. A database's clock that is set forward ends leases all at once, and one that is set back
-    those that begin until the ledger's time goes on: it waits then as well.
+    `grace` from the first answer of the database before it reaps; and it probes the database
+    several times a lease (the pulse), so that no outage long enough to cost a lease falls unseen
+    between two sweeps. A database's clock that is set forward ends leases all at once, and one that
+    is set back those that begin until the ledger's time goes on: it waits then as well.
 
     What the clock ends, such as an approval that nobody decided, ends on time: the pulse says when
     it is due next. Leases end with the regular sweeps alone.

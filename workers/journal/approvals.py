@@ -21,7 +21,7 @@ from runfold.workers.journal.tools import Tools
 
 @dataclass(frozen=True, slots=True)
 class Approver:
-    """A person who said yes: who, why, when, what it stands for, and what the person filled in."""
+    """One person's approval: who, why, when, its meaning, and what the person filled in."""
 
     actor: str
     reason: str | None
@@ -32,9 +32,9 @@ class Approver:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A person's yes: who, why, when, and what the person filled in.
+    """An approval: by whom, why, when, and what the person filled in.
 
-    Where several had to say it, the last of them; `approvers` are all, in their order.
+    Where several persons had to approve, it is the last of them; `approvers` are all, in order.
     """
 
     actor: str

@@ -153,7 +153,7 @@ class Names:
 
 
 def _check_survives(result: Any, again: Any) -> None:
-    """Refuse a result that its own JSON does not give back: the next attempt would get another."""
+    """Refuse a result that its JSON does not restore: the next attempt would get another value."""
     comparable = any("__eq__" in vars(base) for base in type(result).__mro__[:-1])
     if type(again) is not type(result) or (comparable and again != result):
         raise InvalidValue(

@@ -109,7 +109,7 @@ class Fanout:
     async def _ended(self, word: str, children: Sequence[UUID], *, beside: bool) -> list[Any]:
         """Return the outputs of the first of these children, once they have ended.
 
-        What an attempt before this one did comes first: whether it waited, or took outcomes.
+        What an earlier attempt did is replayed first: whether it waited, or recorded outcomes.
         """
         runs: list[Run] = []
         waits = False if beside else await self._journal.next_is("tool")
@@ -153,7 +153,7 @@ def _as_word(kind: str) -> str:
 
 
 def _as_result(children: Sequence[UUID], rules: PayloadRules) -> Any:
-    """Return what a step records of children: their ids, or where they do not fit their number.
+    """Return what a step records of children: their ids, or their number if the ids do not fit.
 
     Their keys follow from the number.
     """

@@ -102,7 +102,7 @@ class Journal:
             self.meter.add(usd, steps)
 
     def keep_spending(self, called: Call) -> None:
-        """Take over what a call spent that will not be recorded: it goes with the next event."""
+        """Take over the costs of a call that will not be recorded: they go with the next event."""
         self.meter.add(*called.meter.empty())
 
     def spent(self, called: Call) -> tuple[Decimal, int]:

@@ -46,9 +46,9 @@ class Recorder:
     open_tool: str | None = None
     """The tool that the run waits for now, held."""
     _newest: Receipt | None = None
-    """That of the last write."""
+    """The receipt of the last write."""
     _connections: tuple[int, int] | None = None
-    """Those there were when the newest receipt was last known to hold; None after an error."""
+    """The connections when the last write was last known to be there; None after an error."""
 
     def __init__(self, ledger: Ledger, lease: Lease, writer: Writer, heart: Heart) -> None:
         self.ledger, self.lease = ledger, lease
@@ -58,7 +58,7 @@ class Recorder:
 
     @property
     def rules(self) -> PayloadRules:
-        """What holds for every payload of the project."""
+        """The rules for every payload of the project."""
         return self.ledger.project.rules
 
     @property

@@ -70,9 +70,9 @@ class EarlierCall:
 class Replay:
     """The recorded calls of a run that the handler has not asked for yet.
 
-    Calls of the handler's own task come in one order, and are held to it. Those of tasks beside it
-    come in any, and go by their names. A failure is forgotten when the next attempt began before
-    the handler itself had asked for anything more.
+    Calls in the handler's own task must come in the recorded order. Calls in other tasks may come
+    in any order, and are found by their names. A failure is forgotten when the next attempt began
+    before the handler itself had asked for anything more.
     """
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
@@ -95,7 +95,7 @@ class Replay:
 
     @property
     def is_replaying(self) -> bool:
-        """Whether the handler is where an earlier attempt has been."""
+        """Whether the handler is still where an earlier attempt has been."""
         return bool(self._own)
 
     @property
@@ -135,7 +135,7 @@ class Replay:
         elif isinstance(event, _ANSWERS) and self._asked is not None:
             self._asked.answer = event
         elif event.type in _REQUEUED:
-            # Given back, it was under no worker that could have died of it.
+            # While it was given back, no worker held it that could have died of it.
             self.was_lost = event.type == "lease.expired" or (
                 self.was_lost and event.type == "lease.released"
             )
@@ -155,7 +155,7 @@ class Replay:
             self.given_back += 1
 
     def _is_given_up(self, call: EarlierCall) -> bool:
-        """Take a second event of a step as its answer: it was given up after its beginning."""
+        """Whether the event records that a step was given up; if so, it answers the step."""
         begun = self._beside.get((call.call, call.name)) if call.beside else self._last
         if call.call != "step" or begun is None or str(begun) != str(call):
             return False
@@ -177,7 +177,7 @@ class Replay:
 
 
 NOTHING: Final = Replay()
-"""That of a run that nobody has worked on; with nothing to take, nothing changes it."""
+"""The replay of a run that nobody has worked on. It can be shared, because nothing changes it."""
 
 
 def _is_at_once(event: LeaseReleased) -> bool:

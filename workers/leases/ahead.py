@@ -11,7 +11,7 @@ SOON_SECONDS: Final = 0.03
 PATIENCE_SECONDS: Final = 0.1
 """How long it may wait in fact, before it is given back to whoever has a slot."""
 EACH: Final = 50
-"""Runs ahead for each slot at most: so many wait for their lapse when the worker dies."""
+"""The most runs ahead for each slot; their leases have to lapse when the worker dies."""
 MOST: Final = 500
 """Runs ahead at most: in larger statements a run costs no less."""
 MEMORY_SECONDS: Final = 0.1
@@ -22,7 +22,7 @@ class Pace:
     """The attempts that end in a second, as lately measured; slow ones allow no run ahead."""
 
     def __init__(self, slots: int) -> None:
-        """Know no pace yet: what is measured first allows the first runs ahead."""
+        """Begin without a pace: no run is leased ahead before one was measured."""
         self._most = min(slots * EACH, MOST)
         self._ended, self._per_second = 0, 0.0
         self._since = time.monotonic()

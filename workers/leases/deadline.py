@@ -1,4 +1,4 @@
-"""A worker's calls of its database: each has a bound, and an outage is no run's fault."""
+"""A worker's calls of its database: each has a time limit, and an outage fails no run."""
 
 from __future__ import annotations
 

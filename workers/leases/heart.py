@@ -32,7 +32,7 @@ TRY_PART: Final = 0.3
 over a new connection is the slowest, and where none passes in time, none ever would."""
 LOOKS_IN_A_LEASE: Final = 40
 LOOK_SECONDS: Final = 0.25
-"""How far apart looks are at most: so long a handler may harm others by the process's limits."""
+"""The longest time between looks at the limits of the process, which a handler may lower."""
 TRIES_IN_A_BEAT: Final = 5
 STOP_SECONDS: Final = 2.0
 NO_ROOM: Final = "53"
@@ -47,7 +47,7 @@ class Held:
     since: float
     stopped: bool = False
     cancelled_at: float | None = None
-    """When the heart heard that the run was called off."""
+    """When a heartbeat told that somebody asked to cancel the run."""
 
 
 class Heart:
@@ -110,22 +110,22 @@ class Heart:
             self._rouse(self._end.set)
             await asyncio.to_thread(self._thread.join, min(self._every, STOP_SECONDS))
 
-    def take(self, leases: Iterable[Lease], since: float) -> None:
+    def add(self, leases: Iterable[Lease], since: float) -> None:
         """Beat for leases; `since` is the monotonic time before they were claimed."""
         with self._lock:
             for lease in leases:
                 self._held[lease.run_id, lease.token] = Held(lease, since)
 
-    def let_go(self, leases: Iterable[Lease]) -> list[Held]:
-        """Stop beating for leases before their last write; return what `take_back` needs."""
+    def remove(self, leases: Iterable[Lease]) -> list[Held]:
+        """Stop beating for leases before their last write; return what `restore` needs."""
         with self._lock:
             held = [self._held.pop((lease.run_id, lease.token), None) for lease in leases]
         return [one for one in held if one is not None]
 
-    def take_back(self, let_go: Iterable[Held]) -> None:
+    def restore(self, removed: Iterable[Held]) -> None:
         """Beat again for leases whose last write may not have closed them."""
         with self._lock:
-            for held in let_go:
+            for held in removed:
                 self._held[held.lease.run_id, held.lease.token] = held
 
     def beat_soon(self) -> None:
@@ -133,7 +133,7 @@ class Heart:
         self._rouse(self._now.set)
 
     def _rouse(self, act: Callable[[], object]) -> None:
-        """Act in the heart's loop; one that has died acts anyhow once it begins again."""
+        """Call this in the heart's loop; if the loop has died, when it runs again."""
         with suppress(RuntimeError):
             self._own.call_soon_threadsafe(act)
 
@@ -236,7 +236,7 @@ class Heart:
         assert self._connection is not None
         sent = time.monotonic()
         beaten = await beat(self._connection, self._ledger.project_id, self._rows(due))
-        # A lease that was let go meanwhile has its end on record: it has no token, and is not lost.
+        # A lease that was removed meanwhile has ended on record: it is missing too, but not lost.
         missing = [held for held in due if held.lease.run_id not in beaten and self._holds(held)]
         for held in due:
             if (accepted := beaten.get(held.lease.run_id)) is not None:
@@ -247,9 +247,10 @@ class Heart:
         await self._lose(missing)
 
     def _is_worth(self, held: Held) -> bool:
-        """Whether to beat for a lease: not where a frozen worker left a run that was called off.
+        """Whether to beat for a lease: not where a frozen worker has not obeyed a cancel.
 
-        It should have ended the run by now. Without beats the lease lapses, and a reaper does.
+        The worker should have ended the run by now. Without beats the lease lapses, and a reaper
+        ends it.
         """
         limit = self._ledger.settings.cancel_seconds + self._every
         return held.cancelled_at is None or time.monotonic() - held.cancelled_at < limit
@@ -267,7 +268,7 @@ class Heart:
             late = self._rows(missing)
             await refuse(self._connection, self._ledger.project_id, self._worker_id, late)
         for held in missing:
-            self.let_go([held.lease])
+            self.remove([held.lease])
             self._report(held, Stop.LOST, names.LEASE_LOST)
 
     def _before(self, since: float) -> list[Held]:

@@ -9,7 +9,7 @@ class Outage:
     """What went wrong since something last went well."""
 
     def __init__(self) -> None:
-        """Begin without one."""
+        """Begin without an outage."""
         self._causes: set[str] = set()
         self._since: float | None = None
 

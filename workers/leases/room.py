@@ -15,8 +15,8 @@ CLOSE_SECONDS: Final = 1.0
 class Room:
     """Closes one connection of a pool when asked to; used from the loop of the pool.
 
-    The pool keeps its last connection: with no other there is nothing to work with, and the heart
-    says what it lacks.
+    The pool keeps its last connection, without which it could do no work: then the heart reports
+    that it has none.
     """
 
     def __init__(self, pool: Pool, patience: float, made: Callable[[], None]) -> None:

@@ -12,8 +12,8 @@ T = TypeVar("T")
 class Gate:
     """Lets one run work alone: the others are given back, and it waits until none is held.
 
-    Alone works a run whose worker died under it and that has no attempt left to lose: one that
-    kills its worker every time takes no other run with it to the end.
+    A run works alone if its worker died under it and it has no attempt left to lose, so that a run
+    that kills its worker every time takes no other run with it.
     """
 
     def __init__(self, held: Callable[[], int]) -> None:

@@ -69,14 +69,14 @@ class Writer:
         self._batcher.hand(move, distinct=move.row.run_id, result=answer)
 
     async def _send(self, moves: Sequence[Move]) -> Sequence[Receipt | LedgerError]:
-        closed = self._heart.let_go([_lease(move) for move in moves if _closes(move)])
+        closed = self._heart.remove([_lease(move) for move in moves if _closes(move)])
         outcomes: Sequence[Receipt | LedgerError] = ()
         try:
             sending = self._ledger.transitions.move(moves)
             outcomes = await in_time(self._ledger.settings.lease_ttl_seconds, sending)
         finally:  # what is not known to be closed is still held
             kept = {one.run_id for one in outcomes if isinstance(one, Receipt)}
-            self._heart.take_back(held for held in closed if held.lease.run_id not in kept)
+            self._heart.restore(held for held in closed if held.lease.run_id not in kept)
         return outcomes
 
     async def _beat(self, leases: Sequence[Lease]) -> Sequence[Lease]:

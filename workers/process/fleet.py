@@ -27,11 +27,11 @@ PATIENCE_SECONDS: Final = 2.0
 LOOK_SECONDS: Final = 1.0
 """How far apart looks are for a sign of life."""
 SILENCE_SECONDS: Final = 60.0
-"""How long a process is silent at least until it is taken for frozen."""
+"""The least silence after which a process is taken for frozen."""
 BEFORE_IT_BEGINS: Final = 10
 """How many times as long until then: loading a library may keep the interpreter's lock."""
 LEASES_OF_SILENCE: Final = 2
-"""After so many times of a lease another worker has taken up all that a frozen process held."""
+"""After this many lease times another worker has taken over all that a frozen process held."""
 
 
 @dataclass(frozen=True, slots=True)

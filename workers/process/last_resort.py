@@ -30,7 +30,7 @@ class LastResort:
         self._thread: threading.Thread | None = None
 
     def within(self, seconds: float, code: int = UNFINISHED) -> None:
-        """End the process so many seconds from now, unless an earlier deadline is set."""
+        """End the process after these seconds, unless an earlier deadline is set."""
         deadline = _now() + seconds
         with self._changed:
             if self._deadline is None or deadline < self._deadline:

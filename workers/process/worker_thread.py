@@ -18,7 +18,7 @@ from runfold.workers.worker import Worker
 
 AGAIN_SECONDS: Final = 1.0
 REPORTED_EVERY: Final = 60
-"""Of so many tries to reach the database one is logged."""
+"""One of this many tries to reach the database is logged."""
 UNWIND_SECONDS: Final = 2.0
 """How long what is left in the loop may take to end."""
 

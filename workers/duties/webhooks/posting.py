@@ -73,7 +73,7 @@ class Poster:
             request: Any = pool.stream("POST", url, headers=headers, content=body.encode())
             response = await request.__aenter__()
             status = int(response.status)
-            # Its body is nobody's business, and may have no end: closing the pool drops it.
+            # The body is not needed, and may never end: closing the pool drops it.
             with suppress(RuntimeError):
                 await response.aclose()
             return status
