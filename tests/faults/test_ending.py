@@ -56,11 +56,12 @@ def is_pending(process: subprocess.Popen[Any]) -> bool:
 async def test_a_worker_ends_within_its_bound_when_the_network_is_silent(
     ledger: Ledger, database: str, tmp_path: Path, kind: str
 ) -> None:
-    gate = tmp_path / "gate"
-    run = await ledger.submit(kind, str(gate) if kind == "gated" else None)
+    gate, called = tmp_path / "gate", tmp_path / "called"
+    await ledger.submit(kind, str(gate) if kind == "gated" else None)
+    settings = {"TEST_CALLED": str(called)}
     async with proxied(database) as proxy:
-        with worker(proxy.url, "--grace", f"{GRACE}s") as process:
-            await reached(ledger, run, State.RUNNING)
+        with worker(proxy.url, "--grace", f"{GRACE}s", settings=settings) as process:
+            await until(called.exists)  # it has heard that the run is its own
             proxy.swallow()
             gate.touch()
             assert await ending(process) < GRACE + END_SECONDS + SLACK
@@ -72,11 +73,12 @@ async def test_a_worker_ends_within_its_bound_when_the_network_is_silent(
 async def test_a_second_signal_ends_a_worker_at_once_when_the_network_is_silent(
     ledger: Ledger, database: str, tmp_path: Path
 ) -> None:
-    log = tmp_path / "log"
-    run = await ledger.submit("hang")
+    log, called = tmp_path / "log", tmp_path / "called"
+    await ledger.submit("hang")
+    words, settings = ("--verbose", "--grace", "1h"), {"TEST_CALLED": str(called)}
     async with proxied(database) as proxy:
-        with worker(proxy.url, "--verbose", "--grace", "1h", log=log) as process:
-            await reached(ledger, run, State.RUNNING)
+        with worker(proxy.url, *words, log=log, settings=settings) as process:
+            await until(called.exists)
             proxy.swallow()
             is_heard = partial(said, log, names.WORKER_STOPPING)
             assert await ending(process, is_heard=is_heard) < HURRY_SECONDS + SLACK

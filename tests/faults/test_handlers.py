@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import asyncpg
@@ -17,7 +18,7 @@ from runfold.workers.forked_child import ENDED
 from tests.support.processes import assert_story, worker
 from tests.support.runs import types
 from tests.support.waiting import BOUND, until
-from tests.support.working import LONG, ended
+from tests.support.working import BRIEF, LONG, ended
 
 
 @pytest.mark.slow
@@ -30,8 +31,7 @@ async def test_a_worker_killed_at_any_point_loses_nothing(
 ) -> None:
     gate = tmp_path / "gate"
     run = await ledger.submit(kind, str(gate))
-    brief = {"RUNFOLD_LEASE_TTL_SECONDS": "3"}  # and yet longer than a process is held up
-    with worker(database, "--no-reap", settings=brief) as victim:
+    with worker(database, "--no-reap", settings=BRIEF) as victim:
 
         async def there() -> bool:
             return any(event.type == point for event in await ledger.history(run.run_id))
@@ -51,15 +51,12 @@ async def test_a_worker_killed_at_any_point_loses_nothing(
 
 
 async def test_a_frozen_worker_that_wakes_is_refused_and_the_refusal_is_recorded(
-    ledger: Ledger, database: str
+    ledger: Ledger, database: str, tmp_path: Path
 ) -> None:
+    called = tmp_path / "called"
     run = await ledger.submit("hang")
-    with worker(database, "--no-reap") as zombie:
-
-        async def leased() -> bool:
-            return (await ledger.get(run.run_id)).state == State.RUNNING
-
-        await until(leased)
+    with worker(database, "--no-reap", settings={"TEST_CALLED": str(called)}) as zombie:
+        await until(called.exists)
         zombie.send_signal(signal.SIGSTOP)
         await until(lambda: psutil.Process(zombie.pid).status() == psutil.STATUS_STOPPED)
         await until(ledger.reap)  # a beat that was on its way may have come after the stop
@@ -120,24 +117,25 @@ async def test_a_run_that_kills_its_worker_every_time_ends_failed_and_harms_no_o
     assert (failed.state, failed.error_code, failed.attempt_count) == (State.FAILED, "E-RUN-002", 2)
 
 
+async def are_over(ledger: Ledger, runs: Sequence[Run]) -> bool:
+    """Reap, which no worker here does, and tell whether the runs have ended."""
+    await ledger.reap()
+    return all([(await ledger.get(run.run_id)).is_terminal for run in runs])
+
+
 async def all_over(ledger: Ledger, database: str, *runs: Run) -> list[Run]:
     """Start worker processes one after another until the runs have ended; return the runs."""
-    over: list[Run] = []
-
-    async def are_over() -> bool:
-        over[:] = [await ledger.get(run.run_id) for run in runs]
-        return all(run.is_terminal for run in over)
-
     deadline = time.monotonic() + BOUND
-    while not await are_over():
-        assert time.monotonic() < deadline, over
-        with worker(database) as process:  # one process, which takes them all at once
+    while not await are_over(ledger, runs):
+        assert time.monotonic() < deadline
+        # One process, which takes them all at once.
+        with worker(database, "--no-reap", settings=BRIEF) as process:
 
             async def died_or_done(process: subprocess.Popen[bytes] = process) -> bool:
-                return process.poll() is not None or await are_over()
+                return process.poll() is not None or await are_over(ledger, runs)
 
             await until(died_or_done)
-    return over
+    return [await ledger.get(run.run_id) for run in runs]
 
 
 @pytest.mark.slow
@@ -160,13 +158,13 @@ async def test_a_run_that_ends_its_worker_every_time_takes_no_run_with_it(
 async def test_runs_that_freeze_their_process_take_no_other_to_its_end(
     ledger: Ledger, database: str
 ) -> None:
-    frozen = [await ledger.submit("freezes", 3) for _ in range(2)]
+    frozen = [await ledger.submit("freezes", 4) for _ in range(2)]
     others = [await ledger.submit("steps", max_attempts=2) for _ in range(12)]
-    with worker(database, "--processes", "2", "--concurrency", "6"):
-        over = [await ended(ledger, run) for run in others]
-        for run in frozen:  # one that nobody could reap meanwhile is completed late
-            await ended(ledger, run)
+    words = ("--processes", "2", "--concurrency", "6", "--no-reap")
+    with worker(database, *words, settings=BRIEF):
+        await until(lambda: are_over(ledger, [*others, *frozen]))
 
+    over = [await ledger.get(run.run_id) for run in others]
     assert {(run.state, run.error_code) for run in over} == {(State.COMPLETED, None)}
 
 

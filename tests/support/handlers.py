@@ -18,6 +18,12 @@ PLAIN = 7
 FORK = multiprocessing.get_context("fork")
 
 
+def tell() -> None:
+    """Make the file by which a test knows that a handler was called: its run is leased before."""
+    if called := os.environ.get("TEST_CALLED"):
+        Path(called).touch()
+
+
 @handler("double")
 async def double(ctx: Context, number: int) -> int:
     return 2 * number
@@ -37,6 +43,7 @@ async def countersign(ctx: Context) -> list[str]:
 
 @handler("hang")
 async def hang(ctx: Context) -> None:
+    tell()
     await asyncio.sleep(3600)
 
 
@@ -59,6 +66,7 @@ async def steps(ctx: Context) -> list[str]:
 @handler("gated", retry=Backoff(first=0, jitter=0))
 async def gated(ctx: Context, gate: str) -> list[str]:
     """Do as `steps`, but go on from the first step only when a file is there."""
+    tell()
     found = [await ctx.step("step-0", slowly, "0")]
     await opened(gate)
     found += [await ctx.step(f"step-{number}", slowly, f"{number}") for number in (1, 2)]
@@ -153,12 +161,6 @@ def splits_thread(ctx: BlockingContext, calls: int) -> int:
             ctx.step("in vain", int)
         return 0
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def tell() -> None:
-    """Make the file by which a test knows that a handler was called: its run is leased before."""
-    if called := os.environ.get("TEST_CALLED"):
-        Path(called).touch()
 
 
 @handler("ignores")

@@ -21,6 +21,8 @@ FAST = {
     "RUNFOLD_POLL_SECONDS": "0.05",
 }
 """Settings under which leases lapse while a test can wait for it."""
+BRIEF = {"RUNFOLD_LEASE_TTL_SECONDS": "2.5"}
+"""The setting where leases are to lapse with their worker, and not because it is held up."""
 LONG = {"RUNFOLD_LEASE_TTL_SECONDS": "10"}
 """The setting of those whose leases are not to lapse, however busy the machine is."""
 
