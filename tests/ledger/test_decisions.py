@@ -467,6 +467,22 @@ async def test_one_login_is_one_person_and_two_are_two(
     assert (await ledger.get(asked.run_id)).available_at is not None
 
 
+async def test_a_parked_run_that_has_its_answer_takes_no_other_and_nothing_shown_is_nothing(
+    ledger: Ledger,
+) -> None:
+    lease = await claimed(ledger)
+    await ledger.transition(lease, State.WAITING_APPROVAL, park=True)
+    asked = await newest(ledger, lease.run_id, ApprovalRequested)
+    assert asked.shown_sha256 is None
+
+    outcomes = [
+        await decided(ledger.pool, lease.run_id, asked.version, actor=actor, shown=shown)
+        for actor, shown in (("ann", "0" * 64), ("ann", ""), ("bob", ""))
+    ]
+
+    assert [row and row["refused"] for row in outcomes] == ["shown", None, "answered"]
+
+
 async def test_tokens_are_persons_of_their_own_whoever_presents_them(
     ledger: Ledger, database: str
 ) -> None:

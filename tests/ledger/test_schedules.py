@@ -297,6 +297,28 @@ async def test_a_change_of_a_schedule_has_a_reason_and_a_schedule_in_sql_as_in_p
     [kept] = await ledger.schedules()
     assert not kept.is_paused
 
+    resume = "SELECT ledger.change_schedule('test', 'bob', $1, 'resume', now(), 'who knows')"
+    assert await ledger.pool.fetchval(resume, "nightly"), "there is one"
+    assert await ledger.schedules() == [kept], "one that is not paused is not moved"
+
+
+async def test_a_schedule_moves_on_only_from_what_was_seen_of_it(
+    ledger: Ledger, subtests: pytest.Subtests
+) -> None:
+    made = await ledger.schedule("nightly", "clean", cron="0 3 * * *", ahead=True)
+    later = made.next_at + timedelta(days=1)
+    advance = "SELECT ledger.advance_schedule('test', 'nightly', $1, $2, $3, $4, $5)"
+    seen = (made.cron, made.timezone, made.next_at)
+    for place, other in enumerate(("0 4 * * *", "Europe/Berlin", later)):
+        with subtests.test(other):
+            old = (*seen[:place], other, *seen[place + 1 :])
+            assert not await ledger.pool.fetchval(advance, *old, later, made.next_at)
+            assert await ledger.schedules() == [made]
+
+    assert await ledger.pool.fetchval(advance, *seen, later, made.next_at)
+    [moved] = await ledger.schedules()
+    assert (moved.next_at, moved.last_due) == (later, made.next_at)
+
 
 async def test_a_schedule_that_is_removed_just_before_its_order_submits_nothing(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 import asyncpg
 import pytest
 
-from runfold.ledger import Ledger, access
+from runfold.ledger import Ledger, access, sessions
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
 from tests.support.logins import as_login
@@ -82,6 +82,29 @@ async def test_a_token_ends_by_itself_and_its_uses_are_on_record(
     assert again.last_used_at == used.last_used_at  # once a minute at most
     [ended] = await access.tokens(ledger.project)
     assert (ended.last_used_at, ended.failed_uses) == (used.last_used_at, 1)
+
+
+async def test_a_token_is_revoked_once_and_a_session_begins_with_no_other(
+    ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    credential, secret = await access.make_token(ledger.project, "ci")
+    session = await sessions.by_token(ledger.pool, secret)
+    assert session is not None
+    assert await sessions.by_token(ledger.pool, session) is None
+    for ago, is_noted in (("30 s", False), ("2 min", True)):
+        before = await connection.fetchval(
+            "UPDATE ledger.web_session SET last_used_at = now() - $1::text::interval"
+            " RETURNING last_used_at",
+            ago,
+        )
+        assert await connection.fetchval("SELECT ledger.use_token($1)", session) == credential
+        [used] = await sessions.sessions(ledger.project)
+        assert (used.last_used_at > before) is is_noted
+
+    assert await access.revoke_token(ledger.project, credential, reason="lost")
+    assert not await access.revoke_token(ledger.project, credential, reason="again")
+    row = await connection.fetchrow("SELECT reason, revoked_at FROM ledger.api_token")
+    assert row["reason"] == "lost"
 
 
 @pytest.mark.parametrize("credential", ["token:ci", "user:ann"])

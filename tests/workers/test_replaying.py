@@ -134,6 +134,22 @@ async def test_nothing_that_a_handler_leaves_behind_does_any_more_work(ledger: L
     assert (await types(ledger, run.run_id))[-1] == "run.completed"
 
 
+async def test_an_attempt_after_a_lost_one_is_on_record_as_begun_before_its_handler_is_called(
+    ledger: Ledger,
+) -> None:
+    lost = await abandoned(ledger, begun=True)
+    await ledger.reap()
+
+    @handler("parse")
+    async def parse(_: Context) -> list[str]:
+        return await types(ledger, lost.run_id)
+
+    async with working(ledger, parse):
+        run = await ended(ledger, lost.run_id)
+
+    assert run.output[-2:] == ["lease.acquired", "lease.heartbeat"]
+
+
 async def test_an_attempt_whose_lease_was_lost_before_it_began_does_nothing(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,7 +87,7 @@ async def test_a_request_is_back_at_its_time_or_when_it_changes(
 async def test_a_replaced_request_is_back_and_a_decided_one_is_not_put_off(
     web: httpx.AsyncClient, ledger: Ledger
 ) -> None:
-    run, version = await asked(ledger)
+    run, version = await asked(ledger, wait=30 * 86_400)
     later = f"{BASE}/{run}/{version}/later"
     await web.post(later, data={})
     await ledger.approve(await ledger.get(run), actor="ann")
@@ -97,6 +97,8 @@ async def test_a_replaced_request_is_back_and_a_decided_one_is_not_put_off(
 
     assert again.version > version
     assert await shown(ledger, ledger.actor) == [run]
+    after = datetime.now(UTC) + timedelta(days=40)  # when nobody could have decided the first
+    assert not await snoozes.snooze(ledger.project, run, version, after)
     refused = await web.post(
         f"/v1/runs/{run}/snooze",
         json={"until": f"{datetime.now(UTC) + HOUR:%Y-%m-%dT%H:%M:%SZ}"},
@@ -110,6 +112,24 @@ async def test_a_replaced_request_is_back_and_a_decided_one_is_not_put_off(
     )
     assert put.json()["changed"] is True
     assert await shown(ledger, ledger.actor) == []
+
+
+async def test_who_has_put_off_all_that_one_may_can_put_those_off_to_another_time(
+    ledger: Ledger, connection: asyncpg.Connection
+) -> None:
+    run, version = await asked(ledger)
+    other, of_other = await asked(ledger)
+    now = datetime.now(UTC)
+    assert await snoozes.snooze(ledger.project, run, version, now + HOUR)
+    await connection.execute(
+        "INSERT INTO ledger.snooze SELECT project_id, actor, gen_random_uuid(), version, seen, until"
+        " FROM ledger.snooze, generate_series(2, $1)",
+        snoozes.MOST,
+    )
+
+    with pytest.raises(InvalidValue, match="take one back"):
+        await snoozes.snooze(ledger.project, other, of_other, now + HOUR)
+    assert await snoozes.snooze(ledger.project, run, version, now + 2 * HOUR)
 
 
 async def test_times_that_hide_a_request_for_good_are_refused(

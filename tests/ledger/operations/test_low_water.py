@@ -272,6 +272,35 @@ async def test_a_run_that_parks_while_the_marks_move_and_one_that_stays_parked_a
     assert (await mark_of(connection))["older_parked"] == both[1:]
 
 
+async def test_a_parked_run_that_moved_on_is_swept_once_and_only_where_it_waits_again(
+    ledger: Ledger, connection: asyncpg.Connection[Any], other: asyncpg.Connection[Any]
+) -> None:
+    called_off, answered, again = [await claimed(ledger) for _ in range(3)]
+    for lease in (called_off, answered, again):
+        await connection.fetch(PARK, PROJECT, lease.run_id, lease.token, None)
+    await move(connection, times=3)
+    await connection.fetch(ANSWER, PROJECT, again.run_id)
+    [lease] = await ledger.claim("w:1")
+    await connection.fetch(PARK, PROJECT, lease.run_id, lease.token, None)
+    parked = [row["run_id"] for row in await connection.fetch(PARKED, PROJECT)]
+    assert parked == [called_off.run_id, answered.run_id, again.run_id]
+
+    transaction = other.transaction()
+    await transaction.start()
+    await other.fetch(ANSWER, PROJECT, called_off.run_id)
+    [(run_id, token)] = await other.fetch(MARKED_CLAIM, PROJECT, "parse", 1)
+    await other.fetch(CANCEL, PROJECT, run_id)
+    await other.fetch(PARK, PROJECT, run_id, token, None)
+    await other.fetch(ANSWER, PROJECT, answered.run_id)
+    await move(connection, times=3)
+    await transaction.commit()
+
+    for _ in range(2):
+        assert [row["run_id"] for row in await connection.fetch(PARKED, PROJECT)] == parked[2:]
+        await move(connection)
+        assert await connection.fetchval(HOLD, *MARK)
+
+
 @pytest.mark.parametrize(
     "ahead",
     [
@@ -286,6 +315,7 @@ async def test_marks_begin_anew_where_a_clock_or_a_sequence_was_set_back(
     await ledger.submit("parse")
     await move(connection)
     await connection.execute(f"UPDATE ledger.low_water SET leases_after = 1000000, {ahead}")
+    assert not await connection.fetchval(HOLD, *MARK)
 
     await connection.execute(MOVE, PROJECT, "parse")
 

@@ -471,6 +471,7 @@ END $$
 async def test_a_sweep_goes_on_after_a_run_that_changed_before_it_was_locked(
     ledger: Ledger, database: str, connection: asyncpg.Connection
 ) -> None:
+    over = await abandoned(ledger, deadline=TINY)
     saved, dead = await abandoned(ledger), await abandoned(ledger)
     await connection.execute(PAUSING_CLOCK)
     sweeper = await asyncpg.connect(
@@ -483,6 +484,7 @@ async def test_a_sweep_goes_on_after_a_run_that_changed_before_it_was_locked(
     )
     await blocked(ledger, sweeper.get_server_pid())
     await ledger.heartbeat([replace(saved, ttl=timedelta(seconds=60))])
+    await ledger.complete(over)
     await connection.execute("SELECT pg_advisory_unlock(1)")
 
     assert [row["run_id"] for row in await sweep] == [dead.run_id]

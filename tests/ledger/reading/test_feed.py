@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from uuid import UUID
 
 import asyncpg
@@ -242,6 +243,25 @@ async def test_two_readers_at_once_each_get_everything(ledger: Ledger) -> None:
 
     for reader in readers:
         assert_complete(reader, await stored(ledger.pool))
+
+
+async def test_an_archived_month_vouches_for_no_checkpoint_beyond_its_last_event(
+    ledger: Ledger, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    archive = (
+        "INSERT INTO ledger.archive_event (recorded_at, type, actor, month, first, beyond, runs,"
+        " events, payloads, generation, last_position, last_txid, size_bytes, sha256, file)"
+        " SELECT now(), 'archive.detached', 'ann', '2025-01', ledger.uuid7(), ledger.uuid7(), 1, 1,"
+        " 1, generation, 1, $1::text::xid8, 1, '', 'f' FROM ledger.feed_generation"
+    )
+    known = "SELECT ledger.feed_known(generation, '9:9:@1@0123456789abcdef')"
+    for last, is_known in ((8, True), (7, False)):  # the newest transaction of the moment is 8
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(archive, str(last))
+        with nullcontext() if is_known else pytest.raises(asyncpg.PostgresError, match="history"):
+            await connection.execute(f"{known} FROM ledger.feed_generation")
+        await transaction.rollback()
 
 
 async def test_a_checkpoint_of_another_database_is_refused(
