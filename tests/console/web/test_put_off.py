@@ -122,7 +122,8 @@ async def test_who_has_put_off_all_that_one_may_can_put_those_off_to_another_tim
     now = datetime.now(UTC)
     assert await snoozes.snooze(ledger.project, run, version, now + HOUR)
     await connection.execute(
-        "INSERT INTO ledger.snooze SELECT project_id, actor, gen_random_uuid(), version, seen, until"
+        "INSERT INTO ledger.snooze"
+        " SELECT project_id, actor, gen_random_uuid(), version, seen, until"
         " FROM ledger.snooze, generate_series(2, $1)",
         snoozes.MOST,
     )
