@@ -310,7 +310,7 @@ async def test_a_schedule_moves_on_only_from_what_was_seen_of_it(
     advance = "SELECT ledger.advance_schedule('test', 'nightly', $1, $2, $3, $4, $5)"
     seen = (made.cron, made.timezone, made.next_at)
     for place, other in enumerate(("0 4 * * *", "Europe/Berlin", later)):
-        with subtests.test(other):
+        with subtests.test(f"{other}"):
             old = (*seen[:place], other, *seen[place + 1 :])
             assert not await ledger.pool.fetchval(advance, *old, later, made.next_at)
             assert await ledger.schedules() == [made]

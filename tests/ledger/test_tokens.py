@@ -103,8 +103,7 @@ async def test_a_token_is_revoked_once_and_a_session_begins_with_no_other(
 
     assert await access.revoke_token(ledger.project, credential, reason="lost")
     assert not await access.revoke_token(ledger.project, credential, reason="again")
-    row = await connection.fetchrow("SELECT reason, revoked_at FROM ledger.api_token")
-    assert row["reason"] == "lost"
+    assert await connection.fetchval("SELECT reason FROM ledger.api_token") == "lost"
 
 
 @pytest.mark.parametrize("credential", ["token:ci", "user:ann"])
