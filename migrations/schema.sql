@@ -2301,9 +2301,6 @@ BEGIN
   IF high > 0 THEN
     PERFORM setval('ledger.event_position', high);
   END IF;
-  PERFORM setval('ledger.archive_event_number_seq', last.number)
-  FROM (SELECT max(entry.number) AS number FROM ledger.archive_event AS entry) AS last,
-    ledger.archive_event_number_seq AS sequence WHERE last.number >= sequence.last_value;
   PERFORM setval('ledger.rebuild_rebuild_id_seq', last.number)
   FROM (SELECT max(entry.rebuild_id) AS number FROM ledger.rebuild AS entry) AS last,
     ledger.rebuild_rebuild_id_seq AS sequence WHERE last.number >= sequence.last_value;
@@ -4111,9 +4108,7 @@ CREATE FUNCTION ledger.policy_rules() RETURNS TABLE(relation text, policy text, 
     WHEN rules.policy = 'own' THEN 'credential = (SELECT ledger.credential())'
     WHEN rules.is_global THEN '(SELECT ledger.projects_with(VARIADIC %1$L::text[])) IS NULL'
     ELSE 'project_id = ANY ((SELECT ledger.projects_seen(VARIADIC %1$L::text[]))::text[])'
-  END || CASE WHEN rules.relation = 'archive_event' -- the archive's own records have no project
-    THEN ' OR (SELECT ledger.projects_with(VARIADIC %1$L::text[])) IS NULL' ELSE '' END,
-    string_to_array(rules.rights, ' ')) AS rule
+  END, string_to_array(rules.rights, ' ')) AS rule
   FROM (VALUES
     ('project', 'seen', 'SELECT', 'PUBLIC', '', false),
     ('event', 'seen', 'SELECT', 'PUBLIC', 'read work audit', false),
@@ -5793,13 +5788,13 @@ ALTER TABLE ONLY ledger.api_token ALTER COLUMN actor SET STATISTICS 0;
 ALTER TABLE ONLY ledger.api_token ALTER COLUMN reason SET STATISTICS 0;
 
 CREATE TABLE ledger.archive_event (
+    project_id text NOT NULL,
     number bigint NOT NULL,
     recorded_at timestamp with time zone NOT NULL,
     type text NOT NULL,
     actor character varying(200) NOT NULL,
     reason text,
     month character varying(7) NOT NULL,
-    project_id text,
     run_id uuid,
     first uuid,
     beyond uuid,
@@ -5812,7 +5807,8 @@ CREATE TABLE ledger.archive_event (
     size_bytes bigint,
     sha256 bytea,
     file text,
-    CONSTRAINT archive_event_check CHECK (((type ~~ 'hold.%'::text) OR (num_nulls(first, beyond, runs, events, payloads, generation, last_position, size_bytes, sha256, file) = 0))),
+    CONSTRAINT archive_event_check CHECK (((project_id = '*'::text) = (run_id IS NULL))),
+    CONSTRAINT archive_event_check1 CHECK (((type ~~ 'hold.%'::text) OR (num_nulls(first, beyond, runs, events, payloads, generation, last_position, size_bytes, sha256, file) = 0))),
     CONSTRAINT archive_event_type_check CHECK ((type = ANY (ARRAY['archive.exported'::text, 'archive.detached'::text, 'archive.attached'::text, 'hold.placed'::text, 'hold.released'::text])))
 );
 ALTER TABLE ONLY ledger.archive_event ALTER COLUMN actor SET STATISTICS 0;
@@ -5841,15 +5837,6 @@ CREATE VIEW ledger.archive WITH (security_invoker='true') AS
    FROM ledger.archive_event record
   WHERE (type = ANY (ARRAY['archive.exported'::text, 'archive.detached'::text, 'archive.attached'::text]))
   ORDER BY month, number DESC;
-
-ALTER TABLE ledger.archive_event ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
-    SEQUENCE NAME ledger.archive_event_number_seq
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1
-);
 
 CREATE TABLE ledger.at_work (
     key bigint NOT NULL,
@@ -6252,7 +6239,7 @@ ALTER TABLE ONLY ledger.api_token
     ADD CONSTRAINT api_token_sha256_key UNIQUE (sha256);
 
 ALTER TABLE ONLY ledger.archive_event
-    ADD CONSTRAINT archive_event_pkey PRIMARY KEY (number);
+    ADD CONSTRAINT archive_event_pkey PRIMARY KEY (project_id, number);
 
 ALTER TABLE ONLY ledger.at_work
     ADD CONSTRAINT at_work_pkey PRIMARY KEY (key);
@@ -6424,7 +6411,7 @@ CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.api_tok
 
 ALTER TABLE ledger.api_token ENABLE ALWAYS TRIGGER record_control;
 
-CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.archive_event FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('archive', 'number', '');
+CREATE TRIGGER record_control AFTER INSERT OR DELETE OR UPDATE ON ledger.archive_event FOR EACH ROW WHEN (((current_setting('session_replication_role'::text) <> 'replica'::text) OR (NOT ledger.is_replicated()))) EXECUTE FUNCTION ledger.record_control('archive', 'project_id number', '');
 
 ALTER TABLE ledger.archive_event ENABLE ALWAYS TRIGGER record_control;
 
@@ -6632,9 +6619,9 @@ CREATE POLICY seen ON ledger.api_token FOR SELECT USING ((( SELECT ledger.projec
 
 COMMENT ON POLICY seen ON ledger.api_token IS '(( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) from 42a8b927ae1c7beae36faad7f493cb5b';
 
-CREATE POLICY seen ON ledger.archive_event FOR SELECT USING (((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{read,audit}'::text[]) AS projects_seen)::text[])) OR (( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL)));
+CREATE POLICY seen ON ledger.archive_event FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{read,audit}'::text[]) AS projects_seen)::text[])));
 
-COMMENT ON POLICY seen ON ledger.archive_event IS '((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{read,audit}''::text[]) AS projects_seen)::text[])) OR (( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL)) from aa0b25ca838305bb1d6aaa12c0753084';
+COMMENT ON POLICY seen ON ledger.archive_event IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{read,audit}''::text[]) AS projects_seen)::text[])) from af454bdb08429d8404d1574746d0c38f';
 
 CREATE POLICY seen ON ledger.command FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{read,work,submit,decide,audit}'::text[]) AS projects_seen)::text[])));
 

@@ -34,20 +34,28 @@ ARCHIVES: Final = """(
 _ALL: Final = f"SELECT * FROM {ARCHIVES} AS archive"
 _MONTH: Final = f"{_ALL} WHERE month = $1"
 _DETACHED: Final = f"{_ALL} WHERE detached AND first <= $2 AND beyond > $1 ORDER BY first"
+OF_A_MONTH: Final = "*"
+"""The project of the records of a whole month, which has runs of all projects."""
+# The table first, as the insert below locks it: a detach has the table when it comes to the list.
+_LOCK_TABLE: Final = "LOCK TABLE ledger.archive_event IN ROW EXCLUSIVE MODE"
+_LOCK_LIST: Final = "SELECT ledger.lock_control($1)"
 _RECORD: Final = """
-INSERT INTO ledger.archive_event (recorded_at, type, actor, reason, month, project_id, run_id,
-  first, beyond, runs, events,
-  payloads, generation, last_position, last_txid, size_bytes, sha256, file)
-VALUES (ledger.now(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+INSERT INTO ledger.archive_event (project_id, number, recorded_at, type, actor, reason, month,
+  run_id, first, beyond, runs, events, payloads, generation, last_position, last_txid, size_bytes,
+  sha256, file)
+SELECT $5, (SELECT coalesce(max(recorded.number), 0) + 1 FROM ledger.archive_event AS recorded
+    WHERE recorded.project_id = $5),
+  ledger.now(), $1, $2, $3, $4, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17
 """
 _FACTS: Final = (
     "first", "beyond", "runs", "events", "payloads", "generation", "last_position", "last_txid",
     "size_bytes", "sha256", "file",
 )  # fmt: skip
 _HISTORY: Final = """
-SELECT number, recorded_at, type, actor, reason, month, project_id, run_id, events, size_bytes,
+SELECT project_id, number, recorded_at, type, actor, reason, month, run_id, events, size_bytes,
   sha256, file
-FROM ledger.archive_event WHERE $1::text IS NULL OR month = $1 ORDER BY number
+FROM ledger.archive_event WHERE $1::text IS NULL OR month = $1
+ORDER BY recorded_at, project_id, number
 """
 
 
@@ -129,7 +137,7 @@ async def history(pool: Pool, month: str | None = None) -> list[Mapping[str, Any
 
 
 async def record(
-    source: Any,
+    connection: Any,
     type_: str,
     month: str,
     facts: Mapping[str, Any] | None = None,
@@ -138,25 +146,31 @@ async def record(
     reason: str | None,
     run: tuple[str, UUID] | None = None,
 ) -> None:
-    """Record what was done with a month, or with the month of a run; `facts` are of its file."""
+    """Record what was done with a month, or with the month of a run; `facts` are of its file.
+
+    A run's records are numbered in its project, all others by themselves: a project's numbers tell
+    of no other. Locks: that list of the control history, which fails after two seconds.
+    """
     known = facts or {}
     why = None if reason is None else scrubbed(reason)
-    await fetch(
-        source,
-        _RECORD,
-        type_,
-        actor,
-        why,
-        month,
-        *(run or (None, None)),
-        *(known.get(name) for name in _FACTS),
-    )
+    project_id, run_id = run or (OF_A_MONTH, None)
+    values = (type_, actor, why, month, project_id, run_id, *(known.get(name) for name in _FACTS))
+    async with connection.transaction():
+        await fetch(connection, _LOCK_TABLE)
+        await fetch(connection, _LOCK_LIST, project_id)
+        await fetch(connection, _RECORD, *values)
 
 
 async def record_archive(
-    source: Any, type_: str, month: str, facts: Mapping[str, Any], *, actor: str, reason: str | None
+    connection: Any,
+    type_: str,
+    month: str,
+    facts: Mapping[str, Any],
+    *,
+    actor: str,
+    reason: str | None,
 ) -> Archive:
     """Record an export, detach or attach, and return how the month stands."""
-    await record(source, type_, month, facts, actor=actor, reason=reason)
-    [row] = await fetch(source, _MONTH, month)
+    await record(connection, type_, month, facts, actor=actor, reason=reason)
+    [row] = await fetch(connection, _MONTH, month)
     return Archive(**row)

@@ -85,7 +85,7 @@ CONTROL_TABLES: Final = (
         "schedule", "schedule", ("project_id", "name"), ("next_at", "last_due", "updated_at")
     ),
     ControlTable("webhook", "webhook", ("webhook_id",), ("checkpoint",)),
-    ControlTable("archive_event", "archive", ("number",)),
+    ControlTable("archive_event", "archive", ("project_id", "number")),
     ControlTable("feed_generation", "generation", ("generation",)),
 )
 """The tables that are folds of the control history; a test holds them to the triggers."""

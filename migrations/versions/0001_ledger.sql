@@ -463,7 +463,8 @@ CREATE TABLE ledger.delivery_attempt (
 
 -- Every record of a month restates all facts of its file, so that the newest says how it stands.
 CREATE TABLE ledger.archive_event (
-  number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  project_id text NOT NULL, -- * for what concerns a whole month
+  number bigint NOT NULL,
   recorded_at timestamptz NOT NULL,
   type text NOT NULL
     CHECK (type IN ('archive.exported', 'archive.detached', 'archive.attached',
@@ -471,7 +472,6 @@ CREATE TABLE ledger.archive_event (
   actor varchar(200) NOT NULL,
   reason text,
   month varchar(7) NOT NULL,
-  project_id text,
   run_id uuid,
   first uuid,
   beyond uuid,
@@ -484,6 +484,8 @@ CREATE TABLE ledger.archive_event (
   size_bytes bigint,
   sha256 bytea,
   file text,
+  PRIMARY KEY (project_id, number),
+  CHECK ((project_id = '*') = (run_id IS NULL)),
   CHECK (type LIKE 'hold.%' OR num_nulls(
     first, beyond, runs, events, payloads, generation, last_position, size_bytes, sha256, file) = 0)
 );

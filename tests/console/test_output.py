@@ -46,10 +46,10 @@ WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind IN ('r', 'p') AND NO
 """
 
 RECORD: Final = """
-INSERT INTO ledger.archive_event (recorded_at, type, actor, reason, month, first, beyond, runs,
-  events, payloads, generation, last_position, size_bytes, sha256, file)
-VALUES (now(), 'archive.exported', 'ann', 'why', '2025-12', gen_random_uuid(), gen_random_uuid(), 1,
-  1, 1, 1, 1, 1, '', '/nowhere/')
+INSERT INTO ledger.archive_event (project_id, number, recorded_at, type, actor, reason, month,
+  first, beyond, runs, events, payloads, generation, last_position, size_bytes, sha256, file)
+VALUES ('*', 9, now(), 'archive.exported', 'ann', 'why', '2025-12', gen_random_uuid(),
+  gen_random_uuid(), 1, 1, 1, 1, 1, 1, '', '/nowhere/')
 """
 FAILING: Final = Projection(
     "failing",

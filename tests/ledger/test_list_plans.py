@@ -37,8 +37,8 @@ INSERT INTO ledger.payload_read (project_id, read_at, run_id, credential, route)
 INSERT INTO ledger.role_event (project_id, number, recorded_at, type, role, member, actor)
   SELECT 'test', n, now(), 'role.revoked', 'r' || n % 5, 'm' || n, 'x'
   FROM generate_series(1, 3000) AS n;
-INSERT INTO ledger.archive_event (recorded_at, type, actor, month, project_id, run_id)
-  SELECT now(), 'hold.released', 'x', '2025-02', 'test', gen_random_uuid()
+INSERT INTO ledger.archive_event (project_id, number, recorded_at, type, actor, month, run_id)
+  SELECT 'test', n, now(), 'hold.released', 'x', '2025-02', gen_random_uuid()
   FROM generate_series(1, 3000) AS n;
 INSERT INTO ledger.projection (name, version, digest, generation, snapshot, position)
   SELECT name, 1, '', 1, start, 0 FROM unnest('{few,many}'::text[]) AS name, ledger.feed_generation;

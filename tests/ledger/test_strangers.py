@@ -195,12 +195,22 @@ async def test_no_number_of_a_row_counts_the_rows_of_others(
     for member in ("ann", "bob"):
         await theirs.grant_role("finance", member)
         await ledger.grant_role("finance", member)
+    held = ((theirs, "theirs"), (ledger, "ours"), (theirs, "over"), (ledger, "ours, longer"))
+    for project, reason in held:
+        run = await project.submit("parse")
+        await project.archive.hold((project.project_id, run.run_id), reason=reason)
+    await ledger.archive.hold("2026-01", reason="of all")
 
-    numbers = await stranger.fetch("SELECT number FROM ledger.role_event ORDER BY number")
-    assert [row["number"] for row in numbers] == [1, 2]
+    for table in ("role_event", "archive_event"):
+        rows = await stranger.fetch(f"SELECT * FROM ledger.{table} ORDER BY number")
+        assert [(row["project_id"], row["number"]) for row in rows] == [(PROJECT, 1), (PROJECT, 2)]
+    records = await theirs.archive.history()
+    assert [(row["project_id"], row["number"]) for row in records] == [
+        (OTHER, 1), (PROJECT, 1), (OTHER, 2), (PROJECT, 2), ("*", 1),
+    ]  # fmt: skip
     counters = [row["name"] for row in await theirs.pool.fetch(COUNTERS)]
     assert counters == [
-        "archive_event.number", "event.position", "event.txid", "rebuild.rebuild_id",
+        "event.position", "event.txid", "rebuild.rebuild_id",
     ]  # fmt: skip
 
 

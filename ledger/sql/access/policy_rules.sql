@@ -12,9 +12,7 @@ AS $$
     WHEN rules.policy = 'own' THEN 'credential = (SELECT ledger.credential())'
     WHEN rules.is_global THEN '(SELECT ledger.projects_with(VARIADIC %1$L::text[])) IS NULL'
     ELSE 'project_id = ANY ((SELECT ledger.projects_seen(VARIADIC %1$L::text[]))::text[])'
-  END || CASE WHEN rules.relation = 'archive_event' -- the archive's own records have no project
-    THEN ' OR (SELECT ledger.projects_with(VARIADIC %1$L::text[])) IS NULL' ELSE '' END,
-    string_to_array(rules.rights, ' ')) AS rule
+  END, string_to_array(rules.rights, ' ')) AS rule
   FROM (VALUES
     ('project', 'seen', 'SELECT', 'PUBLIC', '', false),
     ('event', 'seen', 'SELECT', 'PUBLIC', 'read work audit', false),

@@ -27,9 +27,6 @@ BEGIN
   IF high > 0 THEN
     PERFORM setval('ledger.event_position', high);
   END IF;
-  PERFORM setval('ledger.archive_event_number_seq', last.number)
-  FROM (SELECT max(entry.number) AS number FROM ledger.archive_event AS entry) AS last,
-    ledger.archive_event_number_seq AS sequence WHERE last.number >= sequence.last_value;
   PERFORM setval('ledger.rebuild_rebuild_id_seq', last.number)
   FROM (SELECT max(entry.rebuild_id) AS number FROM ledger.rebuild AS entry) AS last,
     ledger.rebuild_rebuild_id_seq AS sequence WHERE last.number >= sequence.last_value;

@@ -92,7 +92,7 @@ ALTER TABLE ledger.webhook ENABLE ALWAYS TRIGGER record_control;
 CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.archive_event
   FOR EACH ROW
   WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())
-  EXECUTE FUNCTION ledger.record_control('archive', 'number', '');
+  EXECUTE FUNCTION ledger.record_control('archive', 'project_id number', '');
 ALTER TABLE ledger.archive_event ENABLE ALWAYS TRIGGER record_control;
 CREATE OR REPLACE TRIGGER record_control AFTER INSERT OR UPDATE OR DELETE ON ledger.feed_generation
   FOR EACH ROW

@@ -300,8 +300,8 @@ async def test_a_hold_that_is_being_placed_keeps_its_month(
     transaction = holder.transaction()
     await transaction.start()
     await holder.execute(
-        "INSERT INTO ledger.archive_event (recorded_at, type, actor, reason, month) "
-        "VALUES (ledger.now(), 'hold.placed', 'ann', 'case 9', $1)",
+        "INSERT INTO ledger.archive_event (project_id, number, recorded_at, type, actor,"
+        " reason, month) VALUES ('*', 2, ledger.now(), 'hold.placed', 'ann', 'case 9', $1)",
         MONTH,
     )
 
