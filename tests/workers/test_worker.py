@@ -24,7 +24,7 @@ from tests.conftest import PROJECT
 from tests.support.clock import set_clock
 from tests.support.runs import types
 from tests.support.waiting import BOUND, until
-from tests.support.working import FAST, ended, reached, working
+from tests.support.working import BRIEF, FAST, LONG, ended, reached, working
 
 AT_ONCE = Backoff(first=0, jitter=0)
 seen: Counter[str] = Counter()
@@ -39,8 +39,8 @@ def _fresh() -> None:
 
 @pytest.fixture
 async def fast(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ledger]:
-    """A ledger whose leases lapse while a test can wait."""
-    for name, value in FAST.items():
+    """A ledger whose workers beat often, for leases that last."""
+    for name, value in (FAST | LONG).items():
         monkeypatch.setenv(name, value)
     async with Ledger.open(database, PROJECT) as opened:
         yield opened
@@ -122,14 +122,12 @@ async def test_a_worker_that_cannot_start_leaves_no_task(
 async def test_a_handler_that_blocks_the_loop_for_longer_than_a_lease_keeps_its_lease(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds = 3.0  # more than a busy machine holds up the heart
-    monkeypatch.setenv("RUNFOLD_LEASE_TTL_SECONDS", f"{seconds}")
-    monkeypatch.setenv("RUNFOLD_HEARTBEAT_SECONDS", "0.2")
-    monkeypatch.setenv("RUNFOLD_REAPER_SECONDS", "0.2")
+    for name, value in (FAST | BRIEF).items():
+        monkeypatch.setenv(name, value)
 
     @handler("blocks")
     async def blocks(ctx: Context) -> str:
-        time.sleep(1.5 * seconds)  # noqa: ASYNC251  what the test is about
+        time.sleep(1.5 * ledger.settings.lease_ttl_seconds)  # noqa: ASYNC251  it is the subject
         return "done"
 
     async with Ledger.open(database, PROJECT) as ledger:
@@ -274,17 +272,22 @@ async def test_the_run_of_a_thread_that_will_not_stop_is_given_back_over_its_hea
     assert (after.state, after.attempt_count) == (State.PENDING, 0)
 
 
-async def test_the_last_beat_comes_after_the_last_work(fast: Ledger) -> None:
+async def test_the_last_beat_comes_after_the_last_work(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run that goes on through a long grace keeps its lease."""
-    run = await fast.submit("waits")
-    async with working(fast, waits, grace=30) as worker:
-        await until(lambda: seen["began"] == 1)
-        worker.stop()
-        await asyncio.sleep(2 * fast.settings.lease_ttl_seconds)
-        assert await fast.reap() == []
-        gate.set()
+    for name, value in (FAST | BRIEF).items():
+        monkeypatch.setenv(name, value)
+    async with Ledger.open(database, PROJECT) as ledger:
+        run = await ledger.submit("waits")
+        async with working(ledger, waits, grace=BOUND) as worker:
+            await until(lambda: seen["began"] == 1)
+            worker.stop()
+            await asyncio.sleep(1.5 * ledger.settings.lease_ttl_seconds)
+            assert await ledger.reap() == []
+            gate.set()
 
-    assert (await fast.get(run.run_id)).state == State.COMPLETED
+        assert (await ledger.get(run.run_id)).state == State.COMPLETED
 
 
 async def test_an_outage_of_the_database_loses_no_result(
