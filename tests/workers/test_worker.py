@@ -86,7 +86,10 @@ def deaf(ctx: BlockingContext) -> str:
     return "done"
 
 
-async def test_many_runs_are_done_each_once(ledger: Ledger) -> None:
+async def test_many_runs_are_done_each_once(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runfold.workers.slots.PATIENCE_SECONDS", BOUND)  # else some go back
     made = await ledger.submit_many([{"kind": "quick", "input": number} for number in range(300)])
     async with working(ledger, quick, concurrency=20):
         for number, one in enumerate(made):
