@@ -686,6 +686,10 @@ BEGIN
   IF ledger.is_owner() THEN
     RETURN true;
   END IF;
+  IF current_setting('transaction_isolation') <> 'read committed'
+    AND current_setting('transaction_read_only') = 'off' THEN
+    PERFORM ledger.check_snapshot();
+  END IF;
   -- Without sub-selects, which would cost every call even where they are not evaluated. Where there
   -- is a grant for the project and one for all projects, either may be found; if that one does not
   -- suffice, ledger.check_grants looks at all of them.
@@ -949,6 +953,32 @@ BEGIN
   END IF;
   RETURN nullif((content ->> 'approvals')::int, 1);
 END $_$;
+
+CREATE FUNCTION ledger.check_snapshot() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  writer CONSTANT text := ledger.credential();
+  secret CONSTANT text := coalesce(current_setting('runfold.token', true), '');
+BEGIN
+  PERFORM FROM ledger.access_grant AS granted WHERE granted.credential = writer FOR SHARE NOWAIT;
+  IF secret <> '' THEN
+    PERFORM FROM ledger.api_token AS token WHERE 'token:' || token.token_id = writer
+    FOR SHARE NOWAIT;
+    PERFORM FROM ledger.user_account AS account WHERE 'user:' || account.name = writer
+    FOR SHARE NOWAIT;
+    PERFORM FROM ledger.web_session AS session
+    WHERE session.sha256 = sha256(convert_to(secret, 'UTF8')) FOR SHARE NOWAIT;
+  END IF;
+  RAISE EXCEPTION 'nothing was changed' USING ERRCODE = 'RF000';
+EXCEPTION
+  WHEN SQLSTATE 'RF000' THEN
+    RETURN;
+  WHEN lock_not_available THEN
+    RAISE EXCEPTION 'the rights of % are being changed: try again', writer
+      USING ERRCODE = '40001';
+END $$;
 
 CREATE FUNCTION ledger.check_tags(p_tags text[]) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE
@@ -6829,6 +6859,8 @@ REVOKE ALL ON FUNCTION ledger.check_project(p_project text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.check_projection_name(p_what text, p_name text, p_pattern text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_request(p_body text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.check_snapshot() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_tags(p_tags text[]) FROM PUBLIC;
 

@@ -71,6 +71,7 @@ OBJECTS: Final = (
     "access/is_owner",
     "access/has_right",
     "access/check_grants",
+    "access/check_snapshot",
     "access/check_access",
     "access/projects_with",
     "access/projects_seen",

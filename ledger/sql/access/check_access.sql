@@ -12,6 +12,10 @@ BEGIN
   IF ledger.is_owner() THEN
     RETURN true;
   END IF;
+  IF current_setting('transaction_isolation') <> 'read committed'
+    AND current_setting('transaction_read_only') = 'off' THEN
+    PERFORM ledger.check_snapshot();
+  END IF;
   -- Without sub-selects, which would cost every call even where they are not evaluated. Where there
   -- is a grant for the project and one for all projects, either may be found; if that one does not
   -- suffice, ledger.check_grants looks at all of them.

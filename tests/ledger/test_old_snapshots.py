@@ -1,0 +1,91 @@
+"""Whatever was revoked gives no right in a transaction whose snapshot shows it as if it held."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import asyncpg
+import pytest
+
+from runfold.ledger import Ledger, access
+from runfold.ledger.postgres.server_roles import ROLES
+from runfold.ledger.postgres.urls import driver_url
+from tests.conftest import PROJECT
+from tests.ledger.test_access import calls
+from tests.support.logins import grant, with_login
+
+LEVELS: Final = ("repeatable_read", "serializable")
+SUBMIT: Final = (
+    "SELECT run_id FROM ledger.submit('test', $1, '{parse}', NULL, NULL, '{0}', NULL, '{1}',"
+    " NULL, NULL, NULL)"
+)
+READING: Final = {"history", "closings", "read_run"}
+
+
+@pytest.fixture
+async def member(database: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """A login of every role, with every right in all projects."""
+    async with with_login(database, *ROLES, rights=access.RIGHTS, project="*") as url:
+        opened = await asyncpg.connect(driver_url(url))
+        yield opened
+        await opened.close()
+
+
+async def test_a_revoked_login_does_nothing_more_from_an_older_snapshot(
+    ledger: Ledger,
+    connection: asyncpg.Connection[Any],
+    member: asyncpg.Connection[Any],
+    subtests: pytest.Subtests,
+) -> None:
+    """Nor gives it itself in a project's list what it lost in that of all projects."""
+    run = await ledger.submit("parse")
+    login = await member.fetchval("SELECT session_user::text")
+    tried = await calls(run.run_id, PROJECT)
+    tried["change_access of itself"] = (
+        f"SELECT ledger.change_access('test', 'm', '{login}', '{{admin}}', NULL, NULL, NULL)",
+        (),
+    )
+    await connection.execute("SET lock_timeout = '2s'")
+    for level in LEVELS:
+        await grant(connection, login, access.RIGHTS, project="*")
+        async with member.transaction(isolation=level):
+            assert await member.fetchval(SUBMIT, login) is not None
+            await grant(connection, login, (), project="*")  # which waits for nobody
+            went = set()
+            for name, (statement, arguments) in tried.items():
+                with subtests.test(name, level=level):
+                    try:
+                        async with member.transaction():
+                            await member.fetch(statement, *arguments)
+                            went.add(name)
+                    except (
+                        asyncpg.SerializationError,
+                        asyncpg.ActiveSQLTransactionError,  # of a decision
+                    ):
+                        continue
+            assert went <= READING
+    grants = await access.grants(ledger.project, login)
+    assert [granted.rights for granted in grants if granted.rights] == []
+
+
+async def test_no_token_and_no_session_that_ended_gives_a_right_in_an_older_snapshot(
+    ledger: Ledger, connection: asyncpg.Connection[Any], member: asyncpg.Connection[Any]
+) -> None:
+    credential, secret = await access.make_token(ledger.project, "ci")
+    await access.grant(ledger.project, credential, ["submit"], actors=["ci"])
+    session = "runfold_session_x"
+    begin = "SELECT ledger.sign_in_by_token($1, sha256(convert_to($2, 'UTF8')))"
+    assert await connection.fetchval(begin, secret, session) == credential
+
+    for presented, end in (
+        (session, "SELECT ledger.end_session(NULL, session_id) FROM ledger.web_session"),
+        (secret, f"SELECT ledger.change_token('m', '{credential[6:]}', NULL, NULL, NULL, NULL)"),
+    ):
+        async with member.transaction(isolation="repeatable_read"):
+            await member.execute("SELECT set_config('runfold.token', $1, true)", presented)
+            assert await member.fetchval(SUBMIT, "ci") is not None
+            assert await connection.fetchval(end)
+            with pytest.raises(asyncpg.SerializationError):
+                async with member.transaction():
+                    await member.fetchval(SUBMIT, "ci")
