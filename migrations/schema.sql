@@ -989,13 +989,13 @@ DECLARE
   checked boolean;
 BEGIN
   FOREACH literal IN ARRAY coalesce(p_tags, '{}') LOOP
+    checked := ledger.check_texts(literal::text[]);
     IF cardinality(literal::text[]) > 50 THEN
       RAISE EXCEPTION 'at most 50 tags to a run' USING ERRCODE = '22023';
     END IF;
     IF array_position(literal::text[], NULL) IS NOT NULL THEN
       RAISE EXCEPTION 'a tag must be text' USING ERRCODE = '22023';
     END IF;
-    checked := ledger.check_texts(literal::text[]);
   END LOOP;
   RETURN true;
 END $$;
@@ -1028,6 +1028,10 @@ DECLARE
 BEGIN
   IF cardinality(p_values) > 40000 THEN
     RAISE EXCEPTION 'a call takes at most 10,000 commands: split it' USING ERRCODE = '22023';
+  END IF;
+  IF array_ndims(p_values) > 1 OR array_lower(p_values, 1) <> 1 THEN
+    RAISE EXCEPTION '% must be a plain list that begins at 1',
+      quote_literal(left(p_values::text, 80)) USING ERRCODE = '22023';
   END IF;
   -- One test of all, joined by a character of private use: it may suspect more than are wrong.
   joined := array_to_string(p_values, E'\uE000');
@@ -1071,6 +1075,12 @@ CREATE FUNCTION ledger.check_types(p_types text[], p_versions integer[]) RETURNS
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 BEGIN
+  -- Of another list an index below would find nothing.
+  IF array_ndims(p_types) > 1 OR array_lower(p_types, 1) <> 1
+    OR array_ndims(p_versions) > 1 OR array_lower(p_versions, 1) <> 1 THEN
+    RAISE EXCEPTION 'event types and versions: each is a plain list that begins at 1'
+      USING ERRCODE = '22023';
+  END IF;
   FOR number IN 1 .. coalesce(cardinality(p_types), 0) LOOP
     IF length(p_types[number]) > 80 OR p_types[number] !~ E'^[a-z][a-z0-9_]*(\\.[a-z][a-z0-9_]*)+$'
     THEN

@@ -195,6 +195,53 @@ async def test_a_statement_prepared_before_a_revoke_sees_nothing_after_it(
     assert await read.fetch() == []
 
 
+APPEND = (
+    "SELECT * FROM ledger.append('test', 'm', ARRAY[$1::uuid], NULL, {types}, {versions}, NULL,"
+    " NULL, NULL, NULL, NULL, NULL, NULL)"
+)
+HOOK = (
+    "SELECT ledger.change_webhook('test', 'm', NULL, 'add', 'https://m.example', {events}, {kinds},"
+    " sha256('m'), false, NULL)"
+)
+SUBMIT = (
+    "SELECT * FROM ledger.submit('test', 'm', {kinds}, NULL, NULL, '{{0}}', NULL, '{{1}}', NULL,"
+    " NULL, {tags})"
+)
+ODD_LISTS = {
+    "a type of another dimension": APPEND.format(types="E'{{A\\nb}}'", versions="'{1}'"),
+    "a type that is not the first": APPEND.format(types="'[0:0]={A b}'", versions="'{1}'"),
+    "a version of another dimension": APPEND.format(types="'{acme.x}'", versions="'{{2}}'"),
+    "types and versions": APPEND.format(types="'[0:0]={note.added}'", versions="'[0:0]={9}'"),
+    "types of a webhook": HOOK.format(events="'{{A b}}'", kinds="'{}'"),
+    "kinds of a webhook": HOOK.format(events="'{}'", kinds="'{{parse}}'"),
+    "actors of a grant": (
+        "SELECT ledger.change_access('test', 'm', 'm', '{read}', '{{a,b}}', NULL, NULL)"
+    ),
+    "tags of another dimension": SUBMIT.format(kinds="'{parse}'", tags="'{\"{{a,b}}\"}'"),
+    "tags of other bounds": SUBMIT.format(kinds="'{parse}'", tags="'{\"[0:0]={a}\"}'"),
+    "kinds of another dimension": SUBMIT.format(kinds="'{{parse}}'", tags="NULL"),
+}
+
+
+async def test_no_list_of_other_bounds_or_dimensions_hides_what_is_in_it(
+    ledger: Ledger,
+    attacker: asyncpg.Connection[Any],
+    connection: asyncpg.Connection[Any],
+    subtests: pytest.Subtests,
+) -> None:
+    login = await attacker.fetchval("SELECT session_user::text")
+    await grant(connection, login, ("submit", "work", "admin"))
+    run = await ledger.submit("parse")
+    for name, statement in ODD_LISTS.items():
+        arguments = [run.run_id] if "$1" in statement else []
+        with (
+            subtests.test(name),
+            pytest.raises(asyncpg.InvalidParameterValueError, match="plain list"),
+        ):
+            await attacker.fetch(statement, *arguments)
+    assert [event.type for event in await ledger.history(run.run_id)] == ["run.submitted"]
+
+
 async def test_other_sessions_and_locks_tell_nothing_of_what_is_in_them(
     attacker: asyncpg.Connection[Any], connection: asyncpg.Connection[Any]
 ) -> None:

@@ -9,13 +9,13 @@ DECLARE
   checked boolean;
 BEGIN
   FOREACH literal IN ARRAY coalesce(p_tags, '{}') LOOP
+    checked := ledger.check_texts(literal::text[]);
     IF cardinality(literal::text[]) > 50 THEN
       RAISE EXCEPTION 'at most 50 tags to a run' USING ERRCODE = '22023';
     END IF;
     IF array_position(literal::text[], NULL) IS NOT NULL THEN
       RAISE EXCEPTION 'a tag must be text' USING ERRCODE = '22023';
     END IF;
-    checked := ledger.check_texts(literal::text[]);
   END LOOP;
   RETURN true;
 END $$;

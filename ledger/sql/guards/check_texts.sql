@@ -20,6 +20,10 @@ BEGIN
   IF cardinality(p_values) > 40000 THEN
     RAISE EXCEPTION 'a call takes at most 10,000 commands: split it' USING ERRCODE = '22023';
   END IF;
+  IF array_ndims(p_values) > 1 OR array_lower(p_values, 1) <> 1 THEN
+    RAISE EXCEPTION '% must be a plain list that begins at 1',
+      quote_literal(left(p_values::text, 80)) USING ERRCODE = '22023';
+  END IF;
   -- One test of all, joined by a character of private use: it may suspect more than are wrong.
   joined := array_to_string(p_values, E'\uE000');
   doubtful := joined ~ control

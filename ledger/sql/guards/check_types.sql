@@ -8,6 +8,12 @@ LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  -- Of another list an index below would find nothing.
+  IF array_ndims(p_types) > 1 OR array_lower(p_types, 1) <> 1
+    OR array_ndims(p_versions) > 1 OR array_lower(p_versions, 1) <> 1 THEN
+    RAISE EXCEPTION 'event types and versions: each is a plain list that begins at 1'
+      USING ERRCODE = '22023';
+  END IF;
   FOR number IN 1 .. coalesce(cardinality(p_types), 0) LOOP
     IF length(p_types[number]) > 80 OR p_types[number] !~ E'^[a-z][a-z0-9_]*(\\.[a-z][a-z0-9_]*)+$'
     THEN
