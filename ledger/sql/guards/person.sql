@@ -16,7 +16,7 @@ DECLARE
   name text := normalize(regexp_replace(p_name, unseen, '', 'g'), NFKC);
   other text;
 BEGIN
-  name := btrim(regexp_replace(regexp_replace(name, unseen, '', 'g'), E'\\s+', ' ', 'g'));
+  name := btrim(regexp_replace(name, E'\\s+', ' ', 'g'));
   IF lower(E'\u00C4') = E'\u00E4' THEN
     name := lower(name);
   ELSE

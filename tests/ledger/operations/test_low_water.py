@@ -223,7 +223,9 @@ async def test_a_run_that_parks_after_its_cancel_was_asked_is_cancelled_whenever
     await other.fetch(PARK, PROJECT, late.run_id, late.token, None)
     await connection.fetch(PARK, PROJECT, lease.run_id, lease.token, None)
     await move(connection, times=3)
-    assert (await pulse(ledger.project, None)).due is not None
+    due = (await pulse(ledger.project, None)).due
+    assert due is not None
+    assert (await pulse(ledger.project, due)).due is None, "no reaper is waked for it again"
     assert [run.run_id for run in await ledger.reap(leases=False)] == [lease.run_id]
     await move(connection, times=3)
     assert (await mark_of(connection))["cancels_after"] > 0
@@ -339,6 +341,26 @@ async def test_a_sweep_moves_the_marks_once_in_a_second(
     await ledger.reap()
     mark = await mark_of(connection)
     assert (mark["number"], mark["leases_after"]) == (2, 1)
+
+    await connection.execute("UPDATE ledger.low_water SET open = ARRAY[pg_current_xact_id()]")
+    await ledger.reap()
+    assert (await mark_of(connection))["number"] == 3, "marks that do not hold are moved at once"
+
+
+async def test_marks_leave_room_for_an_instant_that_was_chosen_a_while_before(
+    ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    await ledger.submit("parse")
+    in_use = MOVE.replace("'0'", "'1 second'")
+    await connection.execute(in_use, *MARK)
+    seen = (await mark_of(connection))["seen_at"]
+    await connection.execute(in_use, *MARK)
+
+    mark = await mark_of(connection)
+    assert (mark["ends_from"], mark["dues"]) == (
+        seen - timedelta(seconds=10),
+        [seen - timedelta(seconds=10)],
+    )
 
 
 async def test_marks_of_many_old_leases_move_less_often(

@@ -74,7 +74,9 @@ async def begun(ledger: Ledger, **submit: Any) -> Lease:
 
 
 async def test_a_lease_that_was_never_begun_charges_no_attempt_three_times(ledger: Ledger) -> None:
-    run = await ledger.submit("parse", max_attempts=1)
+    charged = await begun(ledger, max_attempts=2)
+    await lapsed(ledger, charged)
+    (run,) = await ledger.reap()
     attempts = []
     for _ in range(3):
         (lease,) = await ledger.claim("w:1", ttl=TINY)
@@ -88,8 +90,8 @@ async def test_a_lease_that_was_never_begun_charges_no_attempt_three_times(ledge
     await lapsed(ledger, lease)
     (failed,) = await ledger.reap()
 
-    assert attempts == [(State.PENDING, 0, 0)] * 3
-    assert (failed.state, failed.attempt_count) == (State.FAILED, 1)
+    assert attempts == [(State.PENDING, 1, 1)] * 3
+    assert (failed.state, failed.attempt_count) == (State.FAILED, 2)
     assert failed.error_code == ATTEMPTS_EXHAUSTED
     await ledger.verify()
 
