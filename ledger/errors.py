@@ -332,7 +332,7 @@ class FeedMoved(LedgerError):
 class CheckpointUnknown(LedgerError):
     """A checkpoint belongs to a history that this database does not have; nothing was read.
 
-    It is another database's, or a crash, a restore or a fail-over took back what it had seen.
+    It is another database's, or a crash, a restore or a fail-over undid what it had seen.
     """
 
     def __init__(self, checkpoint: str) -> None:

@@ -326,7 +326,7 @@ class RunFailed(_Ended):
 
 
 class RunCancelled(_Ended):
-    """Somebody called the run off."""
+    """Somebody cancelled the run."""
 
     type: Literal["run.cancelled"] = "run.cancelled"
 
@@ -348,7 +348,7 @@ class RunRetried(Event):
 
 
 class CancelRequested(Event):
-    """Somebody called a held run off; its worker learns of it with the next heartbeat."""
+    """Somebody asked to cancel a held run; its worker learns of it with the next heartbeat."""
 
     type: Literal["cancel.requested"] = "cancel.requested"
     reason: ContentText = None

@@ -48,7 +48,7 @@ Two engines read the patterns, Rust's and Python's, and in both they need linear
 MAX_LEVELS: Final = 64
 """Levels that are searched: content that is nested deeper is refused before it is stored."""
 SMALLEST_SECRET: Final = 1_000
-"""Numbers below are no secrets, whatever they are named: a PIN has four digits."""
+"""Smaller numbers are not secrets, whatever their name: a PIN has four digits."""
 _NAME: Final = re.compile(r"\*?[a-z0-9]+(_[a-z0-9]+)*")
 _VALUE: Final = (
     r"""\\+["'][^"'\\]*(?:\\+["'])?"""  # in quotes that are escaped: JSON within JSON

@@ -99,8 +99,8 @@ class Lease:
     """A worker's hold on a run: every write of the worker carries `token`.
 
     After a heartbeat: `lost` means that the run is no longer held (stop working on it),
-    `cancel_requested` that it was called off, `late_ms` how many milliseconds after the lease's end
-    the beat came.
+    `cancel_requested` that somebody asked to cancel it, `late_ms` how many milliseconds after the
+    lease's end the beat came.
 
     Not frozen: a frozen one costs five times as much to make, and no fence believes what is written
     into it.

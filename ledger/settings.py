@@ -63,8 +63,7 @@ class Settings(BaseModel):
     grace_seconds: float = Field(default=30, ge=0, le=86_400)
     """How long the runs of a stopping worker may go on."""
     cancel_seconds: float = Field(default=30, ge=0, le=86_400)
-    """How long a handler whose run was called off may take to stop; then the run ends over its
-    head."""
+    """How long a handler may take to stop once its run is to be cancelled; then the run ends."""
     release: AwareDatetime | None = None
     """When this release of the handlers was made; None means when the handler's file changed."""
     payload_limit_bytes: int = Field(default=65_536, gt=0, le=16_777_216)

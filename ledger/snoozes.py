@@ -60,7 +60,7 @@ async def snooze(
     *,
     actor: str | None = None,
 ) -> bool:
-    """Put a request off until a time, or until it changes; with no time, take that back.
+    """Put off a request until a time, or until it changes; without a time, end that.
 
     Returns False if the run does not wait for that request, or had not been put off. Needs the
     right decide. Raises InvalidValue for a time in the past, after the request lapses, or more than

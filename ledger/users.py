@@ -169,7 +169,7 @@ def key_of(password: str, method: str, salt: bytes) -> bytes:
     costs = [int(part) for part in parts.groups()] if parts else []
     if not costs or any(not 1 <= cost <= most for cost, most in zip(costs, MOST, strict=True)):
         raise ConfigurationError(
-            f"this program makes no keys by {method!r}: upgrade it, or set the password anew"
+            f"this program cannot make keys by {method!r}: upgrade it, or set the password anew"
         )
     passes, memory, lanes = costs
     return hash_secret_raw(

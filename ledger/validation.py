@@ -120,7 +120,7 @@ def check_cost(name: str, value: object) -> Decimal:
         cost = (
             Decimal(str(value)).quantize(_MICRO) if -MAX_COST_USD <= value <= MAX_COST_USD else None
         )
-    except InvalidOperation:  # a decimal that is no number
+    except InvalidOperation:  # a decimal that is not a number
         cost = None
     if cost is None:
         raise InvalidValue(
@@ -132,7 +132,7 @@ def check_cost(name: str, value: object) -> Decimal:
 def check_taken_back(token: int | None, name: str, amount: Decimal | int | None) -> None:
     """Raise InvalidValue for a cost or steps below zero without the token of a lease."""
     if token is None and amount is not None and amount < 0:
-        raise InvalidValue(name, amount, "is taken back only by the lease's holder")
+        raise InvalidValue(name, amount, "may be below zero only from the holder of the lease")
 
 
 def check_duration(name: str, value: object, *, positive: bool = False) -> timedelta:

@@ -790,7 +790,8 @@ BEGIN
   FOR token IN SELECT regexp_matches(rest, E'([A-Za-z0-9_.]+)\\s*(\\(?)', 'g') LOOP
     CONTINUE WHEN token[1] ~ E'^[0-9]+(\\.[0-9]+)?$' OR lower(token[1]) = ANY (words);
     IF token[1] <> ALL (p_columns) OR token[2] <> '' OR EXISTS (
-      SELECT FROM pg_get_keywords() AS k WHERE k.word = token[1] AND k.catcode IN ('R', 'T')) THEN
+      SELECT FROM pg_get_keywords() AS keyword
+      WHERE keyword.word = token[1] AND keyword.catcode IN ('R', 'T')) THEN
       RAISE EXCEPTION '% may not be in a derived column: %', token[1], p_expression
         USING ERRCODE = '22023';
     END IF;
@@ -1007,7 +1008,7 @@ BEGIN
   IF 0 > ANY (p_costs) OR 0 > ANY (p_steps) THEN -- this test comes first because a query costs more
     IF EXISTS (SELECT FROM unnest(p_tokens, p_costs, p_steps) AS given (token, cost, steps)
       WHERE given.token IS NULL AND (given.cost < 0 OR given.steps < 0)) THEN
-      RAISE EXCEPTION 'a cost or a step is taken back only by the lease''s holder'
+      RAISE EXCEPTION 'a cost or steps may be below zero only from the holder of the lease'
         USING ERRCODE = '22023';
     END IF;
   END IF;
@@ -1744,8 +1745,8 @@ BEGIN
     WHEN 'late' THEN 'the time for an answer is over; the reaper''s next sweep ends the wait'
     WHEN 'asker' THEN format('%s or its credential asked: another person must decide', p_actor)
     WHEN 'submitter' THEN format('%s submitted it, and another person must decide', p_actor)
-    WHEN 'unread' THEN format('another person must decide, and who asked for it is archived or '
-      'erased: it cannot be told from %s', p_actor)
+    WHEN 'unread' THEN format('%s may have submitted it: that is archived or erased, and another '
+      'person must decide', p_actor)
     WHEN 'twice' THEN format('%s approved request %s before, and another person must', p_actor,
       newest)
     WHEN 'role' THEN format('%s does not have the role %s', p_actor, quote_literal(asked.role))
@@ -1901,6 +1902,26 @@ BEGIN
   IF FOUND THEN
     PERFORM pg_advisory_unlock(p_key);
   END IF;
+END $$;
+
+CREATE FUNCTION ledger.ensure_months(p_first uuid, p_last uuid) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+  IF to_regclass('ledger.event_' || to_char(ledger.uuid7_month(p_first), 'YYYY_MM')) IS NOT NULL
+    AND to_regclass('ledger.event_' || to_char(ledger.uuid7_month(p_last), 'YYYY_MM')) IS NOT NULL
+  THEN
+    RETURN true;
+  END IF;
+  BEGIN
+    PERFORM ledger.make_partitions();
+  EXCEPTION WHEN insufficient_privilege THEN
+    RAISE EXCEPTION 'no partition takes the events of this month, and none can be made: %', SQLERRM
+      USING ERRCODE = '23514', DETAIL = p_last,
+        HINT = 'run `runfold db upgrade` as the owner, and keep a reaper running';
+  END;
+  RETURN false;
 END $$;
 
 CREATE FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer DEFAULT 1, state text DEFAULT NULL::text, name text DEFAULT NULL::text, kind text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, max_attempts integer DEFAULT NULL::integer, deadline timestamp with time zone DEFAULT NULL::timestamp with time zone, tags text[] DEFAULT NULL::text[], attempt integer DEFAULT NULL::integer, worker_id text DEFAULT NULL::text, token integer DEFAULT NULL::integer, lease_until timestamp with time zone DEFAULT NULL::timestamp with time zone, available_at timestamp with time zone DEFAULT NULL::timestamp with time zone, late_ms integer DEFAULT NULL::integer, wait_until timestamp with time zone DEFAULT NULL::timestamp with time zone, wait_outcome text DEFAULT NULL::text, cost_usd numeric DEFAULT NULL::numeric, step_count integer DEFAULT NULL::integer, error_code text DEFAULT NULL::text, output_sha256 bytea DEFAULT NULL::bytea, compensates integer DEFAULT NULL::integer, key text DEFAULT NULL::text, payload_hash bytea DEFAULT NULL::bytea, credential text DEFAULT NULL::text, role text DEFAULT NULL::text, other_person boolean DEFAULT NULL::boolean, shown_sha256 text DEFAULT NULL::text, request integer DEFAULT NULL::integer, meaning text DEFAULT NULL::text, based_on integer DEFAULT NULL::integer, approvals integer DEFAULT NULL::integer, approved integer DEFAULT NULL::integer) RETURNS bytea
@@ -2704,6 +2725,23 @@ BEGIN
         HINT = 'Append through the functions of schema ledger, which lock and check the run first.';
   END IF;
   RETURN NULL;
+END $$;
+
+CREATE FUNCTION ledger.forget_aside(p_relation text, p_project_id text, p_run_id uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+  PERFORM ledger.check_access('*', '{read,admin}');
+  PERFORM ledger.check_given('p_relation', p_relation IS NOT NULL);
+  PERFORM ledger.check_given('p_project_id', p_run_id IS NULL OR p_project_id IS NOT NULL);
+  IF p_run_id IS NULL THEN
+    DELETE FROM ledger.projection_aside AS aside
+    WHERE aside.relation = p_relation AND aside.first_position = 0;
+  ELSE -- by its key: a retry of many calls this for each
+    DELETE FROM ledger.projection_aside AS aside WHERE aside.relation = p_relation
+      AND aside.project_id = p_project_id AND aside.run_id = p_run_id;
+  END IF;
 END $$;
 
 CREATE FUNCTION ledger.forget_deliveries(p_project text) RETURNS integer
@@ -5043,26 +5081,6 @@ CREATE FUNCTION ledger.salt_seed() RETURNS bytea
   SELECT uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())
 $$;
 
-CREATE FUNCTION ledger.sees_to_months(p_first uuid, p_last uuid) RETURNS boolean
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-  IF to_regclass('ledger.event_' || to_char(ledger.uuid7_month(p_first), 'YYYY_MM')) IS NOT NULL
-    AND to_regclass('ledger.event_' || to_char(ledger.uuid7_month(p_last), 'YYYY_MM')) IS NOT NULL
-  THEN
-    RETURN true;
-  END IF;
-  BEGIN
-    PERFORM ledger.make_partitions();
-  EXCEPTION WHEN insufficient_privilege THEN
-    RAISE EXCEPTION 'no partition takes the events of this month, and none can be made: %', SQLERRM
-      USING ERRCODE = '23514', DETAIL = p_last,
-        HINT = 'run `runfold db upgrade` as the owner, and keep a reaper running';
-  END;
-  RETURN false;
-END $$;
-
 CREATE FUNCTION ledger.session_credential(p_secret text) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -5323,7 +5341,7 @@ BEGIN
     SELECT array_agg(asked.id ORDER BY asked.id), array_agg(true) INTO ids, fresh
     FROM (SELECT ledger.uuid7() AS id FROM generate_series(1, cardinality(p_kinds))
       OFFSET 0) AS asked;
-    EXIT WHEN ledger.sees_to_months(ids[1], ids[cardinality(ids)]);
+    EXIT WHEN ledger.ensure_months(ids[1], ids[cardinality(ids)]);
   END LOOP;
 
   INSERT INTO ledger.kind (project_id, kind, run_id)
@@ -5498,23 +5516,6 @@ BEGIN
   END LOOP;
   RETURN 'unread';
 END $_$;
-
-CREATE FUNCTION ledger.take_back_aside(p_relation text, p_project_id text, p_run_id uuid) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-  PERFORM ledger.check_access('*', '{read,admin}');
-  PERFORM ledger.check_given('p_relation', p_relation IS NOT NULL);
-  PERFORM ledger.check_given('p_project_id', p_run_id IS NULL OR p_project_id IS NOT NULL);
-  IF p_run_id IS NULL THEN
-    DELETE FROM ledger.projection_aside AS aside
-    WHERE aside.relation = p_relation AND aside.first_position = 0;
-  ELSE -- by its key: a retry of many calls this for each
-    DELETE FROM ledger.projection_aside AS aside WHERE aside.relation = p_relation
-      AND aside.project_id = p_project_id AND aside.run_id = p_run_id;
-  END IF;
-END $$;
 
 CREATE FUNCTION ledger.token_credential(p_secret text) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
@@ -6948,6 +6949,8 @@ GRANT ALL ON FUNCTION ledger.end_session(p_secret text, p_session text) TO runfo
 REVOKE ALL ON FUNCTION ledger.end_work(p_key bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.end_work(p_key bigint) TO runfold_projector;
 
+REVOKE ALL ON FUNCTION ledger.ensure_months(p_first uuid, p_last uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text, role text, other_person boolean, shown_sha256 text, request integer, meaning text, based_on integer, approvals integer, approved integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text, role text, other_person boolean, shown_sha256 text, request integer, meaning text, based_on integer, approvals integer, approved integer) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.event_hash(previous bytea, project_id text, run_id uuid, version integer, recorded_at timestamp with time zone, type text, actor text, schema_version integer, state text, name text, kind text, priority integer, max_attempts integer, deadline timestamp with time zone, tags text[], attempt integer, worker_id text, token integer, lease_until timestamp with time zone, available_at timestamp with time zone, late_ms integer, wait_until timestamp with time zone, wait_outcome text, cost_usd numeric, step_count integer, error_code text, output_sha256 bytea, compensates integer, key text, payload_hash bytea, credential text, role text, other_person boolean, shown_sha256 text, request integer, meaning text, based_on integer, approvals integer, approved integer) TO runfold_reader;
@@ -7037,6 +7040,9 @@ GRANT ALL ON FUNCTION ledger.fold_events(p_events json) TO runfold_auditor;
 REVOKE ALL ON FUNCTION ledger.fold_kind_state() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.fold_run_state() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.forget_aside(p_relation text, p_project_id text, p_run_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.forget_aside(p_relation text, p_project_id text, p_run_id uuid) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.forget_deliveries(p_project text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.forget_deliveries(p_project text) TO runfold_projector;
@@ -7263,8 +7269,6 @@ GRANT ALL ON FUNCTION ledger.resend_delivery(p_project text, p_actor text, p_web
 
 REVOKE ALL ON FUNCTION ledger.salt_seed() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION ledger.sees_to_months(p_first uuid, p_last uuid) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION ledger.session_credential(p_secret text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.sign_in_by_password(p_name text, p_key bytea, p_sha256 bytea) FROM PUBLIC;
@@ -7300,9 +7304,6 @@ GRANT ALL ON FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[]
 REVOKE ALL ON FUNCTION ledger.submit_keys(p_project text, p_ids uuid[], p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[], p_seed bytea) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.submitter_problem(p_project text, p_run uuid, p_person text, p_writer text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION ledger.take_back_aside(p_relation text, p_project_id text, p_run_id uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.take_back_aside(p_relation text, p_project_id text, p_run_id uuid) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.token_credential(p_secret text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.token_credential(p_secret text) TO runfold_worker;

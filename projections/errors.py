@@ -20,7 +20,7 @@ class ProjectionNotFound(LedgerError):
 
 
 class ProjectionUnseen(ProjectionNotFound):
-    """The login has no right in all projects, and the progress of projections is that of all."""
+    """The login has no right in all projects, which the progress of a projection covers."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, ())
@@ -82,7 +82,7 @@ class TableChanged(LedgerError):
 
 
 class ProjectionFailed(LedgerError):
-    """The projection stopped at an event that it cannot take; its checkpoint stays before it."""
+    """The projection stopped at an event that it cannot process; its checkpoint stays before it."""
 
     def __init__(self, name: str, run_id: UUID, version: int, reason: str) -> None:
         self.name, self.run_id, self.version, self.reason = name, run_id, version, reason

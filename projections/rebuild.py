@@ -134,7 +134,7 @@ class Rebuild:
     async def fill(
         self, connections: int, *, strict: bool = False, on_progress: OnProgress | None = None
     ) -> list[BadRun]:
-        """Fill every open range over so many connections; return runs that cannot be folded.
+        """Fill every open range, over `connections`; return runs that cannot be folded.
 
         At most 100 are returned. Raises RebuildFailed for the first of them when `strict`.
         """

@@ -40,7 +40,7 @@ _SHRINK: Final = "UPDATE ledger.rebuild_range SET last = $3 WHERE rebuild_id = $
 async def cut(
     connection: Any, rebuild_id: int, project_id: str | None, events_a_range: int
 ) -> None:
-    """Cut all runs into ranges of about so many events."""
+    """Cut all runs into ranges of about `events_a_range` events."""
     firsts = await _firsts(connection, project_id, events_a_range)
     lasts = [*(UUID(int=first.int - 1) for first in firsts[1:]), LAST_RUN]
     await connection.execute(_CUT, rebuild_id, firsts, lasts)
@@ -81,7 +81,7 @@ async def narrow(
 
 
 async def _firsts(connection: Any, project_id: str | None, events_a_range: int) -> list[UUID]:
-    """Return where ranges of about so many events begin, from a sample of the events' pages."""
+    """Return where ranges of about that many events begin, by a sample of the events' pages."""
     blocks = int(await connection.fetchval(_BLOCKS) or 0)
     percent = min(100.0, 100 * _SAMPLED_BLOCKS / max(blocks, 1))
     step = max(1, int(events_a_range * percent / 100))

@@ -85,7 +85,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The first thing that would have gone otherwise in a run.
+    """The first thing that would have gone differently in a run.
 
     `outcome` is `reaped` (pending again), `failed`, `cancelled`, or `spared` when the reaper came
     then and would not have; `certain` is False when the record allows both. `silent` is the longest
@@ -147,7 +147,7 @@ class WhatIf:
         self.policy, self.now = policy, now
         self.runs = self.leases = self.beats = 0
         self.silences: Counter[int] = Counter()
-        """How many silences began with so many whole seconds; the last are MOST_SECONDS or more."""
+        """How many silences had this many whole seconds; the last entry: MOST_SECONDS and more."""
         self._run: _Run | None = None
 
     def add(self, event: Mapping[str, Any]) -> Verdict | None:
@@ -271,10 +271,10 @@ def _reaped(event: Mapping[str, Any]) -> str | None:
 async def judge(
     ledger: Ledger, what_if: WhatIf, since: datetime | None = None, *, most: int | None = None
 ) -> AsyncIterator[Verdict]:
-    """Yield a verdict for each run that would have gone otherwise, in the order of submission.
+    """Yield a verdict for each run that would have gone differently, in the order of submission.
 
     Events are read page by page and up to the moment of `what_if`: no snapshot is held meanwhile.
-    With `most` it ends once so many events were read, before the verdict on the `unfinished` run.
+    With `most` it ends once that many events were read, before the verdict on the `unfinished` run.
     Raises InvalidValue for a time without a zone, and DatabaseUnavailable.
     """
     place, read = (_first_run(since), 0), 0

@@ -14,7 +14,7 @@ from runfold.ledger import State
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.operations.signal import wait_name
 from runfold.workers.facts import Facts
-from runfold.workers.journal.approvals import ApprovalOptions, Decision, Ending, Lapsed
+from runfold.workers.journal.approvals import ApprovalOptions, Decision, Lapsed, OnTimeout
 from runfold.workers.journal.fanout import ChildOptions
 from runfold.workers.journal.journal import Journal
 
@@ -76,7 +76,7 @@ class BlockingContext(Facts):
 
     @overload
     def approval(
-        self, prompt: str, *, on_timeout: Ending = ..., **options: Unpack[ApprovalOptions]
+        self, prompt: str, *, on_timeout: OnTimeout = ..., **options: Unpack[ApprovalOptions]
     ) -> Decision: ...
     @overload
     def approval(

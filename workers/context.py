@@ -11,9 +11,9 @@ from typing import Any, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from runfold.ledger import State
 from runfold.ledger.operations.signal import wait_name
-from runfold.workers.errors import CalledOff
+from runfold.workers.errors import SelfCancelled
 from runfold.workers.facts import Facts
-from runfold.workers.journal.approvals import ApprovalOptions, Decision, Ending, Lapsed
+from runfold.workers.journal.approvals import ApprovalOptions, Decision, Lapsed, OnTimeout
 from runfold.workers.journal.call import GIVEN_UP, Call, outcome
 from runfold.workers.journal.fanout import ChildOptions
 from runfold.workers.journal.journal import Journal
@@ -137,14 +137,14 @@ class Context(Facts):
                 raise
             task = asyncio.current_task()
             if task is None or not task.cancelling():  # it was raised by the function itself
-                raise CalledOff("the function itself raised CancelledError") from error
+                raise SelfCancelled("the function itself raised CancelledError") from error
             called.error = dict(GIVEN_UP)
             await write(called)
             raise
 
     @overload
     async def approval(
-        self, prompt: str, *, on_timeout: Ending = ..., **options: Unpack[ApprovalOptions]
+        self, prompt: str, *, on_timeout: OnTimeout = ..., **options: Unpack[ApprovalOptions]
     ) -> Decision: ...
     @overload
     async def approval(

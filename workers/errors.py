@@ -45,7 +45,7 @@ class ChildFailed(Exception):
         )
 
 
-class CalledOff(Exception):
+class SelfCancelled(Exception):
     """The function of a call raised a CancelledError itself: an error like any other."""
 
 

@@ -55,7 +55,7 @@ class Slots:
         self._ledger, self._handlers, self._worker_id = ledger, handlers, worker_id
         self._look, self._ended = look, ended
         self.free = self._count = count
-        self.is_hungry = True
+        self.may_claim_more = True
         """The last claim got all it asked for, so a freed slot can be filled."""
         self.heart = Heart(
             ledger,
@@ -91,7 +91,7 @@ class Slots:
         """How many runs may be claimed now: none without a heart, or while a suspect works."""
         if not self.heart.can_beat or self._gate.is_closed:
             return 0
-        ahead = self._pace.ahead() if self.is_hungry else 0
+        ahead = self._pace.ahead() if self.may_claim_more else 0
         room = self.free + ahead - len(self._ahead)
         if self._ahead and room <= ahead // 2:
             return 0  # what is held lasts: a later claim gets more with one statement
@@ -101,7 +101,7 @@ class Slots:
     @property
     def lingers(self) -> bool:
         """Whether slots freed together should be filled together, by a claim in a moment."""
-        return self.is_hungry and 0 < self.free < self._count and not self._ahead
+        return self.may_claim_more and 0 < self.free < self._count and not self._ahead
 
     @property
     def is_abandoned(self) -> bool:
@@ -260,7 +260,7 @@ class Slots:
                 self._pace.ended()
             if self._ahead:
                 self._begin_soon()
-            if self.is_hungry:
+            if self.may_claim_more:
                 self._look()
         # The attempt may be gone already: an ending over the handler's head removes it.
         lease = (attempt.lease.run_id, attempt.lease.token)

@@ -13,7 +13,7 @@ from runfold.ledger import Lease, Ledger, default_worker_id, log, names
 from runfold.ledger.errors import DatabaseRefused, DatabaseUnavailable, InvalidValue, LedgerError
 from runfold.ledger.validation import check_duration, check_int, check_list, check_trimmed
 from runfold.workers import forked_child
-from runfold.workers.duties.duty import Duty, jittered, kept
+from runfold.workers.duties.duty import Duty, jittered, supervised
 from runfold.workers.duties.reaper import Reaper
 from runfold.workers.duties.scheduler import Scheduler
 from runfold.workers.duties.wakeup_listener import Wakeup
@@ -74,7 +74,7 @@ class Worker:
             self.worker_id,
             count=self.concurrency,
             look=self.look,
-            ended=self._look_who_cancelled,
+            ended=self._check_who_cancelled,
         )
         self._strays = Strays(ledger, self.worker_id)
         self._outage = Outage()
@@ -82,9 +82,8 @@ class Worker:
         """Set when it may be worth to claim: there is work, a slot, or an end to it."""
         self._stopping, self._at_once = asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[Any] | None = None
-        self._unknown: asyncio.Task[Any] | None = None
-        """A task that no other code knows: only a handler that cancels every task cancels this one.
-        """
+        self._canary: asyncio.Task[Any] | None = None
+        """A task that no other code knows: only a handler that cancels every task cancels it."""
         self._claiming: asyncio.Task[list[Lease]] | None = None
 
     async def run(self) -> None:
@@ -97,19 +96,19 @@ class Worker:
         self._task = asyncio.current_task()
         forked_child.guard(asyncio.get_running_loop())
         await self._slots.heart.start()
-        self._unknown = asyncio.create_task(asyncio.Event().wait())
+        self._canary = asyncio.create_task(asyncio.Event().wait())
         rules = self.ledger.project.rules
-        duties = [asyncio.create_task(kept(duty, self._log, rules)) for duty in self._duties]
+        duties = [asyncio.create_task(supervised(duty, self._log, rules)) for duty in self._duties]
         try:
             await self._serve()
             await self._finish()
         except asyncio.CancelledError:
-            self._look_who_cancelled()
+            self._check_who_cancelled()
             raise
         finally:
             if not self._slots.is_abandoned:
                 await self._give_back()
-            for task in (self._unknown, *duties):
+            for task in (self._canary, *duties):
                 task.cancel()
             if duties:
                 await asyncio.wait(duties, timeout=CLOSE_SECONDS)
@@ -156,8 +155,8 @@ class Worker:
             self._look.clear()
             room = slots.room
             count = await self._claim(room) if room else 0
-            slots.is_hungry = count == room
-            if count and slots.is_hungry and slots.room:
+            slots.may_claim_more = count == room
+            if count and slots.may_claim_more and slots.room:
                 continue  # the next is claimed while these begin
             slots.begin()
             with suppress(TimeoutError):
@@ -208,16 +207,16 @@ class Worker:
         for task in (hurry, done):
             task.cancel()
 
-    def _look_who_cancelled(self) -> None:
-        """Abandon all if what the owner of `run` does not know is cancelled as well as `run`."""
+    def _check_who_cancelled(self) -> None:
+        """Abandon the runs if a handler cancelled `run`: then it cancelled the canary as well."""
         if self._stopping.is_set() or self._task is None or not self._task.cancelling():
             return
-        assert self._unknown is not None
-        if self._slots.are_cancelled or self._unknown.cancelling():
+        assert self._canary is not None
+        if self._slots.are_cancelled or self._canary.cancelling():
             self.abandon()
 
     async def _give_back(self) -> None:
-        """Give back what is held, also of handlers that do not end, and what may be held."""
+        """Give back every run, also where a handler does not end, and leases no answer named."""
         self._stopping.set()
         self.left = await self._slots.give_back()
         if self.left:

@@ -32,7 +32,7 @@ PAUSE_SECONDS: Final = (0.5, 3)
 MOST_ASKING: Final = 3
 """Reviews that wait for a person at a time."""
 FLAKY: Final = 7
-"""The first attempt of one review in so many fails."""
+"""The first attempt of one review in this many fails."""
 DAY: Final = 86_400
 
 

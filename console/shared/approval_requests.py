@@ -150,7 +150,7 @@ async def put_off(ledger: Ledger, actor: str) -> list[tuple[ApprovalRequest, dat
 async def change_inbox(
     ledger: Ledger, run_id: UUID, version: int, until: datetime | None, *, actor: str | None = None
 ) -> bool:
-    """Put a request off until a time, or with none take that back; return whether it was away.
+    """Put off a request until a time, or end that (None); return whether the request was put off.
 
     Raises InvalidValue, or IllegalTransition for a request that the run does not wait with.
     """

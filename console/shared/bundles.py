@@ -36,7 +36,7 @@ class Verdict:
 def check_bundle(folder: Path) -> Verdict:
     """Check a bundle: the files are those of its index, and each run's evidence holds.
 
-    Raises InvalidValue for a folder that is no bundle, or whose version is unknown.
+    Raises InvalidValue for a folder that is not a bundle, or whose version is unknown.
     """
     try:
         index = opened(_read(folder / INDEX), FORMAT)

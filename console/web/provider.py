@@ -161,7 +161,9 @@ class Provider:
         except (TimeoutError, httpx.HTTPError, httpx.InvalidURL) as error:
             raise ProviderDown(f"it does not answer ({type(error).__name__})") from error
         if form is not None and response.status_code in {400, 401}:
-            raise SignInRefused(f"the provider took back its code ({response.status_code})")
+            raise SignInRefused(
+                f"the provider refused the code that it had sent ({response.status_code})"
+            )
         if response.status_code != httpx.codes.OK:
             raise ProviderDown(f"it answered {response.status_code}")
         return _object(body)

@@ -24,13 +24,13 @@ from runfold.ledger.errors import InvalidValue
 from runfold.ledger.log import logger
 
 REMEMBERED: Final = 25
-"""Bulks of a project that are known, of those that have ended the newest."""
+"""The bulks of a project that are remembered; of the ended ones, the newest."""
 REMEMBERED_OF_ALL: Final = 250
-"""The same of all projects: a server may have seen thousands."""
+"""The same for all projects together: a server may have seen thousands."""
 RUNNING: Final = 8
 """Bulks of a project that go on at a time."""
 SHOWN: Final = 1_000
-"""Outcomes that are kept, as many again of refusals."""
+"""The outcomes that are kept; as many refusals are kept as well."""
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class RunningBulks:
         return running
 
     def _forget(self, bulks: Sequence[RunningBulk], most: int) -> None:
-        """Forget the oldest of these that have ended, until so many are left."""
+        """Forget the oldest of these that have ended, until `most` are left."""
         ended = [each for each in bulks if each.ended_at is not None]
         for old in ended[: max(len(bulks) - most, 0)]:
             del self._bulks[old.project_id, old.key]

@@ -21,7 +21,7 @@ class Wakeups:
         self._duties: dict[str, asyncio.Task[None]] = {}
 
     async def wait(self, project_id: str, seconds: float, ending: asyncio.Event) -> None:
-        """Return at a wake-up of the project, after so many seconds, or when the server ends."""
+        """Return at a wake-up of the project, after `seconds`, or when the server ends."""
         self._listen(project_id)
         heard = self._heard.setdefault(project_id, asyncio.Event())
         waits = [asyncio.ensure_future(each.wait()) for each in (heard, ending)]

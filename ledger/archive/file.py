@@ -132,7 +132,7 @@ def pages(
 ) -> Iterator[list[Any]]:
     """Return the rows of a file, group by group; of one project and from run to run if given.
 
-    Raises ArchiveUnusable for whatever is no file of this format.
+    Raises ArchiveUnusable for anything that is not a file of this format.
     """
     arrow, parquet = _arrow()
     lowest, highest = str(first or FIRST_RUN), str(last or LAST_RUN)

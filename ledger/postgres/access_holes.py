@@ -26,7 +26,7 @@ class Hole:
     hole: str
     remedy: str
     is_open: bool
-    """Whether it takes back a promise by itself; otherwise it may be meant, and is a warning."""
+    """Whether it breaks a promise by itself; otherwise it may be intended, and is a warning."""
 
 
 _GIVEN: Final = """
@@ -129,7 +129,7 @@ WHERE privilege.grantee <> given.owner
   AND (privilege.grantee <> 0 OR objects.type <> 'f' OR schema.oid IS NOT NULL)
 """
 _ROLES: Final = """
-SELECT format('role %s is there to be granted, but logs in or rules itself', role.rolname),
+SELECT format('role %s exists to be granted, but logs in or has powers of its own', role.rolname),
   format('ALTER ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS',
     role.rolname), true
 FROM given JOIN pg_roles AS role ON role.rolname = ANY (given.roles)

@@ -19,7 +19,7 @@ _PAUSE_SECONDS: Final = 0.1
 async def at_work(
     connection: Any, name: str, *, shared: bool = False, wait_seconds: float | None = 0.0
 ) -> AsyncIterator[None]:
-    """Be at work on what the name stands for while the block lasts.
+    """Hold the work of this name while the block lasts.
 
     Raises asyncpg.LockNotAvailableError, which names who is at work on it, when the wait is over;
     `wait_seconds` None: it has no end.

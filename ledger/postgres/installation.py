@@ -90,7 +90,7 @@ async def refuse_unfit(connection: AsyncConnection) -> None:
     mighty = (await connection.exec_driver_sql(_MIGHTY, (list(ROLES),))).scalars().all()
     if mighty:
         raise ConfigurationError(
-            "these roles are there to be granted, but log in or rule themselves: "
+            "these roles exist to be granted, but log in or have powers of their own: "
             f"{', '.join(mighty)}; take it from them (ALTER ROLE {mighty[0]} NOLOGIN NOSUPERUSER "
             "NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS)"
         )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # SQLAlchemy takes a second to import
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 _FIRST: Final = ("access_grant", "project", "kind", "command", "projection", "feed_generation")
-"""What others lock first. Who comes later then waits with nothing, and the rest gets free."""
+"""The tables that others lock first: later sessions then wait before they hold any other."""
 
 # ONLY and ALTER VIEW: each lock is that of one relation. The lock of at_work is the upgrade's own.
 _LOCK: Final = """

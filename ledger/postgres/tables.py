@@ -545,7 +545,7 @@ run: Final = Table(
     Column("output", Text),
     Column("error_detail", Text),
 )
-"""The view of a run with its content; apart from the metadata, because it is no table."""
+"""The view of a run with its content; not in the metadata, because it is not a table."""
 
 at_work: Final = Table(
     "at_work",

@@ -1,4 +1,4 @@
-"""Settings of the database that take back what the ledger promises, no matter who made them."""
+"""Settings of the database that undermine what the ledger promises, whoever made them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _UNSAFE_SETTINGS: Final = {
     "default_transaction_read_only": "forbids every command",
     "synchronous_commit": "may lose what was confirmed",
 }
-"""Settings of roles or databases that take back what the ledger promises, and how."""
+"""Settings of roles or databases that undermine what the ledger promises, and how."""
 _SAFE_VALUES: Final = frozenset(
     {
         "session_replication_role=origin",

@@ -42,7 +42,7 @@ WHERE lock.granted AND lock.database = (SELECT database.oid FROM pg_database AS 
 async def upgrade_lock(connection: asyncpg.Connection[Any]) -> AsyncIterator[None]:
     """Hold the database's upgrade lock by a transaction of a connection that does nothing else.
 
-    It is tried for and not queued for, and held without a snapshot: an index that is built
+    It is tried again and again, not queued for, and held without a snapshot: an index that is built
     concurrently would wait for a session that has one. Raises DatabaseUnavailable, which names the
     holder, if another session has it for WAIT_SECONDS.
     """

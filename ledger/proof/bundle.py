@@ -25,7 +25,7 @@ _BAD: Final = (KeyError, TypeError, ValueError, AttributeError, InvalidOperation
 
 
 class BundleUnreadable(Exception):
-    """What was given is no evidence, or of a version that this code does not know."""
+    """The input is not evidence, or is of a version that this code does not know."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ class ChainCheck:
         self.events += 1
         version = event["version"]
         if version != self._version + 1:
-            self._find(version, "gap", f"version {version} follows version {self._version}")
+            self._report(version, "gap", f"version {version} follows version {self._version}")
         self._check_hash(event)
         self._check_move(event)
         self._check_payload(event)
@@ -75,7 +75,7 @@ class ChainCheck:
     def close(self) -> None:
         """End the current run: what is missing and was not erased is a finding."""
         for version in self._missing:
-            self._find(
+            self._report(
                 version, "payload", "the payload is missing, and no event says that it was erased"
             )
         # The first bad event first, also where a missing payload is known only now.
@@ -89,10 +89,10 @@ class ChainCheck:
         try:
             computed = event_hash(self._previous, event)
         except (AttributeError, TypeError, ValueError, ArithmeticError) as error:
-            self._find(event["version"], "unreadable", f"a fact of it cannot be read: {error}")
+            self._report(event["version"], "unreadable", f"a fact of it cannot be read: {error}")
             return
         if computed != event["hash"]:
-            self._find(
+            self._report(
                 event["version"],
                 "hash",
                 "the stored hash is not the hash of the event and the one before it",
@@ -102,19 +102,19 @@ class ChainCheck:
         before, after, type_ = self._state, event["state"], event["type"]
         if not may_follow(type_, before, after):
             to = f" and lead to {after}" if after else ""
-            self._find(
+            self._report(
                 event["version"], "illegal", f"{type_} may not follow {before or 'nothing'}{to}"
             )
         self._state = after or before
         if (problem := self._decisions.problem(event)) is not None:
-            self._find(event["version"], "illegal", f"{type_}: {problem}")
+            self._report(event["version"], "illegal", f"{type_}: {problem}")
 
     def _check_payload(self, event: Mapping[str, Any]) -> None:
         body, stored = event["body"], event["payload_hash"]
         if body is not None:
             self.payloads += 1
             if stored is None or payload_hash(bytes(event["salt"]), body) != stored:
-                self._find(
+                self._report(
                     event["version"],
                     "payload",
                     "the payload is not the one that the event commits to",
@@ -122,7 +122,7 @@ class ChainCheck:
         elif stored is not None:
             self._missing.add(event["version"])
 
-    def _find(self, version: int, problem: str, detail: str) -> None:
+    def _report(self, version: int, problem: str, detail: str) -> None:
         if self._run is None:
             return
         if len(self._found) < MAX_FINDINGS:

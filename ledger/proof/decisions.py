@@ -18,7 +18,7 @@ class DecisionCheck:
         self._persons: list[str] = []
 
     def problem(self, event: Mapping[str, Any]) -> str | None:
-        """Return what is wrong with the next event; None if nothing is, or it is no decision."""
+        """Return what is wrong with the next event; None if nothing, or if it is not a decision."""
         if event["type"] == "approval.requested":
             self._request, self._persons = event, []
         if event["type"] not in _DECIDED or self._request is None:

@@ -3,8 +3,8 @@
 A run is hidden from claims and reapers if its kind is not known, or if it lies before a low-water
 mark of its kind (`ledger/sql/operations/move_low_water.sql`).
 
-Page by page, each in a snapshot of its own: an event and the settings that it changes are written
-by one transaction, so what changes between two pages never looks like damage.
+It reads page by page, each in its own snapshot. An event and the settings that it changes are
+written by one transaction, so a change between two pages never looks like damage.
 """
 
 from __future__ import annotations

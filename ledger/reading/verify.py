@@ -100,13 +100,13 @@ class _Verification:
     async def report(self) -> Report:
         """Check, and return the report."""
         async for first, last in ranges(self._pool, self._project_id, self._first, self._last):
-            await self._check(first, last)
+            await self._check_range(first, last)
             if self._progress:
                 self._progress(self._tally.events)
         if self._is_whole:
             for archive in await archives(self._pool):
                 if archive.state == "exported":
-                    self._tally.found(await self._record(archive))
+                    self._tally.found(await self._findings_of_record(archive))
             async for finding in keys_without_event(self._pool, self._project_id, self._keys):
                 self._tally.found([finding])
             self._tally.found(await check_kinds(self._pool, self._project_id))
@@ -118,20 +118,20 @@ class _Verification:
         self._tally.found(unlisted(kind) for kind in sorted(self._tally.unlisted))
         return self._tally.report()
 
-    async def _check(self, first: UUID, last: UUID) -> None:
+    async def _check_range(self, first: UUID, last: UUID) -> None:
         """Check a range, in the database and in the files of archived months."""
-        tally, files = await self._checked(first, last)
+        tally, files = await self._check_database(first, last)
         self._tally.add(tally)
         for archive in files:
             start = max(first, archive.first)
             end = min(last, UUID(int=archive.beyond.int - 1))
             await self._check_archive(archive, start, end)
 
-    async def _checked(self, first: UUID, last: UUID) -> tuple[Tally, list[Archive]]:
+    async def _check_database(self, first: UUID, last: UUID) -> tuple[Tally, list[Archive]]:
         """Check what of a range is in the database; halve it until each unreadable run is named."""
         try:
             async with snapshot(self._pool) as connection:
-                tally = await _checked(connection, self._project_id, first, last)
+                tally = await _check_snapshot(connection, self._project_id, first, last)
                 return tally, await detached(connection, first, last)
         except (DatabaseRefused, ValueError) as error:
             if isinstance(error, DatabaseRefused) and error.sqlstate[:2] not in _UNREADABLE:
@@ -141,20 +141,20 @@ class _Verification:
                 tally.found([Finding(first, None, "unreadable", f"cannot be read: {error}")])
                 return tally, []
         middle = UUID(int=(first.int + last.int) // 2)
-        tally, files = await self._checked(first, middle)
-        other, more = await self._checked(UUID(int=middle.int + 1), last)
+        tally, files = await self._check_database(first, middle)
+        other, more = await self._check_database(UUID(int=middle.int + 1), last)
         tally.add(other)
         return tally, [*files, *(file for file in more if file not in files)]
 
     async def _check_archive(self, archive: Archive, first: UUID, last: UUID) -> None:
         """Check what of a range is in a file; in the database, if it was attached meanwhile."""
-        wrong = await self._record(archive)
+        wrong = await self._findings_of_record(archive)
         try:
             tally, keys = await check_archive(self._pool, archive, self._project_id, first, last)
         except ArchiveUnusable as error:
             now = await archive_of(self._pool, archive.month)
             if now is not None and not now.detached:
-                await self._check(first, last)
+                await self._check_range(first, last)
             else:
                 self._tally.found(wrong or [unusable(archive, error)])
             return
@@ -162,7 +162,7 @@ class _Verification:
         self._tally.found(wrong)
         self._tally.add(tally)
 
-    async def _record(self, archive: Archive) -> list[Finding]:
+    async def _findings_of_record(self, archive: Archive) -> list[Finding]:
         """Return what is wrong with the record of a month; nothing when it was reported before."""
         if archive.month in self._records:
             return []
@@ -170,7 +170,7 @@ class _Verification:
         return self._records[archive.month]
 
 
-async def _checked(connection: Any, project_id: str, first: UUID, last: UUID) -> Tally:
+async def _check_snapshot(connection: Any, project_id: str, first: UUID, last: UUID) -> Tally:
     """Check the part of a range that is in the database, in the connection's snapshot."""
     tally, chain, states = Tally(), ChainCheck(), StateCheck()
     kinds: set[str] = set()

@@ -13,8 +13,8 @@ CREATE TABLE ledger.project (
   channel text NOT NULL DEFAULT 'runfold_' || replace(gen_random_uuid()::text, '-', '')
 );
 
--- With the run that brought it in the key, two transactions that bring the same new kind do not
--- wait for each other.
+-- The key includes the first run of the kind, so that two transactions that submit the same new
+-- kind do not wait for each other.
 CREATE TABLE ledger.kind (
   project_id text NOT NULL,
   kind text NOT NULL,
@@ -79,8 +79,8 @@ CREATE TABLE ledger.user_account (
   CHECK ((issuer IS NULL) = (subject IS NULL))
 );
 
--- When tokens and users were let in, and how often not since. Apart from what is ordered about
--- them: whoever is let in, or is not, may leave the row locked, and that must not hold up an order.
+-- When tokens and users last signed in, and how many tries have failed since. A table of its own:
+-- whoever signs in may leave the row locked, which must not hold up a change of the token or user.
 CREATE TABLE ledger.credential_use (
   credential varchar(200) PRIMARY KEY,
   last_used_at timestamptz,
@@ -88,8 +88,8 @@ CREATE TABLE ledger.credential_use (
   last_failed_at timestamptz
 );
 
--- Of a password only the SHA-256 of the key is kept that follows slowly from it. Apart from the
--- users, because nobody reads it but the function that signs in.
+-- The SHA-256 of the key that is derived, slowly, from a password, which is not kept itself. A
+-- table of its own, because only the function that signs in reads it.
 CREATE TABLE ledger.user_password (
   name varchar(100) PRIMARY KEY REFERENCES ledger.user_account,
   method varchar(60) NOT NULL,
@@ -142,8 +142,8 @@ CREATE TABLE ledger.control_event (
 );
 CREATE INDEX control_event_subject ON ledger.control_event (subject, number);
 
--- The head of each list: the number and the hash of its newest event. It goes on from what it is,
--- whatever the list lost, so that a list that is cut at its end does not look whole.
+-- The head of each list: the number and the hash of its newest event. It moves on with each event
+-- and is never computed from the list, so that a list that is cut at its end does not look whole.
 CREATE TABLE ledger.control_head (
   project_id text PRIMARY KEY,
   number bigint NOT NULL CHECK (number > 0),
@@ -204,7 +204,7 @@ CREATE TABLE ledger.event (
 ) PARTITION BY RANGE (run_id);
 
 CREATE INDEX event_feed ON ledger.event (txid, position);
--- Refusals are counted among the beats of a long run.
+-- For counting the refusals of a run among its many heartbeats.
 CREATE INDEX event_refused ON ledger.event (project_id, run_id, token, name)
   WHERE type = 'write.refused';
 
@@ -264,29 +264,31 @@ CREATE TABLE ledger.run_state (
   CONSTRAINT totals_are_not_negative CHECK (cost_usd >= 0 AND step_count >= 0)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 
--- None of these indexes covers a column that a heartbeat changes, predicates included.
--- Runs that wait since they were submitted, and those that were put off or given back: what sleeps
--- lies in no claim's way, and what comes back is not looked for among the dead.
+-- None of these indexes uses a column that a heartbeat changes, not even in its predicate.
+-- Runs that wait since they were submitted, and, in an index of their own, those that were put off
+-- or given back. So a claim passes no run that sleeps, and does not search for those that come back
+-- among the dead entries of the others.
 CREATE INDEX run_claimable ON ledger.run_state (project_id, kind, priority, run_id)
   WHERE available_at <= created_at;
 CREATE INDEX run_returning ON ledger.run_state (project_id, kind, priority, available_at, run_id)
   WHERE available_at > created_at;
--- By kind and in the order of the events that moved them, for reapers, claims of limited kinds,
--- which count, and lists: behind a position nothing is added, so that what has ended is passed over
--- (low_water). A claim changes it: of an update that changes no column of an index PostgreSQL takes
--- the entry for a mere version and looks for older ones to delete, at a cost of one part in thirty.
+-- Held runs, by kind and in the order of the events that moved them: for reapers, for claims of
+-- limited kinds, which count them, and for lists. Nothing is added before a position that has
+-- passed, so that a search can skip what has ended (low_water). That a claim changes this column is
+-- on purpose: where an update changes no column of an index, PostgreSQL takes the new entry for a
+-- mere version and looks for older ones to delete, at a cost of one part in thirty.
 CREATE INDEX run_leased ON ledger.run_state (project_id, kind, moved_position)
   WHERE token IS NOT NULL;
 -- The runs that are neither in run_claimable nor in run_leased, for lists of runs: a run that is
 -- claimed once and ends comes into it once.
 CREATE INDEX run_other ON ledger.run_state (project_id, kind, state, run_id)
   WHERE token IS NULL AND (available_at <= created_at) IS NOT TRUE;
--- What ends by the clock, without a write of anybody: the reaper's other list. One index, because
--- every update that is not HOT sets all of them up. No write brings an instant that has passed, so
--- that what has ended is passed over here too.
+-- Runs that the clock ends, for reapers. One index for deadlines and waits, because every update
+-- that is not HOT prepares all indexes. No write brings an instant that has passed, so that a
+-- search can skip what has ended here too.
 CREATE INDEX run_due ON ledger.run_state (project_id, kind, least(deadline, wait_until))
   WHERE completed_at IS NULL AND num_nonnulls(deadline, wait_until) > 0;
--- Runs that nobody holds and a sweep looks at: those that were let go although their cancel was
+-- Runs without a holder that a sweep looks at: those whose lease was given up after a cancel was
 -- asked, which it ends, and those that are parked for a tool, whose child may have ended.
 CREATE INDEX run_parked ON ledger.run_state
   (project_id, kind, (cancel_requested_at IS NOT NULL), moved_position)
@@ -303,9 +305,10 @@ CREATE TABLE ledger.run_tag (
   PRIMARY KEY (project_id, tag, kind, run_id)
 );
 
--- Where the walks of a kind's indexes begin: what lies before is dead, and under an old snapshot
--- stays there (ledger/sql/operations/move_low_water.sql). A row is never changed: the one with the
--- highest number counts, and is found past none of those that were before it.
+-- Low-water marks: where searches of a kind's indexes start
+-- (ledger/sql/operations/move_low_water.sql). The entries before a mark are dead, and stay there
+-- while an old snapshot is held. A row is never changed: the one with the highest number counts,
+-- and is found without passing the dead rows before it.
 CREATE TABLE ledger.low_water (
   project_id text NOT NULL,
   kind text NOT NULL,
@@ -379,7 +382,7 @@ CREATE TABLE ledger.saved_view (
 );
 
 -- Requests for an approval that a person does not want to see before a moment; seen: the version of
--- the run then. A setting of that person, no fact of the run.
+-- the run then. A setting of that person, not a fact of the run.
 CREATE TABLE ledger.snooze (
   project_id text NOT NULL REFERENCES ledger.project,
   actor varchar(200) NOT NULL,
@@ -407,8 +410,8 @@ CREATE INDEX role_event_role ON ledger.role_event (project_id, member, role, num
 
 -- Webhooks
 
--- Whom to tell of which events; no events or kinds named: of all. checkpoint: how far the feed has
--- been looked through for it.
+-- Which events are sent to which URL; without events or kinds, all of them. checkpoint: how far the
+-- feed has been read for it.
 CREATE TABLE ledger.webhook (
   project_id text NOT NULL REFERENCES ledger.project,
   webhook_id varchar(40) PRIMARY KEY,
@@ -428,7 +431,7 @@ CREATE TABLE ledger.webhook_secret (
   secret bytea NOT NULL CHECK (octet_length(secret) BETWEEN 24 AND 64)
 );
 
--- What is to be told to a webhook, or was; next_at null: delivered, or given up.
+-- What is to be sent to a webhook, or was; next_at is null once it is delivered or given up.
 CREATE TABLE ledger.delivery (
   project_id text NOT NULL,
   webhook_id varchar(40) NOT NULL REFERENCES ledger.webhook ON DELETE CASCADE,
@@ -489,7 +492,8 @@ CREATE TABLE ledger.archive_event (
   CHECK (type LIKE 'hold.%' OR num_nulls(
     first, beyond, runs, events, payloads, generation, last_position, size_bytes, sha256, file) = 0)
 );
--- How the months stand is asked for with every page of the feed, however many holds there were.
+-- For the state of the months, which every page of the feed asks for, however many holds there
+-- were.
 CREATE INDEX archive_event_standing ON ledger.archive_event (month, number DESC)
   WHERE type IN ('archive.exported', 'archive.detached', 'archive.attached');
 CREATE INDEX archive_event_month ON ledger.archive_event (month, number);
@@ -592,8 +596,8 @@ CREATE TABLE ledger.rebuild_range (
   PRIMARY KEY (rebuild_id, first)
 );
 
--- Who does what nobody else may do meanwhile: each row is a session that is at work for as long as
--- it holds the advisory lock of its key. Only ledger.begin_work writes it.
+-- Sessions at work on what others may not do at the same time: each row counts for as long as the
+-- session holds the advisory lock of its key. Only ledger.begin_work writes it.
 CREATE TABLE ledger.at_work (
   key bigint PRIMARY KEY,
   name text NOT NULL,

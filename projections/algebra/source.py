@@ -27,7 +27,7 @@ COLUMNS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A value that each event has: an SQL expression over the event `e`, and its type."""
+    """A value that each event has: an SQL expression over the event `event`, and its type."""
 
     sql: str
     type: str
@@ -43,4 +43,4 @@ def as_source(source: str | Source) -> Source:
         raise InvalidValue(
             "source", source, f"is not a column of an event; these are: {', '.join(COLUMNS)}"
         )
-    return Source(f"e.{source}", COLUMNS[source])
+    return Source(f"event.{source}", COLUMNS[source])

@@ -43,7 +43,7 @@ BATCH: Final = 5_000
 MAX_BATCH: Final = 100_000
 
 _THEIR_PATH: Final = """SET LOCAL search_path = "$user", public"""
-"""A function of the user's means the user's tables; connections look in pg_catalog only."""
+"""A user's function expects the user's tables; our connections search pg_catalog only."""
 _OWN_PATH: Final = "SET LOCAL search_path = pg_catalog, pg_temp"
 _LOOK: Final = """
 SELECT projection.*, EXISTS (
@@ -115,7 +115,7 @@ class CatchUp:
             raise translated(error) from error
 
     async def _has_news(self, connection: Any) -> bool:
-        """Whether there is something to do; a lock to ask it would cost a transaction id."""
+        """Whether there is something to do; asked without a lock, which costs a transaction id."""
         row = await connection.fetchrow(_LOOK, self.projection.name)
         checkpoint = checked(self.projection, row)
         return row["retrying"] or await feed.towards(connection, checkpoint, 1) is not None

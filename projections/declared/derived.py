@@ -85,7 +85,8 @@ BEGIN
   FOR token IN SELECT regexp_matches(rest, {text(_WORD)}, 'g') LOOP
     CONTINUE WHEN token[1] ~ {text("^" + _NUMBER + "$")} OR lower(token[1]) = ANY (words);
     IF token[1] <> ALL (p_columns) OR token[2] <> '' OR EXISTS (
-      SELECT FROM pg_get_keywords() AS k WHERE k.word = token[1] AND k.catcode IN ('R', 'T')) THEN
+      SELECT FROM pg_get_keywords() AS keyword
+      WHERE keyword.word = token[1] AND keyword.catcode IN ('R', 'T')) THEN
       RAISE EXCEPTION '% may not be in a derived column: %', token[1], p_expression
         USING ERRCODE = '22023';
     END IF;

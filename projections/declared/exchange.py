@@ -31,10 +31,10 @@ WHERE name = $1
 """
 _ASIDE_DIFFERS: Final = """
 SELECT EXISTS (
-  SELECT FROM (SELECT project_id, run_id FROM ledger.projection_aside WHERE relation = $1) AS a
-  FULL JOIN (SELECT project_id, run_id FROM ledger.projection_aside WHERE relation = $2) AS b
+  SELECT FROM (SELECT project_id, run_id FROM ledger.projection_aside WHERE relation = $1) AS one
+  FULL JOIN (SELECT project_id, run_id FROM ledger.projection_aside WHERE relation = $2) AS other
     USING (project_id, run_id)
-  WHERE a IS NULL OR b IS NULL)
+  WHERE one IS NULL OR other IS NULL)
 """
 NOTED: Final = "SELECT ledger.note_rebuild($1, $2, $3, $4, $5, $6, $7)"
 _EXCHANGE: Final = "SELECT ledger.exchange_projection_table($1, $2, $3)"

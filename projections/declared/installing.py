@@ -29,7 +29,7 @@ _START: Final = """
 INSERT INTO ledger.projection (name, version, digest, generation, snapshot, position)
 VALUES ($1, $2, $3, 1, '1:1:@0', 0) ON CONFLICT (name) DO NOTHING RETURNING name
 """
-"""Waits for another that installs it, and then finds it installed."""
+"""Waits for another process that installs it, and then finds it installed."""
 _MAKE_TABLE: Final = "SELECT ledger.make_projection_table($1, $2, $3, $4, $5)"
 _PUBLISH: Final = "SELECT ledger.publish_projection($1, $2, $3, $4, $5)"
 _OWNERS: Final = """

@@ -27,28 +27,32 @@ SETTINGS: Final = (
     "SET LOCAL enable_seqscan = off; SET LOCAL jit = off; SET LOCAL work_mem = '64MB'; "
     "SET LOCAL search_path = pg_catalog, pg_temp"
 )
-"""Of a transaction that folds: plans for pages, and the same functions for every login."""
-_FIRST: Final = f"SELECT e.project_id, e.run_id, e.version, e.position FROM {feed.PAGE} AS e"
+"""For a transaction that folds: plans for pages, and the same functions for every login."""
+_FIRST: Final = (
+    "SELECT event.project_id, event.run_id, event.version, event.position"
+    f" FROM {feed.PAGE} AS event"
+)
 _SET_ASIDE: Final = """
-INSERT INTO ledger.projection_aside AS k
+INSERT INTO ledger.projection_aside AS known
   (relation, name, project_id, run_id, first_position, last_position, event_version, error)
 VALUES ($1, $2, $3, $4, $5, $5, $6, $7)
-ON CONFLICT (relation, project_id, run_id) DO NOTHING RETURNING k.run_id
+ON CONFLICT (relation, project_id, run_id) DO NOTHING RETURNING known.run_id
 """
 _NEXT_RETRY: Final = """
 SELECT project_id, run_id, first_position, last_position FROM ledger.projection_aside
 WHERE relation = $1 AND retry_at IS NOT NULL ORDER BY retry_at, run_id LIMIT 1 FOR UPDATE
 """
-_BACK: Final = "SELECT ledger.take_back_aside($1, $2, $3)"
+_BACK: Final = "SELECT ledger.forget_aside($1, $2, $3)"
 _STILL_ASIDE: Final = """
 UPDATE ledger.projection_aside SET retry_at = NULL, error = $4
 WHERE relation = $1 AND project_id = $2 AND run_id = $3
 """
 _RETRY_UNTRIED: Final = """
-UPDATE ledger.projection_aside AS a SET retry_at = clock_timestamp()
-WHERE a.relation = $1 AND a.project_id = $2 AND a.error IS NULL AND a.retry_at IS NULL
-  AND (SELECT count(*) FROM ledger.projection_aside AS b
-       WHERE b.relation = $1 AND b.project_id = $2 AND b.error IS NOT NULL) < $3
+UPDATE ledger.projection_aside AS aside SET retry_at = clock_timestamp()
+WHERE aside.relation = $1 AND aside.project_id = $2 AND aside.error IS NULL
+  AND aside.retry_at IS NULL
+  AND (SELECT count(*) FROM ledger.projection_aside AS failed
+       WHERE failed.relation = $1 AND failed.project_id = $2 AND failed.error IS NOT NULL) < $3
 """
 
 
@@ -91,10 +95,11 @@ async def retry_next(connection: Any, projection: Projection) -> int | None:
     if run is None:
         return None
     key = (projection.table, run["project_id"], run["run_id"])
-    types = "" if projection.types is None else f" AND e.type IN ({texts(projection.types)})"
+    types = "" if projection.types is None else f" AND event.type IN ({texts(projection.types)})"
     page = (
-        "SELECT e.* FROM ledger.event AS e WHERE e.project_id = $1 AND e.run_id = $2\n"
-        f"  AND e.position BETWEEN $3 AND $4{types}"
+        "SELECT event.* FROM ledger.event AS event\n"
+        "WHERE event.project_id = $1 AND event.run_id = $2\n"
+        f"  AND event.position BETWEEN $3 AND $4{types}"
     )
     try:
         async with connection.transaction():
@@ -107,7 +112,7 @@ async def retry_next(connection: Any, projection: Projection) -> int | None:
             raise
         await connection.execute(_STILL_ASIDE, *key, reason_of(error))
         return 0
-    # Fewer runs than bar a project: those that were set aside with it have a chance.
+    # Where fewer runs fail than set a project aside, those that were set aside with it are tried.
     await connection.execute(_RETRY_UNTRIED, *key[:2], RUNS_ASIDE)
     return int(taken["events"])
 
@@ -136,7 +141,7 @@ async def _merge(
     connection: Any, projection: Projection, towards: Checkpoint, limit: int, table: str
 ) -> FeedPage:
     await connection.execute(SETTINGS)
-    statement = taken_sql(projection, f"SELECT e.* FROM {feed.PAGE} AS e", table)
+    statement = taken_sql(projection, f"SELECT event.* FROM {feed.PAGE} AS event", table)
     row = await connection.fetchrow(statement, *page_arguments(towards, limit, which(projection)))
     after = towards.moved(row["position"]) if row["events"] >= limit else towards.arrived()
     return FeedPage(row["events"], after)

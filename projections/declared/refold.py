@@ -32,18 +32,19 @@ from runfold.projections.rebuild_plan import BadRun, OnProgress, RebuildPlan, Re
 SCHEMA: Final = "projection"
 NOBODY: Final = Order()
 _SHADOW: Final = "@shadow@"
-_VISIBLE: Final = """(e.position <= (
-      SELECT split_part(g.start, '@', 2)::bigint FROM ledger.feed_generation AS g
-      WHERE g.generation = split_part($4, '/', 1)::int)
-    OR pg_visible_in_snapshot(e.txid, split_part(split_part($4, '/', 2), '@', 1)::pg_snapshot))"""
-_TRY_AGAIN: Final = "SELECT ledger.take_back_aside($1, NULL, NULL)"
+_VISIBLE: Final = """(event.position <= (
+      SELECT split_part(feed.start, '@', 2)::bigint FROM ledger.feed_generation AS feed
+      WHERE feed.generation = split_part($4, '/', 1)::int)
+    OR pg_visible_in_snapshot(event.txid,
+      split_part(split_part($4, '/', 2), '@', 1)::pg_snapshot))"""
+_TRY_AGAIN: Final = "SELECT ledger.forget_aside($1, NULL, NULL)"
 _SET_ASIDE: Final = f"""
 INSERT INTO ledger.projection_aside
   (relation, name, project_id, run_id, first_position, last_position, events, error)
-SELECT $2, $3, e.project_id, e.run_id, 0, max(e.position), count(*), r.error
-FROM ledger.rebuild_range AS r JOIN ledger.event AS e ON e.run_id = r.first
-WHERE r.rebuild_id = $1 AND r.error IS NOT NULL AND {_VISIBLE}
-GROUP BY e.project_id, e.run_id, r.error ON CONFLICT DO NOTHING
+SELECT $2, $3, event.project_id, event.run_id, 0, max(event.position), count(*), range.error
+FROM ledger.rebuild_range AS range JOIN ledger.event AS event ON event.run_id = range.first
+WHERE range.rebuild_id = $1 AND range.error IS NOT NULL AND {_VISIBLE}
+GROUP BY event.project_id, event.run_id, range.error ON CONFLICT DO NOTHING
 """
 
 
@@ -77,10 +78,10 @@ def _kept(order: Order) -> Order:
 
 def plan(projection: Projection, moment: Checkpoint, until: datetime | None = None) -> RebuildPlan:
     """Return how the projection's table is filled with the events that were visible at a moment."""
-    types = "" if projection.types is None else f" AND e.type IN ({texts(projection.types)})"
+    types = "" if projection.types is None else f" AND event.type IN ({texts(projection.types)})"
     page = (
-        "SELECT e.* FROM ledger.event AS e WHERE e.run_id BETWEEN $1 AND $2\n"
-        f"  AND ($3::timestamptz IS NULL OR e.recorded_at <= $3) AND {_VISIBLE}{types}"
+        "SELECT event.* FROM ledger.event AS event WHERE event.run_id BETWEEN $1 AND $2\n"
+        f"  AND ($3::timestamptz IS NULL OR event.recorded_at <= $3) AND {_VISIBLE}{types}"
     )
     return RebuildPlan(
         projection.name,

@@ -10,7 +10,7 @@ from runfold.ledger.validation import check_encodable, check_int
 from runfold.projections.algebra.source import Source, as_source
 
 EACH: Final = "unnest("
-"""How the SQL of a source begins that gives several values for one event."""
+"""The beginning of the SQL of a source that gives several values for one event."""
 TYPES: Final = (
     "text", "int", "bigint", "numeric", "boolean", "uuid", "date", "timestamptz", "interval",
 )  # fmt: skip
@@ -41,8 +41,9 @@ def field(
         sorted(check_int("schema version", version, least=1) for version in schema_versions)
     )
     return Source(
-        f"(SELECT p.body #>> ARRAY[{steps}] FROM ledger.payload AS p "
-        "WHERE p.project_id = e.project_id AND p.run_id = e.run_id AND p.version = e.version)"
+        f"(SELECT payload.body #>> ARRAY[{steps}] FROM ledger.payload AS payload "
+        "WHERE payload.project_id = event.project_id AND payload.run_id = event.run_id "
+        "AND payload.version = event.version)"
         f"::{type}",
         type,
         versions,
@@ -53,8 +54,9 @@ def of_run(column: str) -> Source:
     """Read a column of the run's first event, such as its kind, its tags, its time."""
     source = as_source(column)
     return Source(
-        f"(SELECT f.{column} FROM ledger.event AS f "
-        "WHERE f.project_id = e.project_id AND f.run_id = e.run_id AND f.version = 1)",
+        f"(SELECT first.{column} FROM ledger.event AS first "
+        "WHERE first.project_id = event.project_id AND first.run_id = event.run_id "
+        "AND first.version = 1)",
         source.type,
     )
 
@@ -67,31 +69,32 @@ def earlier(column: str, on: Iterable[str] | None = None, *, inclusive: bool = F
     `inclusive`: the event itself counts as well, if it is of these types.
     """
     source = as_source(column)
-    which = f"f.{column} IS NOT NULL" if on is None else f"f.type IN ({texts(on)})"
+    which = f"earlier.{column} IS NOT NULL" if on is None else f"earlier.type IN ({texts(on)})"
     return Source(
-        f"(SELECT f.{column} FROM ledger.event AS f "
-        "WHERE f.project_id = e.project_id AND f.run_id = e.run_id "
-        f"AND f.version <{'=' if inclusive else ''} e.version AND {which} "
-        "ORDER BY f.version DESC LIMIT 1)",
+        f"(SELECT earlier.{column} FROM ledger.event AS earlier "
+        "WHERE earlier.project_id = event.project_id AND earlier.run_id = event.run_id "
+        f"AND earlier.version <{'=' if inclusive else ''} event.version AND {which} "
+        "ORDER BY earlier.version DESC LIMIT 1)",
         source.type,
     )
 
 
 def since(on: Iterable[str]) -> Source:
     """Measure the time since the run's newest earlier event of these types."""
-    return Source(f"(e.recorded_at - {earlier('recorded_at', on).sql})", "interval")
+    return Source(f"(event.recorded_at - {earlier('recorded_at', on).sql})", "interval")
 
 
 def of_lease(column: str) -> Source:
     """Read a column of the `lease.acquired` under which the event happened, else null."""
     source = as_source(column)
-    run = "f.project_id = e.project_id AND f.run_id = e.run_id"
+    run = "lease.project_id = event.project_id AND lease.run_id = event.run_id"
     token = (
-        "CASE WHEN e.token IS NOT NULL THEN e.token "
+        "CASE WHEN event.token IS NOT NULL THEN event.token "
         f"WHEN {earlier('state').sql} IS DISTINCT FROM 'pending' THEN {earlier('token').sql} END"
     )
     return Source(
-        f"(SELECT f.{column} FROM ledger.event AS f WHERE {run} AND f.version = {token})",
+        f"(SELECT lease.{column} FROM ledger.event AS lease "
+        f"WHERE {run} AND lease.version = {token})",
         source.type,
     )
 
@@ -100,7 +103,7 @@ def day(column: str = "recorded_at") -> Source:
     """Return the day, in UTC, of a time that the event names."""
     if as_source(column).type != "timestamptz":
         raise InvalidValue("source", column, "is not a time, so it has no day")
-    return Source(f"(e.{column} AT TIME ZONE 'UTC')::date", "date")
+    return Source(f"(event.{column} AT TIME ZONE 'UTC')::date", "date")
 
 
 def each(source: str | Source) -> Source:

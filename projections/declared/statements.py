@@ -23,7 +23,7 @@ from runfold.projections.declared.projection import Projection, column_type, pos
 from runfold.projections.declared.sources import text, texts
 
 RUNS_ASIDE: Final = 100
-"""With so many runs that cannot be folded a project is set aside as a whole, untried."""
+"""With this many runs that cannot be folded, a project is set aside as a whole, untried."""
 
 
 def known_sql(event: str) -> str:
@@ -49,15 +49,15 @@ def rows_sql(projection: Projection, events: str) -> str:
         _facts_sql(projection, key, counted, events) for key, counted in groups.items()
     )
     folded = [sql for name, column in projection.folds.items() for sql in _folded_sql(name, column)]
-    key = ", ".join(f'f."{name}"' for name in projection.key)
-    whole = " AND ".join(f'f."{name}" IS NOT NULL' for name in projection.key)
+    key = ", ".join(f'fact."{name}"' for name in projection.key)
+    whole = " AND ".join(f'fact."{name}" IS NOT NULL' for name in projection.key)
     rows = ",\n  ".join(folded)
-    return f"SELECT {key},\n  {rows}\nFROM (\n  {facts}\n) AS f\nWHERE {whole}\nGROUP BY {key}"
+    return f"SELECT {key},\n  {rows}\nFROM (\n  {facts}\n) AS fact\nWHERE {whole}\nGROUP BY {key}"
 
 
 def _folded_sql(name: str, column: NarrowedFold) -> list[str]:
     """Compile the fold of the facts of one column, and the position of its value if it has one."""
-    fold, facts = column.fold, _placed("f", name)
+    fold, facts = column.fold, _placed("fact", name)
     # A fact that does not count has no position and no value; where null is a value, only the
     # position tells.
     when = f"{facts.position} IS NOT NULL" if fold.operation.keeps_null else ""
@@ -75,7 +75,7 @@ def merge_sql(projection: Projection, rows: str, table: str | None = None) -> st
     for name, column in projection.folds.items():
         operation, stored, folded = (
             column.fold.operation,
-            _placed("t", name),
+            _placed("stored", name),
             _placed("excluded", name),
         )
         sets.append(f'"{name}" = {operation.merge_sql(stored, folded)}')
@@ -84,8 +84,8 @@ def merge_sql(projection: Projection, rows: str, table: str | None = None) -> st
             sets.append(f'"{position_name(name)}" = {position}')
     changes = ",\n  ".join(sets)
     return (
-        f"INSERT INTO {table or projection.table} AS t ({names})\n"
-        f"SELECT {names} FROM (\n{rows}\n) AS r\n"
+        f"INSERT INTO {table or projection.table} AS stored ({names})\n"
+        f"SELECT {names} FROM (\n{rows}\n) AS folded\n"
         f"ORDER BY {key}\nON CONFLICT ({key}) DO UPDATE SET\n  {changes}"
     )
 
@@ -128,7 +128,7 @@ SELECT count(*) AS events, max(page.position) AS position,
 FROM page"""
 
 
-# The uncorrelated questions of these two are asked once a page: where nothing is set aside and
+# The uncorrelated subqueries of these two are evaluated once a page: where nothing is set aside and
 # nothing is skipped, as nearly always, no event is looked up.
 def _aside_sql(relation: str) -> str:
     """Select the runs of the page that are set aside, or whose project has too many that are."""
@@ -182,14 +182,14 @@ def _facts_sql(
             value = f"CASE WHEN {when} THEN {value} END"
         facts.append(f'{value} AS "{name}"')
         if column.fold.operation.ordered:
-            position = "NULL::bigint" if name not in counted else "e.position"
+            position = "NULL::bigint" if name not in counted else "event.position"
             if name in counted and when:
-                position = f"CASE WHEN {when} THEN e.position END"
+                position = f"CASE WHEN {when} THEN event.position END"
             facts.append(f'{position} AS "{position_name(name)}"')
     conditions = sorted({_when(column) for column in counted.values()})
     which = f" WHERE {' OR '.join(conditions)}" if all(conditions) else ""
     # OFFSET 0: the sources are evaluated once, whatever is done with their values.
-    return f"(SELECT {', '.join(facts)} FROM {events} AS e{which} OFFSET 0)"
+    return f"(SELECT {', '.join(facts)} FROM {events} AS event{which} OFFSET 0)"
 
 
 def _key_sql(projection: Projection, column: NarrowedFold) -> str:
@@ -202,14 +202,14 @@ def _value(given: str | Source) -> str:
     if source.schema_versions is None:
         return source.sql
     known = ", ".join(map(str, source.schema_versions))
-    refused = f"ledger.refuse_version(e.type, e.schema_version)::{source.type}"
-    return f"CASE WHEN e.schema_version IN ({known}) THEN {source.sql} ELSE {refused} END"
+    refused = f"ledger.refuse_version(event.type, event.schema_version)::{source.type}"
+    return f"CASE WHEN event.schema_version IN ({known}) THEN {source.sql} ELSE {refused} END"
 
 
 def _when(column: NarrowedFold) -> str:
-    conditions = [] if column.fold.on is None else [f"e.type IN ({texts(column.fold.on)})"]
-    conditions += [f"e.{column.present} IS NOT NULL"] if column.present else []
-    conditions += [f"e.{column.absent} IS NULL"] if column.absent else []
+    conditions = [] if column.fold.on is None else [f"event.type IN ({texts(column.fold.on)})"]
+    conditions += [f"event.{column.present} IS NOT NULL"] if column.present else []
+    conditions += [f"event.{column.absent} IS NULL"] if column.absent else []
     return " AND ".join(conditions)
 
 

@@ -20,7 +20,7 @@ DECIDED: Final = frozenset(
 """What ends the waiting; the last two only for a run that waits."""
 
 _REQUEST: Final = Source(
-    f"CASE WHEN e.type LIKE 'approval.%' THEN {earlier('version', _ASKED, inclusive=True).sql} "
+    f"CASE WHEN event.type LIKE 'approval.%' THEN {earlier('version', _ASKED, inclusive=True).sql} "
     f"WHEN {earlier('state').sql} = 'waiting_approval' THEN {earlier('version', _ASKED).sql} END",
     "int",
 )

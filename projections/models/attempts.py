@@ -20,7 +20,7 @@ _SIGNS: Final = frozenset({"lease.acquired", "lease.heartbeat"})
 
 def _at_end(column: str, type_: str) -> Source:
     """Read what an end says; an attempt that goes on after a wait has no end any more."""
-    return Source(f"CASE WHEN e.type <> 'lease.acquired' THEN e.{column} END", type_)
+    return Source(f"CASE WHEN event.type <> 'lease.acquired' THEN event.{column} END", type_)
 
 
 ATTEMPTS: Final = Projection(

@@ -31,7 +31,7 @@ LEASED: Final = {"lease.acquired"} | WAITED | REQUEUED | ENDED
 OUTCOME: Final = ENDED | {"lease.expired", "run.retried"}
 """Every type that says how an attempt or the run ended."""
 BEATEN: Final = {"lease.acquired", "lease.heartbeat"}
-"""Every type in which the holder of a lease is heard."""
+"""Every type by which the holder of a lease shows that it is alive."""
 EXTENDED: Final = LEASED | BEATEN
 """Every type that says until when the lease is held."""
 COUNTED: Final = {"lease.acquired", "lease.released", "lease.expired"}

@@ -1,4 +1,4 @@
-"""The recorded repair of lists by tag: they say again what the states of the runs say.
+"""The recorded repair of lists by tag: they are made to match the states of the runs again.
 
 The states are the fold of the events: where both are wrong, the states are repaired first.
 """

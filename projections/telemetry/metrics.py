@@ -44,7 +44,7 @@ FROM projection.approvals WHERE decided_at IS NULL
 GROUP BY project_id ORDER BY project_id LIMIT {MAX_KINDS}
 """
 # By the two indexes of claims: the head of the runs that wait since they were submitted, and of
-# each priority the run that came due first. What sleeps is not walked.
+# each priority the run that came due first. Runs that sleep are not read.
 _OLDEST: Final = f"""
 WITH RECURSIVE known AS MATERIALIZED (
   SELECT DISTINCT project_id, kind FROM ledger.kind ORDER BY project_id, kind LIMIT {MAX_KINDS}

@@ -63,8 +63,8 @@ class Span:
 def spans(run_id: UUID, history: Sequence[Event]) -> list[Span]:
     """Return the spans of a run's whole history: the run's own first, then as they begin.
 
-    A step has one event, at its end: its span begins with the event before it that is no heartbeat.
-    No content of payloads is in a span but the names of what was called.
+    A step has one event, at its end: its span begins with the last event before it that is not a
+    heartbeat. No content of payloads is in a span but the names of what was called.
     """
     return _Trace(run_id).spans_of(history)
 

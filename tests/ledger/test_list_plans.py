@@ -54,7 +54,7 @@ READ: Final = """
 SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE schemaname = 'ledger')
   + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE schemaname = 'ledger')
 """
-BACK: Final = "SELECT ledger.take_back_aside('projection.many_v1', 'test', $1)"
+BACK: Final = "SELECT ledger.forget_aside('projection.many_v1', 'test', $1)"
 MONTHS: Final = "SELECT ledger.feed_whole(generation, start) FROM ledger.feed_generation"
 CALLS: Final[dict[str, Any]] = {
     "grants": lambda ledger: ledger.access_grants(),

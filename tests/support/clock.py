@@ -8,7 +8,7 @@ import asyncpg
 
 
 async def set_clock(connection: asyncpg.Connection | asyncpg.Pool, off: timedelta) -> None:
-    """Have the server's clock, as the ledger sees it, so much ahead of the real one."""
+    """Set the server's clock, as the ledger sees it, ahead of the real one by `off`."""
     await connection.execute(
         "CREATE OR REPLACE FUNCTION ledger.clock() RETURNS timestamptz LANGUAGE sql VOLATILE "
         "PARALLEL SAFE "
@@ -17,7 +17,7 @@ async def set_clock(connection: asyncpg.Connection | asyncpg.Pool, off: timedelt
 
 
 async def set_clock_of_ids(connection: asyncpg.Connection, at: datetime, step: timedelta) -> None:
-    """Have the clock of run ids show a time, and so much more each time that it is looked at."""
+    """Have the clock of run ids show a time, and `step` more each time that it is read."""
     await connection.execute(
         "CREATE SEQUENCE IF NOT EXISTS ledger.looks_at_the_clock MINVALUE 0 START 0;"
         "SELECT setval('ledger.looks_at_the_clock', 0, false);"

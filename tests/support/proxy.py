@@ -95,7 +95,7 @@ class Proxy:
         self._flows.set()
 
     def lose_answers(self, statement: bytes, count: int) -> None:
-        """Have the server do a statement so often and lose its answer, with the connection."""
+        """Lose the answer to a statement this many times, and the connection with it."""
         self._losing, self._to_lose = statement, count
 
     def lose_marked(self, mark: bytes) -> None:

@@ -55,7 +55,7 @@ WAIT_FOR_THIS_SESSION = (
 
 
 async def awaited(connection: asyncpg.Connection[Any], sessions: int = 1) -> None:
-    """Return once so many sessions wait for locks that this connection holds."""
+    """Return once `sessions` sessions wait for locks that this connection holds."""
     await until(lambda: connection.fetchval(WAIT_FOR_THIS_SESSION, sessions))
 
 

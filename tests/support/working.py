@@ -64,7 +64,7 @@ async def reached(ledger: Ledger, run: Run, state: State, seconds: float = BOUND
 
 
 async def given_back(ledger: Ledger, run: Run, seconds: float = BOUND) -> LeaseReleased:
-    """Return the event by which a worker gave a run back that its handler does not fit."""
+    """Return the event by which a worker gave back a run that does not fit its handler."""
     events: list[LeaseReleased] = []
 
     async def is_given_back() -> bool:

@@ -200,7 +200,7 @@ async def test_no_attempt_is_charged_to_runs_ahead_of_a_worker_that_dies(
 ) -> None:
     for name, value in FAST.items():
         eager.setenv(name, value)
-    eager.setattr(heart.Heart, "_is_worth", lambda *_: False)  # it dies before the first beat
+    eager.setattr(heart.Heart, "_should_beat", lambda *_: False)  # it dies before the first beat
     slow = Slow()
     first, *rest = await submitted(ledger, ["slow"] * 4)
     async with Ledger.open(database, PROJECT) as dying:
@@ -268,7 +268,7 @@ def test_a_worker_claims_half_of_what_will_begin_soon_and_nothing_that_it_cannot
         heart = SimpleNamespace(can_beat=facts.pop("can_beat", True))
         gate = SimpleNamespace(is_closed=facts.pop("is_closed", False))
         pace = facts.pop("pace", AHEAD)
-        present = {"free": 10, "is_hungry": True, "_ahead": [], "_count": 10, **facts}
+        present = {"free": 10, "may_claim_more": True, "_ahead": [], "_count": 10, **facts}
         worker = SimpleNamespace(
             heart=heart, _gate=gate, _pace=SimpleNamespace(ahead=lambda: pace), **present
         )
@@ -276,7 +276,7 @@ def test_a_worker_claims_half_of_what_will_begin_soon_and_nothing_that_it_cannot
         return found
 
     assert room() == room(free=0) == 25
-    assert room(is_hungry=False) == room(pace=0) == 10
+    assert room(may_claim_more=False) == room(pace=0) == 10
     assert room(free=3, pace=4) == 7
     assert room(free=0, _ahead=[None] * 10) == 25
     assert room(free=0, _ahead=[None] * 25) == room(free=2, pace=0, _ahead=[None] * 5) == 0

@@ -101,7 +101,7 @@ def jittered(seconds: float, share: float = JITTER) -> float:
     return seconds * random.uniform(1 - share, 1)  # noqa: S311  a delay, not a secret
 
 
-async def kept(duty: Duty, logger: Any, rules: PayloadRules) -> None:
+async def supervised(duty: Duty, logger: Any, rules: PayloadRules) -> None:
     """Run a duty until cancelled; log a crash with its place, and begin again soon."""
     while True:
         try:

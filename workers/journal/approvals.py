@@ -53,7 +53,7 @@ class Lapsed:
     lapsed: ClassVar[Literal[True]] = True
 
 
-Ending: TypeAlias = State | Literal["cancelled", "timeout"]
+OnTimeout: TypeAlias = State | Literal["cancelled", "timeout"]
 """The state in which an approval that nobody decides ends the run."""
 
 

@@ -28,7 +28,7 @@ _REQUEUED: Final = frozenset({"run.retried", "lease.expired", "lease.released"})
 _BEGIN: Final = (StepCompleted, StepFailed, ToolRequested, ApprovalRequested)
 _ANSWERS: Final = (ToolCompleted, ToolFailed, ApprovalGranted, ApprovalLapsed)
 _RESULTS: Final = (StepCompleted, ToolCompleted, ApprovalGranted, ApprovalLapsed)
-"""What no later attempt records again."""
+"""The answers that no later attempt asks for again."""
 
 
 @dataclass(slots=True)

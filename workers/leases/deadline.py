@@ -34,7 +34,7 @@ payload comes near it, and a server that is out of transaction ids refuses every
 
 
 async def within(seconds: float, call: Awaitable[T], *, has_content: bool = True) -> T:
-    """Return the call's result within so many seconds.
+    """Return the call's result within `seconds`.
 
     Raises DatabaseUnavailable when there is no answer in time (the outcome is then unknown), and
     as `judged` does.
@@ -46,7 +46,7 @@ async def within(seconds: float, call: Awaitable[T], *, has_content: bool = True
 
 
 async def in_time(seconds: float, call: Awaitable[T]) -> T:
-    """Return the call's result; raise DatabaseUnavailable without an answer in so many seconds."""
+    """Return the call's result; raise DatabaseUnavailable without an answer within `seconds`."""
     limit = asyncio.timeout(seconds)
     try:
         async with limit:

@@ -51,7 +51,7 @@ class Held:
 
 
 class Heart:
-    """Beats for its leases until they are taken away; the last part of a worker to stop.
+    """Beats for its leases until they are removed; the last part of a worker to stop.
 
     One statement is one beat for all leases. A beat that fails is tried again and loses nothing; a
     beat that is refused has lost the lease. When none went through for nine tenths of the lease's
@@ -93,11 +93,11 @@ class Heart:
 
     async def start(self) -> None:
         """Begin to beat; return when the connection is open or cannot be had at once."""
-        self._home = asyncio.get_running_loop()
+        self._worker_loop = asyncio.get_running_loop()
         self._tried = asyncio.Event()
-        running = self._home.create_future()
+        running = self._worker_loop.create_future()
         self._thread = threading.Thread(
-            target=self._live, args=(running,), name="runfold-heart", daemon=True
+            target=self._run_thread, args=(running,), name="runfold-heart", daemon=True
         )
         self._thread.start()
         await running
@@ -107,7 +107,7 @@ class Heart:
         """Beat no more; returns when the thread has ended."""
         self._is_over.set()
         if self._thread is not None and self._thread.is_alive():
-            self._rouse(self._end.set)
+            self._call_soon(self._end.set)
             await asyncio.to_thread(self._thread.join, min(self._every, STOP_SECONDS))
 
     def add(self, leases: Iterable[Lease], since: float) -> None:
@@ -130,18 +130,18 @@ class Heart:
 
     def beat_soon(self) -> None:
         """Beat now, for all leases."""
-        self._rouse(self._now.set)
+        self._call_soon(self._now.set)
 
-    def _rouse(self, act: Callable[[], object]) -> None:
+    def _call_soon(self, act: Callable[[], object]) -> None:
         """Call this in the heart's loop; if the loop has died, when it runs again."""
         with suppress(RuntimeError):
-            self._own.call_soon_threadsafe(act)
+            self._heart_loop.call_soon_threadsafe(act)
 
     # -- in the thread
 
-    def _live(self, running: asyncio.Future[None]) -> None:
+    def _run_thread(self, running: asyncio.Future[None]) -> None:
         """Run the heart's loop until it is told to end, whatever handlers do to the process."""
-        while not (self._is_over.is_set() or self._home.is_closed()):
+        while not (self._is_over.is_set() or self._worker_loop.is_closed()):
             try:
                 asyncio.run(self._main(running))
             except BaseException as error:  # such as RecursionError in the loop itself
@@ -153,16 +153,16 @@ class Heart:
                 return
 
     async def _main(self, running: asyncio.Future[None]) -> None:
-        self._own = asyncio.get_running_loop()
+        self._heart_loop = asyncio.get_running_loop()
         self._end, self._now = asyncio.Event(), asyncio.Event()
         self._inform(_set, running)
         try:
             await self._until_over()
         finally:
-            self._hang_up()  # the next loop, if this one has died, cannot use its connection
+            self._disconnect()  # the next loop, if this one has died, cannot use its connection
 
     async def _until_over(self) -> None:
-        tasks = [asyncio.create_task(_kept(loop)) for loop in (self._watch, self._beat)]
+        tasks = [asyncio.create_task(_repeated(loop)) for loop in (self._watch, self._beat)]
         try:
             if not self._is_over.is_set():  # since before `_end` was made
                 await self._end.wait()
@@ -190,7 +190,7 @@ class Heart:
                 # What was claimed just now can wait for the next beat: most runs are over by then.
                 await self._beat_for_all(young=0 if at_once else self._every / 2)
             except Exception as error:  # whatever it is, the next beat must be tried
-                self._hang_up()
+                self._disconnect()
                 pause = self._every / TRIES_IN_A_BEAT
                 if cause_of(error).startswith(NO_ROOM):
                     self._inform(self._room.make)
@@ -226,7 +226,7 @@ class Heart:
             self._inform(self._ready)
 
     async def _beat_for_all(self, *, young: float) -> None:
-        due = [held for held in self._before(time.monotonic() - young) if self._is_worth(held)]
+        due = [held for held in self._before(time.monotonic() - young) if self._should_beat(held)]
         await self._connect()  # also with nothing to beat for: it must be there before a lease is
         for first in range(0, len(due), MAX_BATCH):
             async with asyncio.timeout(self._ttl * TRY_PART):
@@ -246,7 +246,7 @@ class Heart:
                     self._report(held, Stop.CANCEL)
         await self._lose(missing)
 
-    def _is_worth(self, held: Held) -> bool:
+    def _should_beat(self, held: Held) -> bool:
         """Whether to beat for a lease: not where a frozen worker has not obeyed a cancel.
 
         The worker should have ended the run by now. Without beats the lease lapses, and a reaper
@@ -286,9 +286,9 @@ class Heart:
 
     def _inform(self, hear: Callable[..., object], *facts: object) -> None:
         with suppress(RuntimeError):  # the worker's loop has closed
-            self._home.call_soon_threadsafe(hear, *facts)
+            self._worker_loop.call_soon_threadsafe(hear, *facts)
 
-    def _hang_up(self) -> None:
+    def _disconnect(self) -> None:
         self.can_beat = False
         if self._connection is not None:
             self._connection.terminate()
@@ -304,7 +304,7 @@ def _set(running: asyncio.Future[None]) -> None:
         running.set_result(None)
 
 
-async def _kept(loop: Callable[[], Awaitable[None]]) -> None:
+async def _repeated(loop: Callable[[], Awaitable[None]]) -> None:
     """Keep a loop going, whatever it raises: without it every lease would lapse."""
     while True:
         with suppress(Exception):

@@ -21,7 +21,7 @@ RESTART_SECONDS: Final = 1.0
 MAX_RESTART_SECONDS: Final = 60.0
 _STDERR: Final = 2
 MAX_TRIES: Final = 5
-"""How often in a row a part may end before it has begun, unless it began before."""
+"""How often in a row a part that never began may end before it begins."""
 PATIENCE_SECONDS: Final = 2.0
 """How much longer than its own bound a process may take to end."""
 LOOK_SECONDS: Final = 1.0
@@ -29,7 +29,7 @@ LOOK_SECONDS: Final = 1.0
 SILENCE_SECONDS: Final = 60.0
 """The least silence after which a process is taken for frozen."""
 BEFORE_IT_BEGINS: Final = 10
-"""How many times as long until then: loading a library may keep the interpreter's lock."""
+"""How many times longer before it has begun: loading a library may keep the interpreter's lock."""
 LEASES_OF_SILENCE: Final = 2
 """After this many lease times another worker has taken over all that a frozen process held."""
 

@@ -57,7 +57,7 @@ class Globals:
     verbose: bool = False
 
     def merge(self, options: Mapping[str, Any]) -> None:
-        """Take the options that have a value; an absent one takes no earlier one back."""
+        """Take the options that have a value; an absent one leaves the earlier value."""
         for name in (field.name for field in fields(self)):
             if options[name] is not None and options[name] is not False:
                 setattr(self, name, options[name])

@@ -184,7 +184,7 @@ async def _chain(ledger: Ledger, statement: str, run: Run) -> list[Relative]:
 async def _asked_for(
     ledger: Ledger, parents: Sequence[UUID], most: int
 ) -> dict[UUID, tuple[list[UUID], int]]:
-    """Return the children that runs asked for, at most so many of each, and how many more."""
+    """Return the children that runs asked for, at most `most` of each, and how many more."""
     rows = await fetch(ledger.pool, _ASKED, ledger.project_id, list(parents)) if parents else []
     calls = [(row["run_id"], *_named(row, most)) for row in rows]
     keys = [key for _, _, named, _ in calls for key in named]
@@ -198,7 +198,7 @@ async def _asked_for(
 
 
 def _named(row: Mapping[str, Any], most: int) -> tuple[list[UUID], list[str], int]:
-    """Return the ids of a call's children or else their keys, at most so many, and how many."""
+    """Return the ids of a call's children, or else their keys, at most `most`; and their number."""
     content = decode_payload(row["body"])
     output = content.get("output") if isinstance(content, dict) else None
     try:

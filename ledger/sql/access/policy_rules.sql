@@ -3,6 +3,8 @@
 -- owner, whom no policy binds, and check the right themselves. A rule on project_id is one
 -- comparison, so that an index is searched by it: see ledger.projects_seen. A partition is reached
 -- through `event` only: its own row level security has no policy, and lets nobody in.
+-- Of `rights` one is enough. A row that is global belongs to no project, so the right must hold in
+-- all of them.
 CREATE OR REPLACE FUNCTION ledger.policy_rules()
   RETURNS TABLE (relation text, policy text, command text, role text, rule text)
 LANGUAGE sql STABLE

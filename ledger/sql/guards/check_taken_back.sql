@@ -9,7 +9,7 @@ BEGIN
   IF 0 > ANY (p_costs) OR 0 > ANY (p_steps) THEN -- this test comes first because a query costs more
     IF EXISTS (SELECT FROM unnest(p_tokens, p_costs, p_steps) AS given (token, cost, steps)
       WHERE given.token IS NULL AND (given.cost < 0 OR given.steps < 0)) THEN
-      RAISE EXCEPTION 'a cost or a step is taken back only by the lease''s holder'
+      RAISE EXCEPTION 'a cost or steps may be below zero only from the holder of the lease'
         USING ERRCODE = '22023';
     END IF;
   END IF;

@@ -34,8 +34,8 @@ BEGIN
     WHEN 'late' THEN 'the time for an answer is over; the reaper''s next sweep ends the wait'
     WHEN 'asker' THEN format('%s or its credential asked: another person must decide', p_actor)
     WHEN 'submitter' THEN format('%s submitted it, and another person must decide', p_actor)
-    WHEN 'unread' THEN format('another person must decide, and who asked for it is archived or '
-      'erased: it cannot be told from %s', p_actor)
+    WHEN 'unread' THEN format('%s may have submitted it: that is archived or erased, and another '
+      'person must decide', p_actor)
     WHEN 'twice' THEN format('%s approved request %s before, and another person must', p_actor,
       newest)
     WHEN 'role' THEN format('%s does not have the role %s', p_actor, quote_literal(asked.role))

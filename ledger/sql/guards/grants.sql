@@ -66,7 +66,7 @@ GRANT EXECUTE ON FUNCTION ledger.webhook_duties, ledger.queue_deliveries, ledger
 REVOKE CREATE ON SCHEMA projection FROM runfold_projector;
 GRANT EXECUTE ON FUNCTION ledger.make_projection_table, ledger.publish_projection,
   ledger.exchange_projection_table, ledger.note_rebuild,
-  ledger.drop_projection_tables, ledger.take_back_aside, ledger.begin_work, ledger.end_work
+  ledger.drop_projection_tables, ledger.forget_aside, ledger.begin_work, ledger.end_work
   TO runfold_projector;
 -- UPDATE of columns, and no DELETE: who has either of a whole table may lock it against readers.
 GRANT INSERT ON ledger.projection, ledger.projection_skip, ledger.projection_aside, ledger.rebuild,

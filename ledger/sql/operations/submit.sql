@@ -61,7 +61,7 @@ BEGIN
     SELECT array_agg(asked.id ORDER BY asked.id), array_agg(true) INTO ids, fresh
     FROM (SELECT ledger.uuid7() AS id FROM generate_series(1, cardinality(p_kinds))
       OFFSET 0) AS asked;
-    EXIT WHEN ledger.sees_to_months(ids[1], ids[cardinality(ids)]);
+    EXIT WHEN ledger.ensure_months(ids[1], ids[cardinality(ids)]);
   END LOOP;
 
   INSERT INTO ledger.kind (project_id, kind, run_id)

@@ -94,7 +94,7 @@ CALLS = {
     "note_reads": ("'test'", "ARRAY[{run}]::uuid[]", "'/runs'"),
     "note_verify": ("'test'", "!'ann'", "!now()", "!1", "!1", "!0", "!0", "!'{}'"),
     "note_rebuild": ("'run_counts'", "!'begun'", "1", "1", "0", "!'ann'", "!'why'"),
-    "take_back_aside": ("!'run_counts_v1'", "'test'", "{free}::uuid"),
+    "forget_aside": ("!'run_counts_v1'", "'test'", "{free}::uuid"),
     "sign_in_by_password": ("'bob'", "sha256('')", "sha256('a')"),
     "sign_in_by_provider": ("'https://id'", "'7'", "sha256('a')"),
     "sign_in_by_token": ("'secret'", "sha256('a')"),
@@ -128,7 +128,7 @@ COMPARED = {
     "advance_schedule": "p_name p_cron p_timezone", "decide": "p_shown",
     "queue_deliveries": "p_webhook p_before p_bodies",
     "due_deliveries": "p_webhook", "record_attempt": "p_webhook p_error",
-    "resend_delivery": "p_webhook", "take_back_aside": "p_relation p_project_id",
+    "resend_delivery": "p_webhook", "forget_aside": "p_relation p_project_id",
     "sign_in_by_password": "p_name",
     "sign_in_by_provider": "p_issuer p_subject", "sign_in_by_token": "p_secret",
     "use_token": "p_secret", "end_session": "p_secret p_session",
@@ -269,7 +269,7 @@ async def test_a_run_is_not_taken_back_without_its_project(
 ) -> None:
     with pytest.raises(asyncpg.InvalidParameterValueError, match="p_project_id must be given"):
         await connection.execute(
-            "SELECT ledger.take_back_aside('run_counts_v1', NULL, gen_random_uuid())"
+            "SELECT ledger.forget_aside('run_counts_v1', NULL, gen_random_uuid())"
         )
 
 

@@ -102,12 +102,12 @@ MADE: Final = (
     (
         "a role that logs in",
         "ALTER ROLE runfold_auditor LOGIN",
-        "role runfold_auditor is there to be granted, but logs in",
+        "role runfold_auditor exists to be granted, but logs in",
     ),
     (
         "a role that no policy binds",
         "ALTER ROLE runfold_reader BYPASSRLS",
-        "role runfold_reader is there to be granted, but logs in or rules itself",
+        "role runfold_reader exists to be granted, but logs in or has powers of its own",
     ),
     (
         "a role in another",

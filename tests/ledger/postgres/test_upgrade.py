@@ -472,11 +472,11 @@ async def test_a_call_whose_helper_an_upgrade_changed_is_to_be_made_again(
     upgrade = await asyncpg.connect(driver_url(unverified_database))
     async with Ledger.open(unverified_database, PROJECT) as ledger:
         async with upgrade.transaction():
-            await upgrade.execute("LOCK TABLE ledger.project; DROP FUNCTION ledger.sees_to_months")
+            await upgrade.execute("LOCK TABLE ledger.project; DROP FUNCTION ledger.ensure_months")
             call = asyncio.create_task(ledger.submit("parse"))
             await awaited(upgrade)
 
-        with pytest.raises(DatabaseUnavailable, match=r"sees_to_months.*again"):
+        with pytest.raises(DatabaseUnavailable, match=r"ensure_months.*again"):
             await call
     await upgrade.close()
 

@@ -141,7 +141,7 @@ async def test_a_cause_that_was_mended_needs_no_skip(ledger: Ledger) -> None:
         "weighed",
         key={"run_id": "run_id"},
         columns={
-            "weight": first(Source("public.weight(e.version)", "int"), {"acme.read"}),
+            "weight": first(Source("public.weight(event.version)", "int"), {"acme.read"}),
             "reads": count({"acme.read"}),
         },
     )

@@ -1,7 +1,7 @@
 -- Returns whether the months of two new run ids have their partitions. If not, makes those of this
 -- month and the next ones, with the rights of the ledger's owner; the caller then needs new ids. A
 -- check beforehand also serves callers whose transaction would not survive a refused insert.
-CREATE OR REPLACE FUNCTION ledger.sees_to_months(p_first uuid, p_last uuid) RETURNS boolean
+CREATE OR REPLACE FUNCTION ledger.ensure_months(p_first uuid, p_last uuid) RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$

@@ -2,7 +2,7 @@
 -- that a rebuild set aside for the table, which it tries again. A keeper of projections has no
 -- privilege to delete these rows, because that would include one to lock the whole table. Needs the
 -- right read or admin in all projects.
-CREATE OR REPLACE FUNCTION ledger.take_back_aside(
+CREATE OR REPLACE FUNCTION ledger.forget_aside(
   p_relation text, p_project_id text, p_run_id uuid
 ) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
