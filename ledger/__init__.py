@@ -40,7 +40,7 @@ _HOMES: Final = {
     "runfold.ledger.settings": ("default_worker_id",),
 }
 
-if not TYPE_CHECKING:  # a type checker must not take a wrong name for one of these
+if not TYPE_CHECKING:  # hidden from type checkers, which would accept any name
     __getattr__ = exported(
         __name__, {name: home for home, names in _HOMES.items() for name in names}
     )

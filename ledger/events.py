@@ -479,11 +479,11 @@ def from_row(facts: Mapping[str, Any], body: str | None) -> Event:
         content = upcast(facts["type"], facts["schema_version"], content, model.SCHEMA_VERSION)
         if (
             not content.keys() <= model.content_fields()
-        ):  # what a payload says of a fact must not pass for the fact
+        ):  # a member of a payload must not replace the fact of its name
             return _opaque(facts, content, erased=erased)
         if issubclass(
             model, UserEvent
-        ):  # a user's field may have the name of a fact that is the ledger's own affair
+        ):  # a user's field may have the name of a fact that only the ledger uses
             own = {name: value for name, value in facts.items() if name in UserEvent.model_fields}
             return model.model_validate({**own, **content, "erased": erased})
         known = {name: value for name, value in facts.items() if name in _FACTS}

@@ -102,8 +102,8 @@ class Lease:
     `cancel_requested` that somebody asked to cancel it, `late_ms` how many milliseconds after the
     lease's end the beat came.
 
-    Not frozen: a frozen one costs five times as much to make, and no fence believes what is written
-    into it.
+    Not frozen: a frozen one costs five times as much to make, and the database checks the token
+    whatever is written into it.
     """
 
     run_id: UUID

@@ -192,8 +192,8 @@ class Rebuild:
     async def _fill_next(self, *, strict: bool) -> bool:
         """Fill the next open range; return False when none is left."""
         async with self.pool.acquire() as connection, connection.transaction():
-            # What others work on comes last, and is waited for: if they die, their ranges are open
-            # again.
+            # Ranges that others work on come last and are waited for: if the others die, they are
+            # open again.
             row = await connection.fetchrow(f"{_OPEN_RANGE} SKIP LOCKED", self.rebuild_id)
             row = row or await connection.fetchrow(_OPEN_RANGE, self.rebuild_id)
             if row is None:

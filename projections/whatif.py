@@ -6,12 +6,12 @@ The rules, all of them (docs/howto/time.md explains them with examples):
   closed it. A lease that the reaper closed stays silent until a refused write of its token, or for
   ever.
 - A silence longer than the TTL would have been reaped; for certain when a reaper's sweep fits in
-  what is over.
+  the time beyond it.
 - A longer beat keeps only those recorded beats that it would have sent. A shorter one could have
   cut a silence, by no more than the beats that were skipped while the recorded ones were still on
   time: the silence becomes a range.
-- A run is judged up to the first thing that would have gone otherwise. What would have followed is
-  not known.
+- A run is judged up to the first thing that would have gone differently. What would have followed
+  is not known.
 """
 
 from __future__ import annotations

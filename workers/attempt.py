@@ -103,7 +103,7 @@ class Attempt:
 
     @property
     def is_cancelled_from_outside(self) -> bool:
-        """Whether the handler was cancelled otherwise than by `stop`."""
+        """Whether the handler was cancelled by anything but `stop`."""
         cancelled = self._task is not None and self._task.cancelling() > 0
         return self._recorder.stopped is None and (cancelled or self._was_cancelled)
 
@@ -232,4 +232,4 @@ class Attempt:
         while self._task.cancelling():
             self._task.uncancel()
         self._was_cancelled = True
-        await asyncio.sleep(0)  # a worker that is cancelled too says so now
+        await asyncio.sleep(0)  # if the worker is cancelled as well, that shows now

@@ -262,7 +262,7 @@ class Slots:
                 self._begin_soon()
             if self.may_claim_more:
                 self._look()
-        # The attempt may be gone already: an ending over the handler's head removes it.
+        # The attempt may be gone already: an ending that did not wait for the handler removes it.
         lease = (attempt.lease.run_id, attempt.lease.token)
         if not self.is_abandoned and self._attempts.get(lease) is attempt:
             self._hand_over(attempt, ending)

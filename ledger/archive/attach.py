@@ -27,7 +27,7 @@ from runfold.ledger.postgres.at_work import at_work
 from runfold.ledger.postgres.connections import Pool
 
 FOR_A_REBUILD: Final = "for the time of a rebuild"
-"""The reason of what `attached` records, and how it knows its own."""
+"""The reason that `attached` records, by which it recognises its own records."""
 _REBUILD: Final = "rebuild"
 _NAMES: Final = tuple(name for name, _ in EVENT)
 _PAYLOAD: Final = ("project_id", "run_id", "version", "salt", "body")

@@ -80,7 +80,7 @@ class Writer:
     """Writes a new file that only its owner may read.
 
     The file is whole and on disk when the block ends without an error. Raises FileExistsError if
-    the path is taken, also by a link: what is written must not end where another chose.
+    the path is taken, also by a link: nobody else may choose where the data goes.
     """
 
     def __init__(self, path: Path) -> None:

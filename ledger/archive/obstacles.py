@@ -104,7 +104,7 @@ async def obstacles(
 async def _newest(connection: Any, month: str) -> dict[str, Any]:
     """Return how many events a month has, and the last of them.
 
-    `seen` is a snapshot from before the first page: what a page could not see, it does not show.
+    `seen` is a snapshot from before the first page; it shows nothing that a page could not see.
     """
     newest = dict(await connection.fetchrow(_GENERATION))
     newest |= {"events": 0, "last_position": None, "last_txid": None}

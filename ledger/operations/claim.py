@@ -26,7 +26,7 @@ RESCAN_PART: Final = 0.05
 all that was taken since."""
 QUICK_SECONDS: Final = 0.02
 """Claims from the beginning that take less may follow each other at once, if a batch came back
-short: the transactions of two submits that meet are committed in any order."""
+short: two concurrent submits may commit in either order."""
 MAX_MARKS: Final = 200
 """How many marks are kept: a ledger with more priorities than this starts at the beginning."""
 

@@ -42,7 +42,7 @@ class Submits:
         self, command: Submit, *, actor: str | None = None, connection: Connection | None = None
     ) -> Run:
         """Make one run; see `Ledger.submit`."""
-        if connection is not None:  # whether its transaction commits is the caller's to know
+        if connection is not None:  # only the caller knows whether its transaction commits
             return await submit_alone(self._project, command, actor, connection)
         if command.key is None and actor is None and command.kind in self._known_kinds:
             row = command.row(self._project.rules)

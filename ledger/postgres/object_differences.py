@@ -42,9 +42,9 @@ async def differences_on(connection: Any) -> list[str]:
         *await _policies(connection, now),
         *(f"{name} is not this program's" for name in now.added),
         *(
-            f"{one.kind} {one.name} belongs to {one.owner}, not to {one.expected}"
-            for one in now.owners
-            if one.owner != one.expected
+            f"{owned.kind} {owned.name} belongs to {owned.owner}, not to {owned.expected}"
+            for owned in now.owners
+            if owned.owner != owned.expected
         ),
         *_grants(now),
         *await unsafe_settings(connection),
@@ -115,7 +115,7 @@ async def _policies(connection: Any, now: Installed) -> Sequence[str]:
         }
     finally:
         await transaction.rollback()
-    now_policies = {replace(one, role=one.role.lower()) for one in now.policies}
+    now_policies = {replace(policy, role=policy.role.lower()) for policy in now.policies}
     return [
         *(
             f"policy {p.policy} of {p.relation} is missing or changed"
@@ -190,23 +190,23 @@ def _is_expected(trigger: Trigger, expected: Container[tuple[str, str]]) -> bool
 def _grants(now: Installed) -> Sequence[str]:
     expected = code_objects.grants()
     more = [
-        f"{one.role} has {one.privilege} on {one.object}: {_taken_back(one)}"
-        for one in {one.grant for one in now.grants} - expected
+        f"{grant.role} has {grant.privilege} on {grant.object}: {_revocation(grant)}"
+        for grant in {held.grant for held in now.grants} - expected
     ]
     less = [
-        f"{one.role} lacks {one.privilege} on {one.object}"
-        for one in expected - {one.grant for one in now.grants}
+        f"{grant.role} lacks {grant.privilege} on {grant.object}"
+        for grant in expected - {held.grant for held in now.grants}
     ]
     passed_on = [
-        f"{one.grant.role} may pass on {one.grant.privilege} on {one.grant.object}"
-        for one in now.grants
-        if one.passed_on
+        f"{held.grant.role} may pass on {held.grant.privilege} on {held.grant.object}"
+        for held in now.grants
+        if held.passed_on
     ]
     return [*sorted(more), *sorted(less), *sorted(passed_on)]
 
 
-def _taken_back(grant: Grant) -> str:
-    """Return the statement that takes a privilege back: no upgrade does."""
+def _revocation(grant: Grant) -> str:
+    """Return the statement that revokes a privilege, which no upgrade does."""
     role = grant.role if grant.role == "PUBLIC" else f'"{grant.role}"'
     name = grant.object
     if name.startswith("schema "):

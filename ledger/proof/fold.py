@@ -1,8 +1,8 @@
 """The fold of events into the states of their runs, and where stored states differ (pure).
 
-A fold of its own for checks: the state that a database holds was folded by its trigger, and
-what is judged must not be the judge. Which column follows from which events is compiled from
-the one declaration, `projections/state/run_state.py`, as the trigger is.
+A separate fold for checks: the stored state was folded by the database's trigger, and a check must
+not rely on what it checks. Which column follows from which events is compiled from the one
+declaration, `projections/state/run_state.py`, as the trigger is.
 """
 
 from __future__ import annotations

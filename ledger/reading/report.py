@@ -54,7 +54,7 @@ class Tally:
 
     def drift(self, drift: Iterable[Drift]) -> None:
         """Add states that are not the fold of their events."""
-        self.found(_finding(one) for one in drift)
+        self.found(_finding(run) for run in drift)
 
     def found(self, findings: Iterable[Finding]) -> None:
         """Add findings."""

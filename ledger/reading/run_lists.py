@@ -266,7 +266,7 @@ def _lists(chosen: RunFilter) -> Sequence[_Lists]:
     """Return the indexes in which such runs can lie, except the one of held runs."""
     if chosen.worker_ids is not None:  # whose runs are held
         return ()
-    return [one for one in (_WAITING, _OTHERS) if _may_be(one.states, chosen)]
+    return [lists for lists in (_WAITING, _OTHERS) if _may_be(lists.states, chosen)]
 
 
 def _may_be(states: frozenset[str], chosen: RunFilter) -> bool:

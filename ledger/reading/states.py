@@ -41,7 +41,7 @@ async def drift_of_range(
         check.add(event)
     states = await connection.fetch(STATES, project_id, first, last)
     drift = list(check.drift(states))
-    return len(states) + sum(not one.stored for one in drift), drift
+    return len(states) + sum(not run.stored for run in drift), drift
 
 
 async def drift_of_runs(connection: Any, project_id: str, runs: Sequence[UUID]) -> list[Drift]:

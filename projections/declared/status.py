@@ -121,7 +121,9 @@ async def statuses(pool: Pool, declared: Mapping[str, Projection]) -> list[Statu
     if new := [projection for name, projection in declared.items() if name not in rows]:
         [newest] = await fetch(pool, _NEWEST)
         state, behind = ("new", newest["newest"]) if newest["sees"] else ("unseen", 0)
-        all_statuses += [Status(one.name, one.version, state, behind=behind) for one in new]
+        all_statuses += [
+            Status(declared.name, declared.version, state, behind=behind) for declared in new
+        ]
     return sorted(all_statuses, key=lambda status: status.name)
 
 

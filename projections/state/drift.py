@@ -1,7 +1,8 @@
 """Drift: where run_state is not the fold of the events, column by column.
 
-Events are folded here, in Python: the database's own fold made what is judged. Every comparison is
-made in one snapshot: writers go on, and nothing they do looks like drift.
+Events are folded here, in Python, because the database's own fold made the states that are
+compared. Every comparison is made in one snapshot: writers go on, and nothing they do looks like
+drift.
 """
 
 from __future__ import annotations

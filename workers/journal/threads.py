@@ -25,7 +25,7 @@ async def in_thread(name: str, function: Callable[P, T], *args: P.args, **kwargs
     def call() -> None:
         try:
             result = context.run(function, *args, **kwargs)
-        except BaseException as error:  # whatever it is, it belongs to who waits
+        except BaseException as error:  # any error belongs to the caller that waits
             outcome: tuple[Callable[..., None], object] = (future.set_exception, _raisable(error))
         else:
             outcome = (future.set_result, result)

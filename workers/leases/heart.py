@@ -120,7 +120,7 @@ class Heart:
         """Stop beating for leases before their last write; return what `restore` needs."""
         with self._lock:
             held = [self._held.pop((lease.run_id, lease.token), None) for lease in leases]
-        return [one for one in held if one is not None]
+        return [removed for removed in held if removed is not None]
 
     def restore(self, removed: Iterable[Held]) -> None:
         """Beat again for leases whose last write may not have closed them."""
@@ -227,7 +227,7 @@ class Heart:
 
     async def _beat_for_all(self, *, young: float) -> None:
         due = [held for held in self._before(time.monotonic() - young) if self._should_beat(held)]
-        await self._connect()  # also with nothing to beat for: it must be there before a lease is
+        await self._connect()  # also with nothing to beat for: no lease is taken without it
         for first in range(0, len(due), MAX_BATCH):
             async with asyncio.timeout(self._ttl * TRY_PART):
                 await self._beat_for(due[first : first + MAX_BATCH])

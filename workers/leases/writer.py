@@ -75,7 +75,7 @@ class Writer:
             sending = self._ledger.transitions.move(moves)
             outcomes = await in_time(self._ledger.settings.lease_ttl_seconds, sending)
         finally:  # what is not known to be closed is still held
-            kept = {one.run_id for one in outcomes if isinstance(one, Receipt)}
+            kept = {outcome.run_id for outcome in outcomes if isinstance(outcome, Receipt)}
             self._heart.restore(held for held in closed if held.lease.run_id not in kept)
         return outcomes
 

@@ -72,7 +72,7 @@ async def _note(session: Session, ledger: Ledger, report: Report, began_at: date
 
 def _bundle(out: Output, folder: Path) -> int:
     verdict = check_bundle(folder)
-    found = [*verdict.findings, *(one for run in verdict.runs for one in run.findings)]
+    found = [*verdict.findings, *(finding for run in verdict.runs for finding in run.findings)]
     report = Report(
         runs=len(verdict.runs),
         events=sum(run.events for run in verdict.runs),

@@ -127,7 +127,7 @@ def _write(out: Output, verdict: Verdict) -> None:
 def _summary(what_if: WhatIf, counts: Counter[str]) -> str:
     shown = (
         ", ".join(f"{number:,} {outcome}" for outcome, number in counts.most_common())
-        or "no run would have gone otherwise"
+        or "no run would have gone differently"
     )
     judged = ", ".join(
         (

@@ -133,7 +133,7 @@ async def test_sliders_judge_the_recorded_beats(web: httpx.AsyncClient, ledger: 
     assert judged["verdicts"][0]["run_id"] == str(lease.run_id)
     assert judged["goes_on_at"] is None
     page = (await web.get("/p/test/whatif?ttl=30")).text
-    assert "No run would have gone otherwise" in page
+    assert "No run would have gone differently" in page
     assert 'type="range" name="ttl"' in page
     assert "<svg" in page
     for bad in ("ttl=-1", "ttl=x", "max_attempts=1e9", "since=soon", "since=9999-01-01T00:00Z"):

@@ -67,7 +67,9 @@ class WebhookKeeper(Duty):
         """Deliver to every webhook what is new and due now, then raise the first fault."""
         await self._forget()
         deliverers = [Deliverer(self._ledger, duty, self._terms) for duty in await self._duties()]
-        ended = await asyncio.gather(*(one.once() for one in deliverers), return_exceptions=True)
+        ended = await asyncio.gather(
+            *(deliverer.once() for deliverer in deliverers), return_exceptions=True
+        )
         for fault in ended:
             if fault is not None:
                 raise fault
