@@ -7,6 +7,7 @@ import os
 import signal
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 import structlog
+import typer.main
 
 from runfold.ledger import Ledger
 from runfold.ledger.postgres import schema
@@ -67,6 +69,14 @@ def _known_types() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(asyncpg.Connection, "_introspect_types", introspect)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _known_commands() -> Iterator[None]:
+    """Make each command of the program once: a process of a user's makes one, a test hundreds."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(typer.main, "get_command", cache(typer.main.get_command))
         yield
 
 
