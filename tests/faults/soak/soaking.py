@@ -20,11 +20,11 @@ from tests.faults.soak.memory import Memory
 from tests.faults.soak.surroundings import Surroundings
 from tests.support.processes import worker
 from tests.support.proxy import Proxy
+from tests.support.waiting import BOUND
 from tests.support.working import FAST
 
 TTL = float(FAST["RUNFOLD_LEASE_TTL_SECONDS"])
 WORKERS = 3
-SETTLE_SECONDS = 60.0
 KINDS: dict[str, Any] = {
     "double": 4, "steps": None, "flaky": None, "ask": "fly", "poison": None, "naps": None,
     "listens": None, "parent": None, "countersign": None,
@@ -182,7 +182,7 @@ class Soak:
         await self.surroundings.settle()
         self._frozen = dict.fromkeys(self._frozen, 0.0)
         self._man()  # also when nothing is open: who is frozen does not hear that it should end
-        deadline = time.monotonic() + SETTLE_SECONDS
+        deadline = time.monotonic() + BOUND
         while open_runs := await self._open():
             assert time.monotonic() < deadline, f"still open: {open_runs}"
             self._man()
@@ -195,7 +195,7 @@ class Soak:
         for process in (*self._workers, *self._duties.values()):
             process.terminate()
         for process in (*self._workers, *self._duties.values()):
-            await asyncio.to_thread(process.wait, 30)
+            await asyncio.to_thread(process.wait, BOUND)
 
     async def _open(self) -> list[tuple[UUID, str]]:
         rows = await self.ledger.pool.fetch(

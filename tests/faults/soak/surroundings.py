@@ -15,6 +15,7 @@ from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 from runfold.ledger.postgres.urls import driver_url
 from tests.support.past_month import MONTH, in_that_month
 from tests.support.processes import worker
+from tests.support.waiting import BOUND
 
 PAST: Final = "past"
 """The kind of the runs of the month that is over."""
@@ -44,7 +45,8 @@ class Surroundings:
         finally:
             await connection.close()
         with worker(self._url, "run", "--once", name="projections") as process:
-            assert await asyncio.to_thread(process.wait, 60) == 0  # no month goes before it is read
+            # No month goes before it is read.
+            assert await asyncio.to_thread(process.wait, BOUND) == 0
 
     async def hold(self) -> None:
         """Hold a snapshot from which vacuum may take nothing away, or let go of it."""
