@@ -581,6 +581,7 @@ CREATE FUNCTION ledger.change_view(p_project text, p_actor text, p_name text, p_
     AS $$
 DECLARE
   checked boolean;
+  changed boolean;
 BEGIN
   checked := ledger.check_access(p_project, '{read}', ARRAY[p_actor]);
   checked := ledger.check_project(p_project);
@@ -590,17 +591,26 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_query], 1000, true);
   IF p_query IS NULL THEN
     DELETE FROM ledger.saved_view AS view WHERE view.project_id = p_project AND view.name = p_name;
-    RETURN FOUND;
+    changed := FOUND;
+  ELSE
+    IF (SELECT count(*) FROM ledger.saved_view AS view
+        WHERE view.project_id = p_project AND view.name <> p_name) >= 50 THEN
+      RAISE EXCEPTION 'the project has 50 views: remove one' USING ERRCODE = '22023';
+    END IF;
+    INSERT INTO ledger.saved_view AS view (project_id, name, query, actor)
+    VALUES (p_project, p_name, p_query, p_actor)
+    ON CONFLICT (project_id, name) DO UPDATE SET query = excluded.query, actor = excluded.actor
+    WHERE view.query <> excluded.query;
+    changed := FOUND;
   END IF;
-  IF (SELECT count(*) FROM ledger.saved_view AS view
-      WHERE view.project_id = p_project AND view.name <> p_name) >= 50 THEN
-    RAISE EXCEPTION 'the project has 50 views: remove one' USING ERRCODE = '22023';
-  END IF;
-  INSERT INTO ledger.saved_view AS view (project_id, name, query, actor)
-  VALUES (p_project, p_name, p_query, p_actor)
-  ON CONFLICT (project_id, name) DO UPDATE SET query = excluded.query, actor = excluded.actor
-  WHERE view.query <> excluded.query;
-  RETURN FOUND;
+  INSERT INTO ledger.view_event (project_id, name, number, recorded_at, query, actor, credential)
+  SELECT p_project, p_name, (SELECT coalesce(max(recorded.number), 0) + 1
+      FROM ledger.view_event AS recorded
+      WHERE recorded.project_id = p_project AND recorded.name = p_name),
+    ledger.now(), p_query, p_actor, ledger.credential()
+  WHERE changed
+  ON CONFLICT DO NOTHING; -- with a snapshot from before the newest, a serialization failure
+  RETURN changed;
 END $$;
 
 CREATE FUNCTION ledger.change_webhook(p_project text, p_actor text, p_webhook text, p_action text, p_url text, p_events text[], p_kinds text[], p_secret bytea, p_from_now boolean, p_reason text) RETURNS text
@@ -4200,6 +4210,7 @@ CREATE FUNCTION ledger.policy_rules() RETURNS TABLE(relation text, policy text, 
     ('command', 'seen', 'SELECT', 'PUBLIC', 'read work submit decide audit', false),
     ('schedule', 'seen', 'SELECT', 'PUBLIC', 'read schedule audit', false),
     ('saved_view', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
+    ('view_event', 'seen', 'SELECT', 'PUBLIC', 'audit', false),
     ('snooze', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
     ('role_event', 'seen', 'SELECT', 'PUBLIC', 'read work decide audit admin', false),
     ('access_grant', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),
@@ -6229,6 +6240,20 @@ CREATE TABLE ledger.user_password (
     key_sha256 bytea NOT NULL
 );
 
+CREATE TABLE ledger.view_event (
+    project_id text NOT NULL,
+    name character varying(200) NOT NULL,
+    number integer NOT NULL,
+    recorded_at timestamp with time zone NOT NULL,
+    query character varying(1000),
+    actor character varying(200) NOT NULL,
+    credential character varying(200) NOT NULL
+);
+ALTER TABLE ONLY ledger.view_event ALTER COLUMN name SET STATISTICS 0;
+ALTER TABLE ONLY ledger.view_event ALTER COLUMN query SET STATISTICS 0;
+ALTER TABLE ONLY ledger.view_event ALTER COLUMN actor SET STATISTICS 0;
+ALTER TABLE ONLY ledger.view_event ALTER COLUMN credential SET STATISTICS 0;
+
 CREATE TABLE ledger.web_session (
     session_id character varying(40) NOT NULL,
     sha256 bytea NOT NULL,
@@ -6372,6 +6397,9 @@ ALTER TABLE ONLY ledger.user_account
 ALTER TABLE ONLY ledger.user_password
     ADD CONSTRAINT user_password_pkey PRIMARY KEY (name);
 
+ALTER TABLE ONLY ledger.view_event
+    ADD CONSTRAINT view_event_pkey PRIMARY KEY (project_id, name, number);
+
 ALTER TABLE ONLY ledger.web_session
     ADD CONSTRAINT web_session_pkey PRIMARY KEY (session_id);
 
@@ -6512,6 +6540,10 @@ CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON ledger.role_event FOR EA
 
 ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER refuse_change;
 
+CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON ledger.view_event FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+
+ALTER TABLE ledger.view_event ENABLE ALWAYS TRIGGER refuse_change;
+
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.archive_event FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 
 ALTER TABLE ledger.archive_event ENABLE ALWAYS TRIGGER refuse_truncate;
@@ -6543,6 +6575,10 @@ ALTER TABLE ledger.payload_read ENABLE ALWAYS TRIGGER refuse_truncate;
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.role_event FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 
 ALTER TABLE ledger.role_event ENABLE ALWAYS TRIGGER refuse_truncate;
+
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.view_event FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
+
+ALTER TABLE ledger.view_event ENABLE ALWAYS TRIGGER refuse_truncate;
 
 ALTER TABLE ONLY ledger.delivery_attempt
     ADD CONSTRAINT delivery_attempt_webhook_id_run_id_version_fkey FOREIGN KEY (webhook_id, run_id, version) REFERENCES ledger.delivery(webhook_id, run_id, version) ON DELETE CASCADE;
@@ -6768,6 +6804,10 @@ CREATE POLICY seen ON ledger.user_account FOR SELECT USING ((( SELECT ledger.pro
 
 COMMENT ON POLICY seen ON ledger.user_account IS '(( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) from 42a8b927ae1c7beae36faad7f493cb5b';
 
+CREATE POLICY seen ON ledger.view_event FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{audit}'::text[]) AS projects_seen)::text[])));
+
+COMMENT ON POLICY seen ON ledger.view_event IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{audit}''::text[]) AS projects_seen)::text[])) from 69f6713db68458b1ca531bd21e0642f0';
+
 CREATE POLICY seen ON ledger.web_session FOR SELECT USING ((( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with) IS NULL));
 
 COMMENT ON POLICY seen ON ledger.web_session IS '(( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) from 42a8b927ae1c7beae36faad7f493cb5b';
@@ -6779,6 +6819,8 @@ COMMENT ON POLICY seen ON ledger.webhook IS '(project_id = ANY (( SELECT ledger.
 ALTER TABLE ledger.snooze ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ledger.user_account ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE ledger.view_event ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ledger.web_session ENABLE ROW LEVEL SECURITY;
 
@@ -7551,6 +7593,11 @@ GRANT SELECT ON TABLE ledger.snooze TO runfold_auditor;
 
 GRANT SELECT ON TABLE ledger.user_account TO runfold_worker;
 GRANT SELECT ON TABLE ledger.user_account TO runfold_auditor;
+
+GRANT SELECT ON TABLE ledger.view_event TO runfold_worker;
+GRANT SELECT ON TABLE ledger.view_event TO runfold_reader;
+GRANT SELECT ON TABLE ledger.view_event TO runfold_projector;
+GRANT SELECT ON TABLE ledger.view_event TO runfold_auditor;
 
 GRANT SELECT(session_id) ON TABLE ledger.web_session TO runfold_worker;
 GRANT SELECT(session_id) ON TABLE ledger.web_session TO runfold_auditor;

@@ -326,6 +326,18 @@ saved_view: Final = Table(
     Column("actor", String(200), nullable=False),
 )
 
+view_event: Final = Table(
+    "view_event",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("name", String(200), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("recorded_at", _TIME, nullable=False),
+    Column("query", String(1000)),
+    Column("actor", String(200), nullable=False),
+    Column("credential", String(200), nullable=False),
+)
+
 snooze: Final = Table(
     "snooze",
     metadata,

@@ -380,6 +380,18 @@ CREATE TABLE ledger.saved_view (
   actor varchar(200) NOT NULL,
   PRIMARY KEY (project_id, name)
 );
+-- Who saved, changed or removed which view; query: null where it was removed. Numbered within the
+-- view, whose changes wait for each other.
+CREATE TABLE ledger.view_event (
+  project_id text NOT NULL,
+  name varchar(200) NOT NULL,
+  number int NOT NULL,
+  recorded_at timestamptz NOT NULL,
+  query varchar(1000),
+  actor varchar(200) NOT NULL,
+  credential varchar(200) NOT NULL,
+  PRIMARY KEY (project_id, name, number)
+);
 
 -- Requests for an approval that a person does not want to see before a moment; seen: the version of
 -- the run then. A setting of that person, not a fact of the run.

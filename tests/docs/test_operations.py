@@ -66,7 +66,7 @@ def test_the_roles_of_the_page_read_and_call_and_write_no_table(
     own_names: Callable[[str], str],
     mark: str,
 ) -> None:
-    owner, logins, heads, listed, privileges = (
+    owner, logins, heads, listed, views, privileges = (
         own_names(block) for block in blocks("access.md", "postgresql")
     )
     for statement in owner.split(";\n")[:2]:
@@ -78,6 +78,7 @@ def test_the_roles_of_the_page_read_and_call_and_write_no_table(
 
     rows = asyncio.run(_rows(url, privileges))
     assert [row["number"] for row in asyncio.run(_rows(own_url, heads))] == [2]
+    assert asyncio.run(_rows(own_url, views)) == []
     members = {row["login"]: row["role"] for row in asyncio.run(_rows(url, listed))}
 
     assert [(row["reads"], row["writes"]) for row in rows] == [(True, False)] * 12

@@ -28,6 +28,7 @@ AS $$
     ('command', 'seen', 'SELECT', 'PUBLIC', 'read work submit decide audit', false),
     ('schedule', 'seen', 'SELECT', 'PUBLIC', 'read schedule audit', false),
     ('saved_view', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
+    ('view_event', 'seen', 'SELECT', 'PUBLIC', 'audit', false),
     ('snooze', 'seen', 'SELECT', 'PUBLIC', 'read audit', false),
     ('role_event', 'seen', 'SELECT', 'PUBLIC', 'read work decide audit admin', false),
     ('access_grant', 'seen', 'SELECT', 'PUBLIC', 'audit admin', false),

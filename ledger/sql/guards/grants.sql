@@ -8,7 +8,8 @@ GRANT USAGE ON SCHEMA ledger, projection
   TO runfold_worker, runfold_reader, runfold_projector, runfold_auditor;
 GRANT SELECT ON ledger.event, ledger.run_state, ledger.run, ledger.entry,
   ledger.kind, ledger.run_tag,
-  ledger.kind_event, ledger.kind_state, ledger.schedule, ledger.saved_view, ledger.snooze,
+  ledger.kind_event, ledger.kind_state, ledger.schedule, ledger.saved_view, ledger.view_event,
+  ledger.snooze,
   ledger.alembic_version,
   ledger.rebuild,
   ledger.rebuild_range,

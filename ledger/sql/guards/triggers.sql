@@ -36,6 +36,12 @@ CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.payload_read
   EXECUTE FUNCTION ledger.refuse_change();
 ALTER TABLE ledger.payload_read ENABLE ALWAYS TRIGGER refuse_change;
 ALTER TABLE ledger.payload_read ENABLE ALWAYS TRIGGER refuse_truncate;
+CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON ledger.view_event
+  FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+CREATE OR REPLACE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.view_event
+  EXECUTE FUNCTION ledger.refuse_change();
+ALTER TABLE ledger.view_event ENABLE ALWAYS TRIGGER refuse_change;
+ALTER TABLE ledger.view_event ENABLE ALWAYS TRIGGER refuse_truncate;
 CREATE OR REPLACE TRIGGER fold_kind_state AFTER INSERT ON ledger.kind_event
   REFERENCING NEW TABLE AS new_events FOR EACH STATEMENT
   WHEN (current_setting('session_replication_role') <> 'replica' OR NOT ledger.is_replicated())

@@ -12,8 +12,11 @@ from runfold.console.web import app
 from runfold.console.web.pages.counts import Counts, facets
 from runfold.ledger import Ledger, views
 from runfold.ledger.errors import InvalidQuery, InvalidValue
+from tests.conftest import PROJECT
+from tests.support.logins import grant, login_of, with_login
 from tests.support.web import calling, sign_in, token
 
+RECORDED = "SELECT name, number, query, actor, credential FROM ledger.view_event ORDER BY number"
 COUNTS = Counts(
     {("a", "pending"): 3, ("a", "failed"): 1, ("b<", "failed"): 2, ("c", "completed"): 9}, None
 )
@@ -52,6 +55,29 @@ async def test_a_view_is_saved_for_all_changed_and_removed(
     assert (view.query, view.actor) == ("state:failed", ledger.actor)
     assert (await web.post(path, data=asked | {"change": "remove"})).status_code == 303
     assert await views.views(ledger.project) == []
+
+
+async def test_who_saved_changed_and_removed_a_view_is_on_record(
+    ledger: Ledger, database: str, connection: asyncpg.Connection
+) -> None:
+    await views.save(ledger.project, "mine", "state:failed")
+    await views.save(ledger.project, "mine", "kind:a")
+    assert not await views.save(ledger.project, "mine", "kind:a")
+    async with (
+        with_login(database, "runfold_worker", rights=["read"]) as url,
+        Ledger.open(url, PROJECT) as reader,
+    ):
+        assert await views.drop(reader.project, "mine")
+        assert not await views.drop(reader.project, "mine")
+        assert await reader.pool.fetch(RECORDED) == []  # which is for auditors
+        await grant(connection, login_of(url), ["audit"])
+        events = [tuple(row) for row in await reader.pool.fetch(RECORDED)]
+    owner = await ledger.pool.fetchval("SELECT session_user::text")
+    assert events == [
+        ("mine", 1, "state:failed", ledger.actor, owner),
+        ("mine", 2, "kind:a", ledger.actor, owner),
+        ("mine", 3, None, login_of(url), login_of(url)),
+    ]
 
 
 BAD_VIEWS = (

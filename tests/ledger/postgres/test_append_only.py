@@ -28,6 +28,7 @@ TABLES = (
     "kind_state",
     "archive_event",
     "role_event",
+    "view_event",
     "control_event",
     "control_head",
 )

@@ -44,6 +44,7 @@ ALLOWED_TABLES: Final = {
     "at_work": AT_WORK, "credential_use": MOVES, "delivery": TOLD, "delivery_attempt": TOLD,
     "low_water": MARKS,
     "payload_read": READ, "saved_view": SHARED, "snooze": PUT_OFF, "webhook_secret": TOLD,
+    "view_event": SHARED,
     "user_password": SIGNED_IN, "web_session": SIGNED_IN,
     "feed_generation": READERS, "projection": READERS, "projection_aside": READERS,
     "projection_skip": READERS, "rebuild": READERS, "rebuild_range": READERS,
