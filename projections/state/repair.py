@@ -26,6 +26,19 @@ _LOCK: Final = """
 SELECT FROM ledger.run_state WHERE project_id = $1 AND run_id = ANY ($2::uuid[])
 ORDER BY run_id FOR UPDATE
 """
+_KINDS: Final = """
+SELECT event.kind FROM ledger.event AS event
+WHERE event.project_id = $1 AND event.run_id = ANY ($2::uuid[]) AND event.version = 1
+"""
+# The rows that ledger.move_low_water locks: no mark of the kinds moves until the repair has ended.
+_HOLD_MARKS: Final = f"""
+SELECT FROM ledger.kind AS known
+WHERE known.project_id = $1 AND known.kind IN ({_KINDS}) AND known.run_id = (
+  SELECT first.run_id FROM ledger.kind AS first
+  WHERE first.project_id = $1 AND first.kind = known.kind ORDER BY first.run_id LIMIT 1)
+ORDER BY known.kind FOR NO KEY UPDATE
+"""
+_FORGET_MARKS: Final = f"DELETE FROM ledger.low_water WHERE project_id = $1 AND kind IN ({_KINDS})"
 _NAMES: Final = ", ".join((*KEY, *COLUMNS))
 _REPLACE: Final = f"""
 INSERT INTO ledger.run_state ({_NAMES})
@@ -63,6 +76,7 @@ async def repair_on(
     # One repair at a time: two that insert the same missing row would not see each other's notes.
     # By a table that is seldom written, and that no login but the owner's can lock.
     await connection.execute("LOCK TABLE ledger.feed_generation IN SHARE ROW EXCLUSIVE MODE")
+    await connection.execute(_HOLD_MARKS, project_id, runs)  # before the runs, as a claim does
     await connection.execute(_LOCK, project_id, runs)
     drifted = await drift_of_runs(connection, project_id, runs)
     phantoms = [drift.run_id for drift in drifted if not drift.expected]
@@ -75,6 +89,7 @@ async def repair_on(
     if repairable:
         repaired = [drift.run_id for drift in repairable]
         await connection.execute(_REPLACE, project_id, repaired)
+        await connection.execute(_FORGET_MARKS, project_id, repaired)  # which may have passed them
         if still := await drift_of_runs(connection, project_id, repaired):
             raise LedgerError(
                 f"the database's own fold is not this program's: {still[0]}; nothing was repaired: "

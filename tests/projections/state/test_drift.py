@@ -27,7 +27,7 @@ from tests.conftest import PROJECT
 from tests.support.console import Cli
 from tests.support.logins import with_login
 from tests.support.runs import claimed, newest
-from tests.support.waiting import BOUND, until
+from tests.support.waiting import BOUND, awaited, until
 
 DAMAGE = {
     "int4": "coalesce({name}, 0) + 41",
@@ -227,6 +227,29 @@ async def test_what_writers_do_meanwhile_is_no_drift_and_a_repair_loses_nothing_
         == beats
     )
     assert await found(ledger) == []
+
+
+MOVE = "SELECT ledger.move_low_water('test', '{parse}', '-1 day', '0')"
+DAMAGES = ("UPDATE ledger.run_state SET priority = 99", "DELETE FROM ledger.run_state")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_repaired_run_is_claimed_although_marks_were_moved_past_it_meanwhile(
+    ledger: Ledger, mallory: asyncpg.Connection[Any], damage: str
+) -> None:
+    run = await ledger.submit("parse")
+    await mallory.execute(f"{damage} WHERE run_id = $1", run.run_id)
+    for _ in range(3):
+        await mallory.execute(MOVE)
+
+    async with mallory.transaction():  # this move sees the damage, and ends after the repair began
+        await mallory.execute(MOVE)
+        repairing = asyncio.create_task(repaired(ledger, run.run_id))
+        await awaited(mallory)
+    assert len(await repairing) == 1
+
+    assert (await ledger.verify()).ok
+    assert [lease.run_id for lease in await ledger.claim("w:1")] == [run.run_id]
 
 
 async def test_two_repairs_of_a_missing_row_at_once_repair_it_once(
