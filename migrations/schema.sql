@@ -4507,7 +4507,7 @@ BEGIN
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 THEN
     RAISE EXCEPTION 'a sweep takes 1 to 10000 runs' USING ERRCODE = '22023';
   END IF;
-  moment := ledger.keep_time(); -- so that deadlines wait for no clock that was set back
+  moment := ledger.keep_time(); -- no deadline waits for a clock that was set back
   kinds := ARRAY(SELECT DISTINCT known.kind FROM ledger.kind AS known
     WHERE known.project_id = p_project ORDER BY known.kind);
   PERFORM ledger.move_low_water(p_project, kinds, '1 second');
@@ -4551,7 +4551,7 @@ BEGIN
       WHERE run.project_id = p_project AND run.run_id = first.run_id AND run.completed_at IS NULL
       FOR UPDATE SKIP LOCKED
     ) AS run
-  ), crews AS MATERIALIZED ( -- what the workers of lapsed leases hold, in all
+  ), crews AS MATERIALIZED ( -- all leases of the workers that have a lapsed one
     SELECT lease.worker_id, count(*) AS held, max(lease.heartbeat_at) AS heard_at,
       max(lease.lease_until) FILTER (WHERE lease.attempt_count >= lease.max_attempts) AS last_until
     FROM unnest(kinds, marked) AS known (kind, marked)

@@ -1,12 +1,11 @@
 -- Decides the request for an approval with which a run waits: p_type is approval.granted or
 -- approval.rejected, p_request the version of the event that asked, p_shown (may be null) the
 -- digest of what was shown. Where several persons must approve, all but the last append
--- approval.signed, and the run goes on waiting. No row: there is no such run. What is refused says
--- why, and is noted in the history; refused as 'key': the key was used before, and ledger.commands
--- has its outcome.
--- Needs the right decide, also once the run is locked, and a transaction
--- that is READ COMMITTED: an older snapshot would hold rights and roles that were revoked.
--- Locks: the row of run_state, FOR UPDATE.
+-- approval.signed, and the run goes on waiting. No row: there is no such run. A decision that is
+-- refused says why, and is noted in the history; refused as 'key': the key was used before, and
+-- ledger.commands has its outcome. Needs the right decide, which is checked again once the run is
+-- locked, and a transaction that is READ COMMITTED: an older snapshot would show rights and roles
+-- that were revoked since. Locks: the row of run_state, FOR UPDATE.
 CREATE OR REPLACE FUNCTION ledger.decide(
   p_project text, p_actor text, p_run uuid, p_type text, p_request int, p_shown text,
   p_meaning text, p_body text, p_key text

@@ -10,16 +10,16 @@
 --   approval undecided at its deadline   approval.expired: cancelled or timeout    E-RUN-003
 --   the same, if it may lapse            approval.lapsed, the run goes on: parked  E-RUN-003
 --                                        claimable, held running under its lease
---   parked wait unanswered at its end    tool.failed, claimable, decides itself    E-RUN-003
--- A lapsed lease charges no attempt in two cases; the event says so by its attempt. One, at most
--- three times for a run: nothing was appended under the lease, not even a beat, so the answer of
--- its claim may have been lost. The other, at most ten times for a run: it was the run's last
--- attempt and was lost together with other leases of the same worker. Any of their runs may have
--- killed the worker, and one that does so again will be alone then. Therefore the leases of a dead
--- worker are judged together: those that lapse first wait until the leases of last attempts have
--- lapsed, unless the worker was heard from since.
--- Without p_leases no lease is ended, only what a deadline or a request ends: for the time after an
--- outage, in which nobody could beat.
+--   parked wait unanswered at its end    tool.failed, claimable: handler decides   E-RUN-003
+-- A lapsed lease charges no attempt in two cases; the event says so by its `attempt`:
+--   at most three times for a run: nothing was appended under the lease, not even a heartbeat, so
+--   the answer to its claim may have been lost;
+--   at most ten times for a run: it was the run's last attempt, and its worker lost other leases
+--   with it. Any of their runs may have killed the worker; one that does so again will be alone.
+-- So the leases of a dead worker are judged together: those that lapse first wait until those of
+-- last attempts have lapsed as well, unless the worker was heard from since.
+-- Without p_leases no lease is ended, only what a deadline or a request to cancel ends: for the
+-- time after an outage, in which no worker could beat.
 -- Bounded by p_limit; runs that another reaper works on are skipped, so any number of reapers may
 -- run. Locks: run_state rows, SKIP LOCKED; the row is read again once it is locked, so the token
 -- that was seen is the token that is closed.
@@ -65,7 +65,7 @@ BEGIN
   IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 THEN
     RAISE EXCEPTION 'a sweep takes 1 to 10000 runs' USING ERRCODE = '22023';
   END IF;
-  moment := ledger.keep_time(); -- so that deadlines wait for no clock that was set back
+  moment := ledger.keep_time(); -- no deadline waits for a clock that was set back
   kinds := ARRAY(SELECT DISTINCT known.kind FROM ledger.kind AS known
     WHERE known.project_id = p_project ORDER BY known.kind);
   PERFORM ledger.move_low_water(p_project, kinds, '1 second');
@@ -109,7 +109,7 @@ BEGIN
       WHERE run.project_id = p_project AND run.run_id = first.run_id AND run.completed_at IS NULL
       FOR UPDATE SKIP LOCKED
     ) AS run
-  ), crews AS MATERIALIZED ( -- what the workers of lapsed leases hold, in all
+  ), crews AS MATERIALIZED ( -- all leases of the workers that have a lapsed one
     SELECT lease.worker_id, count(*) AS held, max(lease.heartbeat_at) AS heard_at,
       max(lease.lease_until) FILTER (WHERE lease.attempt_count >= lease.max_attempts) AS last_until
     FROM unnest(kinds, marked) AS known (kind, marked)

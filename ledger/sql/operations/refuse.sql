@@ -1,9 +1,10 @@
--- Says why commands were not kept, and records the refusal of every late worker: write.refused,
--- once for a token and an operation, at most 10 to a token and 80 to a run from one credential, and
--- 100 to a run: nobody hides another's refusals by presenting their tokens. The last is named
--- 'and more': refusals after it are not recorded. A token that the run never had is refused
--- without a record: invented ones would fill the list. Returns what the run looks like now; no row
--- for a run that is not in the project. Locks: run_state rows, in run_id order.
+-- Tells why commands were not kept: returns what their runs look like now, without a row for a run
+-- that is not in the project. Records the refusal of each late worker as write.refused: once for a
+-- token and an operation, and at most 10 times for a token, 80 times in a run for one credential
+-- and 100 times in a run, so that nobody hides another's refusals by presenting their tokens. The
+-- last is named 'and more': refusals after it are not recorded. A token that the run never had is
+-- refused without a record, because invented ones would fill the list. Locks: run_state rows, in
+-- run_id order.
 CREATE OR REPLACE FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[],
   p_tokens int[],
   p_workers text[] DEFAULT NULL)

@@ -1,4 +1,4 @@
--- Puts leased runs back to pending on their holder's word: lease.released (the attempt is not
+-- Puts leased runs back to pending at their holder's request: lease.released (the attempt is not
 -- charged) or run.retried (the attempt is charged, and another must be left). A run that somebody
 -- asked to cancel is cancelled instead. The event names the lease that it compensates. A run that
 -- is not returned was not put back: ledger.refuse says why. Locks: run_state rows, in run_id order.
