@@ -33,8 +33,8 @@ async def snooze_(
 ) -> None:
     """Keep a request for an approval out of your list for a while.
 
-    A setting of yours and no event: others see the request. It is back at its time, and earlier if
-    it is replaced or another person approves it.
+    It is your own setting, not an event: others see the request. It is back at its time, and
+    earlier if it is replaced or another person approves it.
     """
     if undo == (until is not None):
         raise Misuse("--until", "give a time, or --undo")

@@ -68,7 +68,7 @@ async def put_off(
 ) -> Shown:
     """Keep the request that If-Match names out of a person's inbox. Needs the right decide.
 
-    A setting of the person, no event of the run.
+    It is a setting of the person, not an event of the run.
     """
     version = version_of(if_match) or 0
     run = check_run_id(run_id)
