@@ -57,6 +57,11 @@ SELECT relation.relname, attribute.attname FROM pg_attribute AS attribute JOIN p
 WHERE relation.relnamespace = to_regnamespace('ledger') AND attribute.attnum > 0
   AND NOT attribute.attisdropped
 """
+_UNMADE: Final = """
+SELECT format('%I may make no schema in database %I: run GRANT CREATE ON DATABASE %2$I TO %1$I '
+  'as an administrator', current_user, current_database())
+WHERE NOT has_database_privilege(current_database(), 'CREATE')
+"""
 _LEFT: Final = """
 SELECT obj_description(to_regnamespace('ledger'), 'pg_namespace') AS digest,
   obj_description(to_regclass('ledger.alembic_version'), 'pg_class') AS record
@@ -68,7 +73,8 @@ async def refuse_unfit(connection: AsyncConnection) -> None:
 
     It is not UTF8, so that hashes would differ from the text; or its schemas are another's, wholly
     or in part: what another role owns it can change, and it would run with this role's rights; or
-    somebody made the roles before, with more rights than to be granted.
+    somebody made the roles before, with more rights than to be granted; or this role may make no
+    schema in it.
     """
     encoding = (await connection.exec_driver_sql(_ENCODING)).scalar_one()
     if encoding != ENCODING:
@@ -87,6 +93,8 @@ async def refuse_unfit(connection: AsyncConnection) -> None:
             f"schema ledger holds objects that are not the ledger's: {', '.join(foreign)}; "
             "give the ledger a database of its own"
         )
+    if refused := (await connection.exec_driver_sql(_UNMADE)).scalar():
+        raise ConfigurationError(refused)
     mighty = (await connection.exec_driver_sql(_MIGHTY, (list(ROLES),))).scalars().all()
     if mighty:
         raise ConfigurationError(

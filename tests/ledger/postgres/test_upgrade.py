@@ -63,6 +63,15 @@ async def test_a_schema_that_another_role_made_first_is_refused(empty_database: 
         await connection.close()
 
 
+async def test_a_role_that_may_make_no_schema_is_told_what_it_lacks(empty_database: str) -> None:
+    engine = create_async_engine(sqlalchemy_url(empty_database), poolclass=NullPool)
+    async with engine.connect() as connection:
+        await connection.exec_driver_sql("SET ROLE pg_monitor")
+        with pytest.raises(ConfigurationError, match=r"GRANT CREATE ON DATABASE \w+ TO pg_monitor"):
+            await refuse_unfit(connection)
+    await engine.dispose()
+
+
 async def test_an_object_of_another_role_in_the_schema_is_refused(unverified_database: str) -> None:
     role = f"squatter_{uuid4().hex[:8]}"
     connection = await asyncpg.connect(driver_url(unverified_database))
