@@ -47,10 +47,7 @@ class ControlTable:
         )
         texts = ", ".join(f"entry.{key}::text" for key in self.keys)
         return f"""
-  SELECT {place} AS place, found.keys, {self._subject()} AS subject, CASE WHEN (
-    SELECT max(event.number) FROM ledger.control_event AS event
-    WHERE event.subject = {self._subject()}
-  ) IS NULL THEN found.row::text END AS unordered
+  SELECT {place} AS place, found.keys, {self._subject()} AS subject, found.row
   FROM (SELECT {self._facts()} AS row, ARRAY[{texts}] AS keys FROM ledger.{self.name} AS entry
     WHERE ${place}::text[] IS NOT NULL AND ({keys}) >= ({start})
     ORDER BY {keys} LIMIT 1 + $1) AS found
