@@ -92,6 +92,65 @@ async def test_what_was_changed_behind_the_history_is_named(
     ), report.findings
 
 
+# Each is undone from these copies.
+_COPIED = ("control_event", "control_head", "access_grant", "schedule")
+MORE_TAMPERS = {
+    "UPDATE ledger.control_event SET project_id = 'zz', number = 1 WHERE subject = 'list:test'": (
+        "list test was never begun"
+    ),
+    "DELETE FROM ledger.control_event WHERE project_id = '*'": "list * was begun, and has no event",
+    "INSERT INTO ledger.control_head VALUES ('zz', 1, '')": "list zz ends with no event",
+    (
+        "INSERT INTO ledger.access_grant SELECT name, 'zz', '{read}', '{*}', NULL, 'm', NULL"
+        " FROM unnest('{x,y,z}'::text[]) AS name"
+    ): "access_grant has access:zz:z, which nobody ordered",
+    "INSERT INTO ledger.schedule SELECT (was).* FROM dropped": (
+        "schedule has schedule:test:once, which nobody ordered"
+    ),
+    (
+        "UPDATE ledger.control_event SET subject = 'role:test:' || repeat('9', 30)"
+        " WHERE subject = 'role:test:1'"
+    ): "role_event lacks role:test:999",
+    "UPDATE ledger.control_event SET subject = 'role:test:01' WHERE subject = 'role:test:1'": (
+        "role_event lacks role:test:01"
+    ),
+}
+
+
+async def test_each_list_each_page_and_each_subject_is_looked_at_whatever_the_session_has_set(
+    unverified_database: str,
+    mallory: asyncpg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    subtests: pytest.Subtests,
+) -> None:
+    async with Ledger.open(unverified_database, PROJECT) as ledger:
+        await ledger.schedule("once", "parse", cron="0 3 * * *")
+        await mallory.execute(
+            "CREATE TABLE dropped AS SELECT was FROM ledger.schedule AS was WHERE name = 'once'"
+        )
+        await ledger.unschedule("once")
+    monkeypatch.setattr(control_checks, "_PAGE", 1)
+    await _disabled(mallory)
+    for table in _COPIED:
+        await mallory.execute(f"CREATE TABLE {table}_copy AS SELECT * FROM ledger.{table}")
+    elsewhere = {"timezone": "Asia/Tokyo", "bytea_output": "escape"}
+    async with asyncpg.create_pool(
+        driver_url(unverified_database), min_size=1, max_size=1, server_settings=elsewhere
+    ) as pool:
+        assert await check_control(pool) == []
+        for tamper, problem in MORE_TAMPERS.items():
+            with subtests.test(problem):
+                await mallory.execute(tamper)
+                details = [finding.detail for finding in await check_control(pool) or ()]
+                assert any(problem in detail for detail in details), details
+                assert len({*details}) == len(details)
+            for table in _COPIED:
+                await mallory.execute(
+                    f"DELETE FROM ledger.{table};"
+                    f"INSERT INTO ledger.{table} SELECT * FROM {table}_copy"
+                )
+
+
 _SNAPSHOTS = """
 SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()
   AND datname = current_database() AND backend_type = 'client backend'
