@@ -125,7 +125,7 @@ class _Settings(NamedTuple):
         return _Settings(
             number if self.number is not None and number == self.number + 1 else None,
             {"kind.paused": True, "kind.resumed": False}.get(type_, self.paused),
-            event["max_running"] if number == 1 or type_ == "kind.limited" else self.max_running,
+            event["max_running"] if type_ == "kind.limited" else self.max_running,
             event["recorded_at"],
         )
 

@@ -504,6 +504,32 @@ async def test_no_run_and_no_lease_is_lost_behind_a_mark(
     assert set(await claims(connection, 1000)) == claimable
 
 
+async def test_verify_takes_nothing_for_hidden_that_has_ended_has_another_mark_or_came_late(
+    ledger: Ledger, connection: asyncpg.Connection[Any], other: asyncpg.Connection[Any]
+) -> None:
+    over = await claimed(ledger, deadline=0.001)
+    await ledger.complete(over)
+    await passed(ledger, await ledger_now(ledger.pool) + TICK)
+    transaction = other.transaction()
+    await transaction.start()
+    await other.fetchval(SUBMIT, PROJECT, "parse", 0, None)
+    await ledger.submit_many([Submit(kind="parse", priority=priority) for priority in (0, 3)] * 2)
+    held = await ledger.claim("w:1", limit=4)
+    await ledger.submit_many([Submit(kind="parse", priority=priority) for priority in (0, 3)])
+    for back in held[:3]:
+        await ledger.release(back)
+    await move(connection, times=3)
+    await transaction.commit()
+
+    mark = await mark_of(connection)
+    deadline = (await ledger.get(over.run_id)).deadline
+    assert deadline is not None
+    assert mark["ends_from"] > deadline
+    assert (mark["priorities"], mark["back_priorities"], len(mark["open"])) == ([0, 3], [0, 3], 1)
+    assert mark["dues"][0] < mark["dues"][1]
+    assert (await ledger.verify()).ok
+
+
 @pytest.mark.parametrize(
     ("change", "walk", "hidden"),
     [

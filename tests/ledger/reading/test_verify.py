@@ -297,7 +297,7 @@ async def test_no_snapshot_is_held_from_range_to_range(
         ("DELETE FROM ledger.kind_event WHERE number = 2", "not the fold of its events"),
         ("DELETE FROM ledger.kind_state", "has events, but no settings"),
         ("DELETE FROM ledger.kind_event", "has settings without an event"),
-        ("DELETE FROM ledger.kind", "claims of all kinds pass it over"),
+        ("UPDATE ledger.kind SET project_id = 'other'", "claims of all kinds pass it over"),
     ],
 )
 async def test_a_kind_that_is_not_the_fold_of_its_events_is_found(
