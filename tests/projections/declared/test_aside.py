@@ -40,6 +40,31 @@ async def status_of(ledger: Ledger, projection: Projection) -> Any:
     return next(status for status in found if status.name == projection.name)
 
 
+async def test_what_is_forgotten_is_of_one_table_and_one_run_or_of_its_rebuild(
+    ledger: Ledger, subtests: pytest.Subtests
+) -> None:
+    one, two = UUID(int=1), UUID(int=2)
+    rows = {(table, run, place) for table in "ab" for run, place in ((one, 7), (two, 0))}
+    for given, gone in (
+        ((PROJECT, one), ("a", one, 7)),
+        (("other", one), None),
+        ((None, None), ("a", two, 0)),
+    ):
+        with subtests.test(f"{given}"):
+            await ledger.pool.execute("DELETE FROM ledger.projection_aside")
+            await ledger.pool.executemany(
+                "INSERT INTO ledger.projection_aside"
+                " (relation, name, project_id, run_id, first_position, last_position)"
+                " VALUES ($1, 'sizes', 'test', $2, $3, 9)",
+                list(rows),
+            )
+            await ledger.pool.execute("SELECT ledger.forget_aside('a', $1, $2)", *given)
+            left = await ledger.pool.fetch(
+                "SELECT relation, run_id, first_position FROM ledger.projection_aside"
+            )
+            assert {tuple(row) for row in left} == rows - {gone}
+
+
 @pytest.mark.parametrize("batch", [1, 3, 5_000])
 async def test_a_run_that_cannot_be_folded_is_set_aside_and_all_others_go_on(
     ledger: Ledger, batch: int
