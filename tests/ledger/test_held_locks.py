@@ -219,3 +219,22 @@ async def test_the_removal_of_a_webhook_waits_two_seconds_for_its_deliveries(
         with pytest.raises(asyncpg.LockNotAvailableError):
             await connection.execute(HOOK.format("remove"), timeout=BOUND)
     await holding.close()
+
+
+async def test_work_is_done_by_one_or_by_those_who_share_it_while_their_sessions_live(
+    ledger: Ledger, database: str
+) -> None:
+    begin, end = "SELECT ledger.begin_work($1, $2)", "SELECT ledger.end_work($1)"
+    first, second = [await asyncpg.connect(driver_url(database)) for _ in range(2)]
+    key = await first.fetchval(begin, "rebuild", True)
+    shared = await second.fetchval(begin, "rebuild", True)
+    await second.execute(end, shared)
+    await second.execute(end, await second.fetchval(begin, "something else", False))
+    await second.execute(end, key)  # of another session, and so it goes on
+    with pytest.raises(asyncpg.LockNotAvailableError, match="is at work on rebuild"):
+        await second.fetchval(begin, "rebuild", False)
+
+    await first.close()
+    await second.execute("SELECT pg_advisory_lock($1)", key)  # waits for the end of the session
+    assert await ledger.pool.fetchval(begin, "rebuild", False)
+    await second.close()
