@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -25,6 +26,7 @@ from runfold.projections.declared.sources import (
 )
 from runfold.projections.errors import DeclaredTwice, OtherVersion, Redeclared, TableChanged
 from tests.support.logins import with_login
+from tests.support.waiting import awaited
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"
 
@@ -211,6 +213,18 @@ async def test_a_table_that_is_gone_is_refused(connection: Connection) -> None:
 
     with pytest.raises(TableChanged, match="it is gone"):
         await install_on(connection, spend())
+
+
+async def test_of_two_who_install_at_once_one_makes_it_and_the_other_finds_it(
+    connection: Connection, database: str
+) -> None:
+    other = await asyncpg.connect(driver_url(database))
+    async with connection.transaction():
+        assert await install_on(connection, spend())
+        later = asyncio.create_task(install_on(other, spend()))
+        await awaited(connection)
+    assert await later is False
+    await other.close()
 
 
 async def test_two_versions_never_run_at_once(connection: Connection) -> None:
