@@ -91,7 +91,8 @@ async def test_each_ending_of_runs_that_were_leased_ahead_is_recorded_as_what_it
         await held_ahead(worker, len(kinds))
         await taken_from(ledger, worker, runs["lost"])
         await ledger.cancel(runs["called off"], actor="ann")
-        worker._slots.heart.beat_soon()  # noqa: SLF001  so that it hears of both
+        worker._slots.heart.beat_soon()  # noqa: SLF001
+        await until(lambda: {runs["lost"], runs["called off"]} <= stopped(worker))
         slow.go.set()
         after = {kind: await ended(ledger, runs[kind]) for kind in ENDS}
         parked = await reached(ledger, await ledger.get(runs["parks"]), State.WAITING_TOOL)
@@ -113,6 +114,12 @@ async def test_each_ending_of_runs_that_were_leased_ahead_is_recorded_as_what_it
         assert (await types(ledger, run.run_id))[-1] == "lease.released"
     for kind in ENDS:
         assert "write.refused" not in await types(ledger, runs[kind])
+
+
+def stopped(worker: Worker) -> set[UUID]:
+    """Return the runs of which a worker's heart has heard that they have to end."""
+    attempts = worker._slots._attempts.values()  # noqa: SLF001
+    return {one.lease.run_id for one in attempts if one._recorder.stopped is not None}  # noqa: SLF001
 
 
 async def taken_from(ledger: Ledger, worker: Worker, run_id: UUID) -> None:
