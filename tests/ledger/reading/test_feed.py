@@ -249,10 +249,11 @@ async def test_an_archived_month_vouches_for_no_checkpoint_beyond_its_last_event
     ledger: Ledger, connection: asyncpg.Connection[asyncpg.Record]
 ) -> None:
     archive = (
-        "INSERT INTO ledger.archive_event (recorded_at, type, actor, month, first, beyond, runs,"
-        " events, payloads, generation, last_position, last_txid, size_bytes, sha256, file)"
-        " SELECT now(), 'archive.detached', 'ann', '2025-01', ledger.uuid7(), ledger.uuid7(), 1, 1,"
-        " 1, generation, 1, $1::text::xid8, 1, '', 'f' FROM ledger.feed_generation"
+        "INSERT INTO ledger.archive_event (project_id, number, recorded_at, type, actor, month,"
+        " first, beyond, runs, events, payloads, generation, last_position, last_txid, size_bytes,"
+        " sha256, file) SELECT '*', 1, now(), 'archive.detached', 'ann', '2025-01',"
+        " ledger.uuid7(), ledger.uuid7(), 1, 1, 1, generation, 1, $1::text::xid8, 1, '', 'f'"
+        " FROM ledger.feed_generation"
     )
     known = "SELECT ledger.feed_known(generation, '9:9:@1@0123456789abcdef')"
     for last, is_known in ((8, True), (7, False)):  # the newest transaction of the moment is 8
