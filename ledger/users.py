@@ -30,9 +30,12 @@ _METHOD: Final = re.compile(r"argon2id t=(\d{1,2}) m=(\d{1,6}) p=(\d)")
 _CHANGE: Final = "SELECT ledger.change_user($1, $2, $3, $4, $5, $6, $7, $8, $9) AS changed"
 _USERS: Final = """
 SELECT account.name, account.issuer, account.subject, account.created_at, account.changed_at,
-  account.disabled_at, use.last_used_at, coalesce(use.failed_uses, 0) AS failed_tries
+  account.disabled_at, use.last_used_at, coalesce(use.failed_uses, 0)::int AS failed_tries
 FROM ledger.user_account AS account
-LEFT JOIN ledger.credential_use AS use ON use.credential = 'user:' || account.name
+CROSS JOIN LATERAL (
+  SELECT max(by_login.last_used_at) AS last_used_at, sum(by_login.failed_uses) AS failed_uses
+  FROM ledger.credential_use AS by_login WHERE by_login.credential = 'user:' || account.name
+) AS use
 ORDER BY account.name
 """
 

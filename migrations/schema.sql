@@ -4039,7 +4039,7 @@ BEGIN
     NULL);
 END $$;
 
-CREATE FUNCTION ledger.note_use(p_credential text, p_failed boolean) RETURNS void
+CREATE FUNCTION ledger.note_use(p_credential text, p_failed boolean, p_login text DEFAULT ''::text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -4050,11 +4050,13 @@ BEGIN
     last_used_at = CASE WHEN NOT p_failed THEN moment ELSE use.last_used_at END,
     failed_uses = CASE WHEN p_failed THEN least(use.failed_uses + 1, 1000000) ELSE 0 END,
     last_failed_at = CASE WHEN p_failed THEN moment ELSE use.last_failed_at END
-  WHERE use.credential = (
-    SELECT locked.credential FROM ledger.credential_use AS locked
-    WHERE locked.credential = p_credential AND (p_failed OR locked.failed_uses > 0
-      OR NOT p_failed AND (locked.last_used_at > moment - interval '1 minute') IS NOT TRUE)
-    FOR UPDATE SKIP LOCKED);
+  FROM (
+    SELECT kept.credential, kept.login FROM ledger.credential_use AS kept
+    WHERE kept.credential = p_credential AND (p_failed IS NULL OR kept.login = p_login)
+      AND (p_failed OR kept.failed_uses > 0
+        OR NOT p_failed AND (kept.last_used_at > moment - interval '1 minute') IS NOT TRUE)
+    FOR UPDATE SKIP LOCKED) AS locked
+  WHERE use.credential = locked.credential AND use.login = locked.login;
 END $$;
 
 CREATE FUNCTION ledger.note_verify(p_project text, p_actor text, p_began_at timestamp with time zone, p_runs bigint, p_events bigint, p_erased bigint, p_findings bigint, p_unchecked text[]) RETURNS void
@@ -5119,20 +5121,25 @@ DECLARE
 BEGIN
   -- In one query: an old password matches the account as it was before the change, and the session
   -- that it begins ends with the change.
-  SELECT known.changed_at, known.disabled_at, password.key_sha256, use.failed_uses >= 10
+  SELECT known.changed_at, known.disabled_at, password.key_sha256, use.login, use.failed_uses >= 10
     AND use.last_failed_at BETWEEN moment - interval '1 minute' AND moment AS waits
   INTO account FROM ledger.user_account AS known
   LEFT JOIN ledger.user_password AS password ON password.name = known.name
   LEFT JOIN ledger.credential_use AS use ON use.credential = user_credential
+    AND use.login = session_user
   WHERE known.name = p_name;
   IF NOT FOUND OR account.waits THEN
     RETURN NULL;
   END IF;
+  IF account.login IS NULL THEN -- else it would wait for whoever changes the user
+    INSERT INTO ledger.credential_use (credential, login) VALUES (user_credential, session_user)
+    ON CONFLICT DO NOTHING;
+  END IF;
   IF account.disabled_at IS NOT NULL OR (account.key_sha256 = sha256(p_key)) IS NOT TRUE THEN
-    PERFORM ledger.note_use(user_credential, true);
+    PERFORM ledger.note_use(user_credential, true, session_user);
     RETURN NULL;
   END IF;
-  PERFORM ledger.note_use(user_credential, false);
+  PERFORM ledger.note_use(user_credential, false, session_user);
   PERFORM ledger.begin_session(user_credential, p_sha256, account.changed_at);
   RETURN user_credential;
 END $$;
@@ -5936,11 +5943,13 @@ CREATE TABLE ledger.control_head (
 
 CREATE TABLE ledger.credential_use (
     credential character varying(200) NOT NULL,
+    login character varying(200) DEFAULT ''::character varying NOT NULL,
     last_used_at timestamp with time zone,
     failed_uses integer DEFAULT 0 NOT NULL,
     last_failed_at timestamp with time zone
 );
 ALTER TABLE ONLY ledger.credential_use ALTER COLUMN credential SET STATISTICS 0;
+ALTER TABLE ONLY ledger.credential_use ALTER COLUMN login SET STATISTICS 0;
 
 CREATE TABLE ledger.delivery (
     project_id text NOT NULL,
@@ -6320,7 +6329,7 @@ ALTER TABLE ONLY ledger.control_head
     ADD CONSTRAINT control_head_pkey PRIMARY KEY (project_id);
 
 ALTER TABLE ONLY ledger.credential_use
-    ADD CONSTRAINT credential_use_pkey PRIMARY KEY (credential);
+    ADD CONSTRAINT credential_use_pkey PRIMARY KEY (credential, login);
 
 ALTER TABLE ONLY ledger.delivery_attempt
     ADD CONSTRAINT delivery_attempt_pkey PRIMARY KEY (webhook_id, run_id, version, attempt);
@@ -7206,7 +7215,7 @@ GRANT ALL ON FUNCTION ledger.note_rebuild(p_name text, p_step text, p_version in
 
 REVOKE ALL ON FUNCTION ledger.note_refusal(p_project text, p_actor text, p_run uuid, p_text text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION ledger.note_use(p_credential text, p_failed boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.note_use(p_credential text, p_failed boolean, p_login text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.note_verify(p_project text, p_actor text, p_began_at timestamp with time zone, p_runs bigint, p_events bigint, p_erased bigint, p_findings bigint, p_unchecked text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.note_verify(p_project text, p_actor text, p_began_at timestamp with time zone, p_runs bigint, p_events bigint, p_erased bigint, p_findings bigint, p_unchecked text[]) TO runfold_worker;

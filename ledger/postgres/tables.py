@@ -88,6 +88,7 @@ credential_use: Final = Table(
     "credential_use",
     metadata,
     Column("credential", String(200), primary_key=True),
+    Column("login", String(200), primary_key=True),
     Column("last_used_at", _TIME),
     Column("failed_uses", Integer, nullable=False),
     Column("last_failed_at", _TIME),

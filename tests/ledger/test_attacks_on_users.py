@@ -71,6 +71,20 @@ async def test_no_session_begins_without_the_digest_of_its_secret(
         )
 
 
+async def test_no_login_uses_up_the_tries_of_those_who_sign_in_by_another(
+    database: str, connection: asyncpg.Connection[Any]
+) -> None:
+    await connection.execute(CHANGE, "add", SALT, hashlib.sha256(b"right").digest())
+    async with with_login(database, "runfold_worker") as url:
+        hostile = await asyncpg.connect(driver_url(url))
+        for _ in range(11):
+            assert await hostile.fetchval(SIGN_IN, b"wrong") is None
+        assert await hostile.fetchval(SIGN_IN, b"right") is None
+        await hostile.close()
+
+    assert await connection.fetchval(SIGN_IN, b"right") == "user:ann"
+
+
 async def test_a_session_that_an_old_password_begins_during_its_change_ends_with_it(
     database: str, connection: asyncpg.Connection[Any]
 ) -> None:

@@ -1,8 +1,9 @@
 -- Begins a web session of a user for the key that is made from the password; returns user:<name>,
--- or null. After ten wrong tries in a row a user has one try a minute, and in between even the
--- right password is refused. A try that the clock dated in the future locks nobody out. Needs
--- no right: the password is the right. Locks the user's use, SKIP LOCKED, and nothing else: whoever
--- tries holds up no change of the user.
+-- or null. After ten wrong tries in a row by one login of the server a user has one try a minute by
+-- that login, and in between even the right password is refused: no other login keeps the user out.
+-- A try that the clock dated in the future locks nobody out. Needs no right: the password is the
+-- right. Locks the user's use by this login, SKIP LOCKED, and nothing else: whoever tries holds up
+-- no change of the user. The first try by a login waits for another first try by the same login.
 CREATE OR REPLACE FUNCTION ledger.sign_in_by_password(p_name text, p_key bytea, p_sha256 bytea)
   RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -15,20 +16,25 @@ DECLARE
 BEGIN
   -- In one query: an old password matches the account as it was before the change, and the session
   -- that it begins ends with the change.
-  SELECT known.changed_at, known.disabled_at, password.key_sha256, use.failed_uses >= 10
+  SELECT known.changed_at, known.disabled_at, password.key_sha256, use.login, use.failed_uses >= 10
     AND use.last_failed_at BETWEEN moment - interval '1 minute' AND moment AS waits
   INTO account FROM ledger.user_account AS known
   LEFT JOIN ledger.user_password AS password ON password.name = known.name
   LEFT JOIN ledger.credential_use AS use ON use.credential = user_credential
+    AND use.login = session_user
   WHERE known.name = p_name;
   IF NOT FOUND OR account.waits THEN
     RETURN NULL;
   END IF;
+  IF account.login IS NULL THEN -- else it would wait for whoever changes the user
+    INSERT INTO ledger.credential_use (credential, login) VALUES (user_credential, session_user)
+    ON CONFLICT DO NOTHING;
+  END IF;
   IF account.disabled_at IS NOT NULL OR (account.key_sha256 = sha256(p_key)) IS NOT TRUE THEN
-    PERFORM ledger.note_use(user_credential, true);
+    PERFORM ledger.note_use(user_credential, true, session_user);
     RETURN NULL;
   END IF;
-  PERFORM ledger.note_use(user_credential, false);
+  PERFORM ledger.note_use(user_credential, false, session_user);
   PERFORM ledger.begin_session(user_credential, p_sha256, account.changed_at);
   RETURN user_credential;
 END $$;
