@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from runfold.ledger.lifecycle import FIRST, MOVES, TERMINAL, State
+from runfold.ledger.lifecycle import FIRST, MOVES, RESERVED, TERMINAL, State
 from runfold.ledger.proof.decisions import DecisionCheck
 from runfold.ledger.proof.encoding import event_hash, payload_hash
 
@@ -100,7 +100,10 @@ class ChainCheck:
 
     def _check_move(self, event: Mapping[str, Any]) -> None:
         before, after, type_ = self._state, event["state"], event["type"]
-        if not may_follow(type_, before, after):
+        if is_unknown(type_):
+            detail = f"this code knows no {type_}: verify with the newest version of Runfold"
+            self._report(event["version"], "unknown", detail)
+        elif not may_follow(type_, before, after):
             to = f" and lead to {after}" if after else ""
             self._report(
                 event["version"], "illegal", f"{type_} may not follow {before or 'nothing'}{to}"
@@ -131,10 +134,15 @@ class ChainCheck:
             self.more += 1
 
 
+def is_unknown(type_: str) -> bool:
+    """Whether a type has a prefix of the ledger's, but is none that this code knows."""
+    return type_ != FIRST and type_ not in MOVES and type_.split(".", 1)[0] in RESERVED
+
+
 def may_follow(type_: str, before: str | None, after: str | None) -> bool:
     """Whether the state machine allows an event of a type between two states; None: no state."""
     if before is None or type_ == FIRST:
         return (type_, before, after) == (FIRST, None, State.PENDING)
     if type_ in MOVES:
         return (before, after) in MOVES[type_]
-    return after is None and before not in TERMINAL
+    return after is None and before not in TERMINAL and not is_unknown(type_)

@@ -6,8 +6,10 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Ledger
+from runfold.ledger.lifecycle import MOVES
 from runfold.ledger.proof.chain import may_follow
 from runfold.ledger.proof.encoding import FIELDS, event_hash
+from runfold.projections.state.legal import is_type_sql, legal_sql
 from tests.conftest import PROJECT
 from tests.support.mallory import Mallory, first_finding, mallory, open_ledger, six_events
 
@@ -267,3 +269,32 @@ def test_an_event_that_moves_no_run_names_no_state() -> None:
     assert not may_follow("acme.note", None, None)
     assert not may_follow("run.submitted", "running", "pending")
     assert not may_follow("run.submitted", "running", None)
+    assert not may_follow("run.unheard_of", "running", None)
+
+
+async def test_events_of_a_type_that_only_newer_code_knows_are_shown_and_named(
+    open_ledger: Ledger,
+) -> None:
+    with pytest.MonkeyPatch.context() as newer:
+        newer.setitem(MOVES, "note.pinned", MOVES["note.added"])
+        await open_ledger.pool.execute(legal_sql())
+        await open_ledger.pool.execute(is_type_sql())
+    run = await open_ledger.submit("parse")
+    assert await open_ledger.pool.fetchval(_PINNED, PROJECT, run.run_id) == 2
+
+    [lease] = await open_ledger.claim("w:1", ttl=600)
+    await open_ledger.complete(lease)
+
+    assert [event.type for event in await open_ledger.history(run.run_id)] == [
+        "run.submitted", "note.pinned", "lease.acquired", "run.completed"
+    ]  # fmt: skip
+    report = await open_ledger.verify()
+    assert [(found.version, found.problem) for found in report.findings] == [(2, "unknown")]
+    assert "note.pinned: verify with the newest version" in report.findings[0].detail
+
+
+_PINNED = """
+SELECT version FROM ledger.append($1, 'ann', ARRAY[$2::uuid], ARRAY[NULL::int],
+  ARRAY['note.pinned'], ARRAY[1], ARRAY[NULL], ARRAY[NULL], ARRAY['{"text": "x"}'],
+  ARRAY[NULL::numeric], ARRAY[NULL::int], ARRAY[NULL::int], ARRAY[NULL])
+"""
