@@ -165,10 +165,15 @@ async def test_a_failure_after_very_many_events_is_still_explained(
     assert [event["text"] for event in why["last_events"][:-1]] == [str(n) for n in range(29, 40)]
 
 
-@pytest.mark.parametrize("secret", ["x", "runfold_\x00", "runfold_no_such"])
-async def test_a_secret_that_is_none_begins_nothing(ledger: Ledger, secret: str) -> None:
-    with pytest.raises(AccessDenied, match=r"not an API token.*runfold access token"):
-        await Asking.begin(ledger, secret)
+async def test_a_secret_that_is_none_begins_nothing(
+    ledger: Ledger, subtests: pytest.Subtests
+) -> None:
+    for secret in ("x", "runfold_\x00", "runfold_no_such"):
+        with (
+            subtests.test(f"{secret!r}"),
+            pytest.raises(AccessDenied, match=r"not an API token.*runfold access token"),
+        ):
+            await Asking.begin(ledger, secret)
 
 
 def test_an_answer_is_bounded_whatever_it_holds() -> None:

@@ -201,25 +201,23 @@ def login_with_rights(url: str, role: str, *rights: str) -> Iterator[str]:
         execute(url, f"DROP ROLE {login}")
 
 
-@pytest.mark.parametrize(
-    ("words", "needed"),
-    [
+def test_a_login_that_lacks_a_privilege_hears_which_role_it_needs(
+    cli: Cli, database: str, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
+) -> None:
+    for words, needed in (
         (("projections", "run", "--once"), "runfold_projector"),
         (("projections", "pause", "spending"), "runfold_projector"),
         (("roles", "grant", "finance", "ann"), "runfold_worker"),
         (("project", "create", "other"), "owner of the schema"),
         (("submit", "parse"), "runfold_worker"),
         (("kinds", "pause", "parse"), "runfold_worker"),
-    ],
-)
-def test_a_login_that_lacks_a_privilege_hears_which_role_it_needs(
-    cli: Cli, database: str, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], needed: str
-) -> None:
-    cli.submitted()
-    with login_with_rights(database, "runfold_reader", "read") as login:
-        as_reader = Cli(database.replace("postgres@", f"{login}@"), capsys)
+    ):
+        with subtests.test(" ".join(words)):
+            cli.submitted()
+            with login_with_rights(database, "runfold_reader", "read") as login:
+                as_reader = Cli(database.replace("postgres@", f"{login}@"), capsys)
 
-        assert needed in as_reader.fails(exits.ERROR, *words).err
+                assert needed in as_reader.fails(exits.ERROR, *words).err
 
 
 def test_a_worker_without_a_right_hears_who_grants_it_and_of_no_role_that_it_has(

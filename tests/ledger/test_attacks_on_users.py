@@ -59,16 +59,18 @@ async def test_no_stored_method_takes_the_memory_of_those_who_check_a_password(
             users.key_of("correct horse battery", method, SALT)
 
 
-@pytest.mark.parametrize("sha256", ["NULL", "'abc'", "'\\x'"])
 async def test_no_session_begins_without_the_digest_of_its_secret(
-    connection: asyncpg.Connection[Any], sha256: str
+    connection: asyncpg.Connection[Any], subtests: pytest.Subtests
 ) -> None:
     await connection.execute(CHANGE, "add", SALT, hashlib.sha256(b"old").digest())
-
-    with pytest.raises(asyncpg.InvalidParameterValueError, match="a SHA-256 of 32 bytes"):
-        await connection.fetchval(
-            f"SELECT ledger.sign_in_by_password('ann', $1, {sha256}::bytea)", b"old"
-        )
+    for sha256 in ("NULL", "'abc'", "'\\x'"):
+        with (
+            subtests.test(sha256),
+            pytest.raises(asyncpg.InvalidParameterValueError, match="a SHA-256 of 32 bytes"),
+        ):
+            await connection.fetchval(
+                f"SELECT ledger.sign_in_by_password('ann', $1, {sha256}::bytea)", b"old"
+            )
 
 
 async def test_no_login_uses_up_the_tries_of_those_who_sign_in_by_another(

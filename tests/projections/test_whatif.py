@@ -392,16 +392,14 @@ def test_whatif_prints_a_line_a_run_and_sums_up(cli: Cli) -> None:
     assert "no run would have gone differently" in cli.ok("whatif").err
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
+def test_whatif_refuses_what_is_no_policy(cli: Cli, subtests: pytest.Subtests) -> None:
+    for words in (
         ("--ttl", "0"),
         ("--ttl", "soon"),
         ("--heartbeat", "-1"),
         ("--max-attempts", "0"),
         ("--since", "2026-01-01"),
         ("--reaper", "0"),
-    ],
-)
-def test_whatif_refuses_what_is_no_policy(cli: Cli, words: tuple[str, str]) -> None:
-    cli.fails(exits.USAGE, "whatif", *words)
+    ):
+        with subtests.test(f"{words}"):
+            cli.fails(exits.USAGE, "whatif", *words)

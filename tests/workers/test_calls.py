@@ -265,23 +265,21 @@ async def odd(ctx: Context, how: str) -> Any:
     return answer
 
 
-@pytest.mark.parametrize(
-    ("how", "why"),
-    [
+async def test_a_call_that_cannot_be_is_refused_by_its_name(
+    ledger: Ledger, subtests: pytest.Subtests
+) -> None:
+    for how, why in (
         ("key", "belongs to a call: read it within the function of a step or a tool"),
         ("name", "must not contain #"),
         ("beside", "parks the run: ask for it in the handler itself"),
-    ],
-)
-async def test_a_call_that_cannot_be_is_refused_by_its_name(
-    ledger: Ledger, how: str, why: str
-) -> None:
-    run = await done(ledger, odd, how, max_attempts=1)
+    ):
+        with subtests.test(how):
+            run = await done(ledger, odd, how, max_attempts=1)
 
-    assert run.state == State.FAILED
-    assert why in run.error_detail["message"]
-    asked = {"step.completed", "step.failed", "tool.requested", "approval.requested"}
-    assert not asked & set(await types(ledger, run.run_id))
+            assert run.state == State.FAILED
+            assert why in run.error_detail["message"]
+            asked = {"step.completed", "step.failed", "tool.requested", "approval.requested"}
+            assert not asked & set(await types(ledger, run.run_id))
 
 
 class Role(StrEnum):

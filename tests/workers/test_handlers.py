@@ -88,14 +88,15 @@ async def not_a_number(ctx: Context) -> Any:
     return "\udc00"
 
 
-@pytest.mark.parametrize("bad", [wrong, strange, huge, not_a_number], ids=lambda one: one.kind)
 async def test_an_output_that_cannot_be_recorded_fails_the_run_and_says_why(
-    ledger: Ledger, bad: Any
+    ledger: Ledger, subtests: pytest.Subtests
 ) -> None:
-    run = await done(ledger, bad)
+    for bad in (wrong, strange, huge, not_a_number):
+        with subtests.test(bad.kind):
+            run = await done(ledger, bad)
 
-    assert (run.state, run.error_code, run.attempt_count) == (State.FAILED, "E-RUN-006", 1)
-    assert run.error_detail
+            assert (run.state, run.error_code, run.attempt_count) == (State.FAILED, "E-RUN-006", 1)
+            assert run.error_detail
 
 
 @handler("either")

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from runfold import Context, Fail, Ledger, Retry, State, handler
 from runfold.ledger.errors import InvalidValue
+from runfold.workers import Handler
 from tests.support.working import done
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -123,31 +124,46 @@ async def by_child(ctx: Context, make: Returns) -> Any:
 ROADS = (by_output, by_step, by_tool, by_tool_input, by_parked_tool, by_approval, by_child)
 
 
-@pytest.mark.parametrize("make", VALUES, ids=lambda make: make.__name__)
-async def test_a_handler_records_no_value_that_is_no_number(ledger: Ledger, make: Returns) -> None:
-    for road in ROADS:
-
-        @handler(road.__name__)
-        async def scored(ctx: Context, road: Any = road) -> Any:
-            return await road(ctx, make)
-
-        run = await done(ledger, scored, max_attempts=1)
-
-        assert run.state is State.FAILED, road
-        assert run.error_code in {"E-RUN-004", "E-RUN-006"}, road
-
-
-@pytest.mark.parametrize("make", VALUES, ids=lambda make: make.__name__)
-async def test_a_declared_output_that_is_no_number_is_refused(
-    ledger: Ledger, make: Returns
+async def test_a_handler_records_no_value_that_is_no_number(
+    ledger: Ledger, subtests: pytest.Subtests
 ) -> None:
+    for make in VALUES:
+        with subtests.test(make.__name__):
+            for road in ROADS:
+                run = await done(ledger, taking(road, make), max_attempts=1)
+
+                assert run.state is State.FAILED, road
+                assert run.error_code in {"E-RUN-004", "E-RUN-006"}, road
+
+
+def taking(road: Any, make: Returns) -> Handler[..., Any]:
+    """Return a handler that takes a value down a road."""
+
+    @handler(road.__name__)
+    async def scored(ctx: Context) -> Any:
+        return await road(ctx, make)
+
+    return scored
+
+
+async def test_a_declared_output_that_is_no_number_is_refused(
+    ledger: Ledger, subtests: pytest.Subtests
+) -> None:
+    for make in VALUES:
+        with subtests.test(make.__name__):
+            run = await done(ledger, declaring(make), max_attempts=1)
+
+            assert (run.state, run.error_code) == (State.FAILED, "E-RUN-006")
+
+
+def declaring(make: Returns) -> Handler[..., Any]:
+    """Return a handler that gives a value, and declares the type that its maker declares."""
+
     async def scored(_: Context) -> Any:
         return make()
 
     scored.__annotations__["return"] = make.__annotations__.get("return", "Any")
-    run = await done(ledger, handler("scored")(scored), max_attempts=1)
-
-    assert (run.state, run.error_code) == (State.FAILED, "E-RUN-006")
+    return handler("scored")(scored)
 
 
 @pytest.mark.parametrize("ending", [Fail, Retry])
@@ -189,14 +205,17 @@ async def test_a_program_hands_over_no_value_that_is_no_number(
                 await ledger.retry(lease, error_detail=value)
 
 
-@pytest.mark.parametrize("value", [object(), {"name": "\ud800"}, {1: "one"}])
-async def test_what_an_approval_shows_is_json_or_refused(ledger: Ledger, value: Any) -> None:
-    await ledger.submit("score")
-    [lease] = await ledger.claim("w")
-    with pytest.raises(InvalidValue, match="show"):
-        await ledger.ask_approval(lease, "score?", show=value)
-    with pytest.raises(InvalidValue, match="prompt"):
-        await ledger.ask_approval(lease, "\ud800")
-    run = await ledger.ask_approval(lease, "score?", show=Plain(score=1))
+async def test_what_an_approval_shows_is_json_or_refused(
+    ledger: Ledger, subtests: pytest.Subtests
+) -> None:
+    for value in (object(), {"name": "\ud800"}, {1: "one"}):
+        with subtests.test(f"{value}"):
+            await ledger.submit("score")
+            [lease] = await ledger.claim("w")
+            with pytest.raises(InvalidValue, match="show"):
+                await ledger.ask_approval(lease, "score?", show=value)
+            with pytest.raises(InvalidValue, match="prompt"):
+                await ledger.ask_approval(lease, "\ud800")
+            run = await ledger.ask_approval(lease, "score?", show=Plain(score=1))
 
-    assert run.state is State.WAITING_APPROVAL
+            assert run.state is State.WAITING_APPROVAL

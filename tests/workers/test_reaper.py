@@ -435,11 +435,15 @@ async def _drop(connection: asyncpg.Connection[asyncpg.Record], partition: str) 
     await connection.execute(f"DROP TABLE {partition}")
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"every": 0}, {"every": -1}, {"grace": -1}, {"grace": float("nan")}, {"limit": 0}]
-)
 async def test_settings_that_make_no_sense_are_refused(
-    ledger: Ledger, wrong: dict[str, float]
+    ledger: Ledger, subtests: pytest.Subtests
 ) -> None:
-    with pytest.raises(InvalidValue, match=next(iter(wrong))):
-        Reaper(ledger, **wrong)  # type: ignore[arg-type]  # the wrong values are the point
+    for wrong in (
+        {"every": 0},
+        {"every": -1},
+        {"grace": -1},
+        {"grace": float("nan")},
+        {"limit": 0},
+    ):
+        with subtests.test(f"{wrong}"), pytest.raises(InvalidValue, match=next(iter(wrong))):
+            Reaper(ledger, **wrong)

@@ -242,22 +242,20 @@ async def test_a_provider_that_is_down_or_lies_is_an_error_page_without_secrets(
         assert back.partition("code=")[2][:20] not in told
 
 
-@pytest.mark.parametrize(
-    ("exchanged", "reason"),
-    [
+async def test_a_provider_that_gives_no_id_token_lets_nobody_in(
+    browser: httpx.AsyncClient, provider: IdentityProvider, subtests: pytest.Subtests
+) -> None:
+    for exchanged, reason in (
         (b"{}", "its answer has no ID token"), (b'{"id_token": 5}', "its answer has no ID token"),
         (b'["id_token"]', "its answer is not a JSON object"), (b"<html>", "its answer is not JSON"),
-    ],
-)  # fmt: skip
-async def test_a_provider_that_gives_no_id_token_lets_nobody_in(
-    browser: httpx.AsyncClient, provider: IdentityProvider, exchanged: bytes, reason: str
-) -> None:
-    provider.exchanged = exchanged
-    with capture_logs() as logs:
-        answer = await enter(browser, provider)
+    ):  # fmt: skip
+        with subtests.test(f"{exchanged!r}"):
+            provider.exchanged = exchanged
+            with capture_logs() as logs:
+                answer = await enter(browser, provider)
 
-    assert answer.status_code == 502
-    assert [each["reason"] for each in logs] == [reason]
+            assert answer.status_code == 502
+            assert [each["reason"] for each in logs] == [reason]
 
 
 async def test_a_server_whose_login_is_no_administrator_cannot_vouch_for_anybody(

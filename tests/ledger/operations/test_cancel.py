@@ -36,26 +36,27 @@ async def test_a_parked_run_is_cancelled_at_once(ledger: Ledger, state: State) -
     assert (await types(ledger, lease.run_id))[-1] == "run.cancelled"
 
 
-@pytest.mark.parametrize("state", [State.RUNNING, *sorted(WAITING)])
 async def test_a_held_run_is_asked_to_stop_and_goes_on_until_its_worker_obeys(
-    ledger: Ledger, state: State
+    ledger: Ledger, subtests: pytest.Subtests
 ) -> None:
-    run_id, lease = await brought_to(ledger, state)
-    assert lease is not None
+    for state in (State.RUNNING, *sorted(WAITING)):
+        with subtests.test(f"{state}"):
+            run_id, lease = await brought_to(ledger, state)
+            assert lease is not None
 
-    run = await ledger.cancel(run_id, actor="ann", reason="no need")
-    event = await newest(ledger, run_id, CancelRequested)
-    (beaten,) = await ledger.heartbeat([lease])
-    done = await ledger.transition(beaten, State.CANCELLED)
+            run = await ledger.cancel(run_id, actor="ann", reason="no need")
+            event = await newest(ledger, run_id, CancelRequested)
+            (beaten,) = await ledger.heartbeat([lease])
+            done = await ledger.transition(beaten, State.CANCELLED)
 
-    assert (run.state, run.token, run.cancel_requested_at) == (
-        state,
-        lease.token,
-        event.recorded_at,
-    )
-    assert (event.actor, event.reason, event.state) == ("ann", "no need", None)
-    assert beaten.cancel_requested
-    assert (done.state, done.cancel_requested_at) == (State.CANCELLED, event.recorded_at)
+            assert (run.state, run.token, run.cancel_requested_at) == (
+                state,
+                lease.token,
+                event.recorded_at,
+            )
+            assert (event.actor, event.reason, event.state) == ("ann", "no need", None)
+            assert beaten.cancel_requested
+            assert (done.state, done.cancel_requested_at) == (State.CANCELLED, event.recorded_at)
 
 
 async def test_asking_twice_is_one_request(ledger: Ledger) -> None:
@@ -116,16 +117,19 @@ async def test_a_parked_run_that_was_asked_to_cancel_is_cancelled_at_once_by_a_s
     assert (await ledger.cancel(lease.run_id, actor="ann")).state == State.CANCELLED
 
 
-@pytest.mark.parametrize("state", sorted(TERMINAL))
-async def test_a_finished_run_cannot_be_called_off(ledger: Ledger, state: State) -> None:
-    run_id, _ = await brought_to(ledger, state)
-    before = await event_count(ledger)
+async def test_a_finished_run_cannot_be_called_off(
+    ledger: Ledger, subtests: pytest.Subtests
+) -> None:
+    for state in sorted(TERMINAL):
+        with subtests.test(f"{state}"):
+            run_id, _ = await brought_to(ledger, state)
+            before = await event_count(ledger)
 
-    with pytest.raises(IllegalTransition) as caught:
-        await ledger.cancel(run_id, actor="ann")
+            with pytest.raises(IllegalTransition) as caught:
+                await ledger.cancel(run_id, actor="ann")
 
-    assert (caught.value.from_state, caught.value.to_state) == (state, State.CANCELLED)
-    assert await event_count(ledger) == before
+            assert (caught.value.from_state, caught.value.to_state) == (state, State.CANCELLED)
+            assert await event_count(ledger) == before
 
 
 async def test_the_one_who_cancels_has_a_name(ledger: Ledger) -> None:

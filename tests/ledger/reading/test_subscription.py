@@ -68,9 +68,10 @@ async def test_it_hears_what_is_committed(ledger: Ledger) -> None:
     assert heard.empty()
 
 
-@pytest.mark.parametrize(
-    ("wrong", "named"),
-    [
+async def test_what_makes_no_sense_is_refused_at_once(
+    ledger: Ledger, subtests: pytest.Subtests
+) -> None:
+    for wrong, named in (
         ({"after": "yesterday"}, "yesterday"),
         ({"states": ["done"]}, "done"),
         ({"types": ["x\x00"]}, "type"),
@@ -79,10 +80,6 @@ async def test_it_hears_what_is_committed(ledger: Ledger) -> None:
         ({"types": "run.failed"}, "must be a list"),
         ({"kinds": [""]}, "kind"),
         ({"kinds": "parse"}, "must be a list"),
-    ],
-)
-async def test_what_makes_no_sense_is_refused_at_once(
-    ledger: Ledger, wrong: dict[str, object], named: str
-) -> None:
-    with pytest.raises(InvalidValue, match=named):
-        ledger.subscribe(**wrong)  # type: ignore[arg-type]  # wrong on purpose
+    ):
+        with subtests.test(f"{wrong}"), pytest.raises(InvalidValue, match=named):
+            ledger.subscribe(**wrong)
