@@ -2950,7 +2950,8 @@ CREATE FUNCTION ledger.holders(p_relation regclass, p_project text) RETURNS text
       'process %s, login %s%s: end it with SELECT pg_terminate_backend(%1$s)',
       session.pid, login.rolname,
       ', in a transaction since ' || to_char(session.xact_start AT TIME ZONE 'UTC',
-        'YYYY-MM-DD HH24:MI:SS "UTC"')) END, '; or by '), 'another session')
+        'YYYY-MM-DD HH24:MI:SS "UTC"')) END,
+    '; or by ' ORDER BY coalesce(session.xact_start, prepared.prepared)), 'another session')
   FROM pg_locks AS lock
   LEFT JOIN pg_stat_activity AS session ON session.pid = lock.pid
   LEFT JOIN (
@@ -3652,6 +3653,7 @@ END $$;
 CREATE FUNCTION ledger.make_partitions(p_months_ahead integer DEFAULT 3) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET default_tablespace TO ''
     AS $$
 DECLARE
   this_month CONSTANT timestamp := ledger.uuid7_month(ledger.uuid7());
@@ -3686,6 +3688,7 @@ END $$;
 CREATE FUNCTION ledger.make_projection_table(p_table text, p_columns text[], p_types text[], p_required text[], p_key text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET default_tablespace TO ''
     AS $$
 DECLARE
   types CONSTANT text[] := ARRAY['text', 'int', 'bigint', 'numeric', 'boolean', 'uuid', 'date',

@@ -1,7 +1,7 @@
 -- Returns, for an error message, which sessions and prepared transactions may hold a table or a row
 -- of it, and how to end them: those whose transaction has changed or locked something there, of
--- logins with rights in the project; of all logins where the project is null. Internal to the
--- owner's functions.
+-- logins with rights in the project; of all logins where the project is null. The oldest comes
+-- first: those that wait for it are named as well. Internal to the owner's functions.
 CREATE OR REPLACE FUNCTION ledger.holders(p_relation regclass, p_project text) RETURNS text
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
@@ -15,7 +15,8 @@ AS $$
       'process %s, login %s%s: end it with SELECT pg_terminate_backend(%1$s)',
       session.pid, login.rolname,
       ', in a transaction since ' || to_char(session.xact_start AT TIME ZONE 'UTC',
-        'YYYY-MM-DD HH24:MI:SS "UTC"')) END, '; or by '), 'another session')
+        'YYYY-MM-DD HH24:MI:SS "UTC"')) END,
+    '; or by ' ORDER BY coalesce(session.xact_start, prepared.prepared)), 'another session')
   FROM pg_locks AS lock
   LEFT JOIN pg_stat_activity AS session ON session.pid = lock.pid
   LEFT JOIN (
