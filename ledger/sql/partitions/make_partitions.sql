@@ -4,9 +4,11 @@
 -- three months ahead: each partition adds to the cost of every page of the feed and of every key.
 -- Locks: SHARE UPDATE EXCLUSIVE on `event` where a month is missing, so that two callers do not
 -- collide; no login can take that lock itself, as it could an advisory one.
+-- No caller's setting says where the table lies.
 CREATE OR REPLACE FUNCTION ledger.make_partitions(p_months_ahead int DEFAULT 3) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET default_tablespace = ''
 AS $$
 DECLARE
   this_month CONSTANT timestamp := ledger.uuid7_month(ledger.uuid7());

@@ -2,12 +2,13 @@
 -- and runfold_projector may only read, add and change its rows: nobody can plant a trigger, a rule
 -- or a column in what the owner writes to. A reader sees the rows of its projects; of a table
 -- without project_id nothing, unless it may read them all, as a keeper of projections must. Needs
--- the right read or admin in all projects.
+-- the right read or admin in all projects. No caller's setting says where the table lies.
 CREATE OR REPLACE FUNCTION ledger.make_projection_table(
   p_table text, p_columns text[], p_types text[], p_required text[], p_key text[]
 ) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET default_tablespace = ''
 AS $$
 DECLARE
   types CONSTANT text[] := ARRAY['text', 'int', 'bigint', 'numeric', 'boolean', 'uuid', 'date',

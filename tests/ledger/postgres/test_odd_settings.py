@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -54,6 +55,27 @@ async def test_a_login_of_odd_settings_works_and_the_ledger_reads_as_ever(
         assert [event.type for event in await ledger.history(run.run_id)] == [
             "run.submitted", "lease.acquired", "lease.heartbeat", "run.completed",
         ]  # fmt: skip
+
+
+async def test_a_caller_does_not_choose_where_tables_of_the_ledger_lie(
+    connection: asyncpg.Connection,
+) -> None:
+    place = f"place_{uuid4().hex}"
+    await connection.execute("SET allow_in_place_tablespaces = on")
+    await connection.execute(f"CREATE TABLESPACE {place} LOCATION ''")
+    try:
+        await connection.execute(f"SET default_tablespace = {place}")
+        assert await connection.fetchval("SELECT ledger.make_partitions(4)") == 1
+        await connection.execute(
+            "SELECT ledger.make_projection_table('sizes_v1', '{n}', '{int}', '{n}', '{n}')"
+        )
+        assert await connection.fetchval(
+            "SELECT count(*) FROM pg_class WHERE reltablespace = "
+            "(SELECT oid FROM pg_tablespace WHERE spcname = $1)",
+            place,
+        ) == 0  # fmt: skip
+    finally:
+        await connection.execute(f"DROP TABLESPACE {place}")
 
 
 PROBES = {
