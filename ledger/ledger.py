@@ -724,7 +724,7 @@ class Ledger:
     async def verify(self, run_id: UUID | str | None = None) -> Report:
         """Check one run or all: versions, hash chain, payloads, and each state against its events.
 
-        What it finds is in the report, never raised. Raises RunNotFound.
+        What it finds is in the report, never raised. Raises RunNotFound or AccessDenied.
         """
         return await verify.verify(self.pool, self.project_id, run_id)
 

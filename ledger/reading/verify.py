@@ -23,6 +23,7 @@ from runfold.ledger.reading.archive_checks import check_archive, check_record, u
 from runfold.ledger.reading.control_checks import UNCHECKED, check_control
 from runfold.ledger.reading.key_checks import keys_of_range, keys_without_event
 from runfold.ledger.reading.kind_checks import check_kinds, unlisted, unlisted_kinds
+from runfold.ledger.reading.permitted import check_may_read
 from runfold.ledger.reading.report import Report, Tally
 from runfold.ledger.reading.snapshot import ranges, snapshot
 from runfold.ledger.reading.states import STATES
@@ -65,9 +66,10 @@ async def verify(
     """Check one run or a whole project, archived months too; see `Ledger.verify`.
 
     Memory stays flat. What is written meanwhile may or may not be checked; it never looks like
-    damage. `progress` is called with how many events are done.
+    damage. `progress` is called with how many events are done. Raises RunNotFound or AccessDenied.
     """
     checked = None if run_id is None else check_run_id(run_id)
+    await check_may_read(pool, project_id)
     try:
         report = await _Verification(pool, project_id, checked, progress).report()
     except (*FAILURES, OSError) as error:

@@ -11,6 +11,7 @@ from runfold.console.cli.kit.session import Session
 from runfold.console.shared import values
 from runfold.console.shared.plain import jsonable
 from runfold.ledger import Submit
+from runfold.ledger.errors import RunNotFound
 
 Words = Annotated[
     list[str] | None,
@@ -77,12 +78,18 @@ async def submit(
     )
     async with session.ledger() as ledger:
         (submission,) = await ledger.submit_many([request], actor=actor)
-        run = await ledger.get(submission.run_id)
+        try:
+            run = await ledger.get(submission.run_id)
+        except RunNotFound:  # made, for a login that may submit and not read
+            run = None
     if session.as_json:
-        session.out.json({"created": submission.created, **jsonable(run)})
+        seen = {"run_id": str(submission.run_id)} if run is None else jsonable(run)
+        session.out.json({"created": submission.created, **seen})
         return
-    session.out.line(str(run.run_id))
-    if submission.created:
+    session.out.line(str(submission.run_id))
+    if run is None:
+        session.out.talk("this login lacks the right read: it cannot see what becomes of the run")
+    elif submission.created:
         session.out.talk(
             f"{run.kind} is {run.state}; to watch it: runfold history {run.run_id} --follow"
         )
