@@ -18,6 +18,7 @@ from runfold.ledger.archive.record import detached
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.proof.fold import Drift, StateCheck
 from runfold.ledger.reading import archive_checks
+from runfold.ledger.reading.permitted import check_may_read
 from runfold.ledger.reading.snapshot import ranges, snapshot
 from runfold.ledger.reading.states import drift_of_range, drift_of_runs
 
@@ -63,8 +64,9 @@ class Comparison:
         """How many of them drifted."""
 
     async def __aiter__(self) -> AsyncIterator[Drift]:
-        """Compare, and yield each run that drifted."""
+        """Compare, and yield each run that drifted. Raises AccessDenied."""
         pool, project_id = self._ledger.pool, self._ledger.project_id
+        await check_may_read(pool, project_id)
         async for first, last in ranges(pool, project_id):
             async with snapshot(pool) as connection:
                 runs, drift = await drift_of_range(connection, project_id, first, last)
@@ -93,8 +95,9 @@ class Comparison:
 async def sample(ledger: Ledger, size: int) -> tuple[int, list[Drift]]:
     """Compare about `size` runs, half of them the newest; return how many, and the drift.
 
-    A row without any events is found by the full check only.
+    A row without any events is found by the full check only. Raises AccessDenied.
     """
+    await check_may_read(ledger.pool, ledger.project_id)
     (ends,) = await fetch(ledger.pool, _ENDS, ledger.project_id)
     if ends["first"] is None:
         return 0, []

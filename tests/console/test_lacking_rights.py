@@ -51,7 +51,7 @@ def test_a_run_that_its_submitter_may_not_read_is_submitted_and_its_id_printed(
         assert owner.ok("--json", "show", str(UUID(run_id))).json["kind"] == "parse"
 
 
-@pytest.mark.parametrize("words", [("verify",), ("drift",)])
+@pytest.mark.parametrize("words", [("verify",), ("drift",), ("drift", "--sample", "5")])
 def test_a_login_that_may_not_read_is_refused_a_check(
     login: Login, owner: Cli, words: tuple[str, ...]
 ) -> None:

@@ -15,7 +15,6 @@ from runfold.console.shared.plain import number_of
 from runfold.console.shared.values import Misuse, duration
 from runfold.ledger import Ledger
 from runfold.ledger.proof.fold import Drift
-from runfold.ledger.reading.permitted import check_may_read
 from runfold.ledger.reading.tag_checks import WrongTag, hidden_tags, invented_tags
 from runfold.ledger.validation import check_duration, check_int
 from runfold.projections.state import drift as comparing
@@ -64,7 +63,6 @@ async def drift(
     seconds = check_duration("--every", duration("--every", every), positive=True).total_seconds()
     size = None if sample is None else check_int("--sample", sample, least=1, most=10_000)
     async with session.ledger() as ledger:
-        await check_may_read(ledger.pool, ledger.project_id)
         if watch:
             await _watch(session.out, ledger, seconds, size or _WATCHED_RUNS)
         repairs = _Repairs(ledger, actor or ledger.actor, reason or "") if repair else None
