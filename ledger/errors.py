@@ -227,11 +227,19 @@ class AccessDenied(LedgerError):
         " runfold_projector to run projections; the schema's owner makes projects and upgrades"
     )
     GRANTS: ClassVar = "an admin of the project grants it with `runfold access grant`"
+    GRANTS_EVERYWHERE: ClassVar = (
+        "an admin of all projects grants it with `runfold access grant --all-projects`"
+    )
     TOKENS: ClassVar = "have another made: `runfold access token`"
 
     def __init__(self, reason: str, remedy: str = ROLES) -> None:
         self.reason, self.remedy = reason, remedy
         super().__init__(f"{reason}: {remedy}")
+
+    @classmethod
+    def lacking(cls, reason: str) -> AccessDenied:
+        """Return the error of a right that is lacking in a project, or in all projects."""
+        return cls(reason, cls.GRANTS_EVERYWHERE if "in all projects" in reason else cls.GRANTS)
 
 
 class DatabaseRefused(LedgerError):

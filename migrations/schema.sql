@@ -829,6 +829,8 @@ CREATE FUNCTION ledger.check_grants(p_project text, p_rights text[], p_actors te
     AS $$
 DECLARE
   writer text := ledger.credential();
+  place CONSTANT text :=
+    CASE WHEN p_project = '*' THEN 'all projects' ELSE 'project ' || p_project END;
   held text[] := '{}';
   speaks_for text[] := '{}';
   given record;
@@ -848,13 +850,12 @@ BEGIN
       speaks_for := speaks_for || given.actors;
     END IF;
   END LOOP;
-  IF held = '{}' THEN
+  IF held = '{}' AND p_project <> '*' THEN
     RAISE EXCEPTION 'project % does not exist, or % has no access to it', p_project, writer
       USING ERRCODE = 'RF404';
   END IF;
   IF NOT p_rights && held THEN
-    RAISE EXCEPTION '% lacks the right % in project %', writer,
-      array_to_string(p_rights, ' or '), p_project
+    RAISE EXCEPTION '% lacks the right % in %', writer, array_to_string(p_rights, ' or '), place
       USING ERRCODE = 'RF403', DETAIL = 'access';
   END IF;
   SELECT actor INTO stranger FROM unnest(p_actors) AS actor
@@ -864,7 +865,7 @@ BEGIN
       OR right(known, 1) = '*' AND starts_with(actor, left(known, length(known) - 1)))
   LIMIT 1;
   IF stranger IS NOT NULL THEN
-    RAISE EXCEPTION '% may not speak for % in project %, only for %', writer, stranger, p_project,
+    RAISE EXCEPTION '% may not speak for % in %, only for %', writer, stranger, place,
       array_to_string(speaks_for, ', ') USING ERRCODE = 'RF403', DETAIL = 'access';
   END IF;
 END $$;

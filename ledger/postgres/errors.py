@@ -125,7 +125,7 @@ def _missing_partition(error: BaseException) -> MissingPartition:
 
 _BY_STATE: Final[Mapping[str, Translation]] = {
     "RF401": lambda error, _: AccessDenied(sentence(error), AccessDenied.TOKENS),
-    "RF403": lambda error, _: AccessDenied(sentence(error), AccessDenied.GRANTS),
+    "RF403": lambda error, _: AccessDenied.lacking(sentence(error)),
     "RF406": lambda error, _: ConfigurationError(str(error)),
     "RF404": lambda _, args: UnknownProject(str(args[0]) if args else ""),
     "RF407": lambda error, _: UnknownKind(_detail(error)),

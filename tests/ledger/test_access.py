@@ -322,9 +322,9 @@ async def test_what_concerns_every_project_takes_the_right_in_every_project(
         "SELECT ledger.exchange_projection_table('sizes', 1, 1)",
         "SELECT ledger.drop_projection_tables('sizes', true)",
     ):
-        with pytest.raises(asyncpg.PostgresError, match=r"project \* does not exist") as refused:
+        with pytest.raises(asyncpg.PostgresError, match=r"lacks .* in all projects") as refused:
             await keeper.fetch(statement)
-        assert refused.value.sqlstate == "RF404", statement
+        assert refused.value.sqlstate == "RF403", statement
 
 
 def _flat(call: tuple[str, tuple[Any, ...]]) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ from runfold.console.web.pages.viewing import html, router
 from runfold.console.web.provider import Provider
 from runfold.console.web.refusals import ProviderDown, SignInRefused
 from runfold.ledger import names, sessions
-from runfold.ledger.errors import AccessDenied, InvalidValue, UnknownProject
+from runfold.ledger.errors import AccessDenied, InvalidValue
 from runfold.ledger.log import logger
 from runfold.ledger.settings import CALLBACK
 
@@ -75,7 +75,7 @@ async def _begun(request: Request, issuer: str, subject: str, to: str) -> Respon
         secret = await sessions.by_provider(callers.own.pool, issuer, subject)
     except InvalidValue:  # no user can have such a subject
         secret = None
-    except (AccessDenied, UnknownProject) as error:
+    except AccessDenied as error:
         raise ProviderDown("the server's login lacks the right admin in all projects") from error
     known = {"base": None, "issuer": issuer, "subject": subject, "to": to}
     if secret is None:

@@ -26,7 +26,7 @@ from runfold.console.web.callers import Callers
 from runfold.console.web.pages.rendering import rendered
 from runfold.console.web.problems import Unauthenticated, answer_to, as_known, retry_headers
 from runfold.ledger import Ledger, access
-from runfold.ledger.access import EVERYWHERE
+from runfold.ledger.access import EVERYWHERE, RIGHTS
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.run import Run
 from runfold.ledger.sessions import SESSION_PREFIX
@@ -104,6 +104,7 @@ def viewing(*rights: str, everywhere: bool = False) -> Callable[..., Awaitable[V
             raise Unauthenticated("this is not a session")
         client = request.client.host if request.client else ""
         if everywhere:
+            await callers.ledger(secret, project, RIGHTS, client)  # or there is no such project
             await callers.ledger(secret, EVERYWHERE, rights, client)
         ledger = await callers.ledger(secret, project, rights, client)
         await callers.reads.note(request, ledger)

@@ -1,7 +1,7 @@
 -- Raises unless the credential has one of the rights in a project and may speak for each of the
 -- actors. Every function of the API calls it first. Without any right in the project the error is
--- RF404, the same as for a project that does not exist; else RF403. Internal to the owner's
--- functions.
+-- RF404, the same as for a project that does not exist; else RF403. All projects are `*`. Internal
+-- to the owner's functions.
 CREATE OR REPLACE FUNCTION ledger.check_access(p_project text, p_rights text[],
   p_actors text[] DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql STABLE

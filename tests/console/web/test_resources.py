@@ -138,7 +138,7 @@ async def test_metrics_are_of_all_projects_and_need_the_right_in_all(ledger: Led
         await ledger.grant_access(credential, ["read"], everywhere=True)
         wide = await client.get("/v1/metrics")
 
-    assert (narrow.status_code, wide.status_code) == (404, 200)
+    assert (narrow.status_code, wide.status_code) == (403, 200)
 
 
 async def test_probes_answer_without_a_token_and_in_one_word(ledger: Ledger) -> None:
