@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 from runfold.ledger import Ledger, Run, Submit
+from runfold.ledger.archive.record import Archive, detached
 from runfold.ledger.errors import DuplicateKey, LedgerError
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.payload import Unreadable
@@ -26,7 +27,7 @@ T = TypeVar("T")
 
 
 class NotRerunnable(LedgerError):
-    """A run has not ended, or its input is erased; nothing was submitted."""
+    """A run has not ended, its input is erased, or its month is detached; nothing was submitted."""
 
     def __init__(self, run_id: UUID, why: str) -> None:
         self.run_id, self.why = run_id, why
@@ -61,8 +62,9 @@ async def rerun(
     Both runs get a note that names the other. A run that was rerun before yields its rerun.
     Raises NotRerunnable before anything is submitted.
     """
+    archived = await detached(ledger.pool)
     for run in runs:
-        problem = await _problem(ledger, run)
+        problem = await _problem(ledger, run, archived)
         if problem is not None:
             raise problem
     done: list[Rerun] = []
@@ -75,17 +77,23 @@ async def rerun_each(
     ledger: Ledger, runs: Sequence[Run], *, actor: str, reason: str | None
 ) -> dict[UUID, Rerun | NotRerunnable]:
     """Rerun each of at most 500 runs that can be rerun; return what became of each."""
-    problems = {run.run_id: await _problem(ledger, run) for run in runs}
+    archived = await detached(ledger.pool)
+    problems = {run.run_id: await _problem(ledger, run, archived) for run in runs}
     chosen = [run for run in runs if problems[run.run_id] is None]
     done = await _submitted(ledger, chosen, actor, reason) if chosen else []
     reruns = {each.rerun_of: each for each in done}
     return {run_id: problem or reruns[run_id] for run_id, problem in problems.items()}
 
 
-async def _problem(ledger: Ledger, run: Run) -> NotRerunnable | None:
+async def _problem(ledger: Ledger, run: Run, archived: Sequence[Archive]) -> NotRerunnable | None:
     """Return why a run cannot be run again; None if it can."""
     if not run.is_terminal:
         return NotRerunnable(run.run_id, f"it is {run.state}, and only an ended run is")
+    for month in archived:
+        if month.first <= run.run_id < month.beyond:  # its events take no note of the rerun
+            return NotRerunnable(
+                run.run_id, f"{month.month} is detached; `runfold archive attach {month.month}`"
+            )
     if isinstance(run.input, Unreadable):
         return NotRerunnable(run.run_id, f"its input {run.input}")
     if run.input is None:

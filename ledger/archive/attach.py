@@ -42,7 +42,7 @@ async def attach(pool: Pool, month: str, *, actor: str, reason: str | None = Non
     async with alone(pool, month) as connection:
         archive = await archive_of(connection, month)
         if archive is None or not archive.detached:
-            raise ArchiveRefused(month, ["it is not detached"])
+            raise ArchiveRefused(month, ["the month is not detached"])
         return await _attach(connection, archive, actor, reason)
 
 

@@ -101,7 +101,7 @@ async def _drop_partition(connection: Any, month: str, newest: Mapping[str, Any]
     if await holds(connection, month):
         raise ArchiveRefused(month, ["a hold was placed meanwhile"])
     if await connection.fetch(_SINCE.format(table=table), newest["seen"], newest["base"]):
-        raise ArchiveRefused(month, ["events came since it was exported: export it again"])
+        raise ArchiveRefused(month, ["events were appended since the export: export again"])
     await connection.execute(f"DROP TABLE ledger.{table}")
 
 

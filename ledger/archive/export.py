@@ -78,7 +78,7 @@ async def _exported(connection: Any, month: str, path: Path) -> dict[str, Any]:
     payloads = await _write(connection, month, path)
     after = await _newest(connection, month)
     if any(after[name] != newest[name] for name in ("events", "last_position")):
-        raise ArchiveRefused(month, ["events came while it was exported: export it again"])
+        raise ArchiveRefused(month, ["events were appended during the export: export again"])
     return await asyncio.to_thread(_facts, month, path, newest, payloads)
 
 

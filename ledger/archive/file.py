@@ -136,6 +136,9 @@ def pages(
     """
     arrow, parquet = _arrow()
     lowest, highest = str(first or FIRST_RUN), str(last or LAST_RUN)
+    if isinstance(source, Path):
+        with opened(source):
+            pass  # what keeps a file from being opened is said in fewer words than the reader's
     try:
         with parquet.ParquetFile(source) as file:
             for number in range(file.num_row_groups):

@@ -88,8 +88,8 @@ async def obstacles(
     if month not in await partition_sizes(connection):
         archive = await archive_of(connection, month)
         if archive is not None and archive.detached:
-            return ["it is detached already"], None
-        return ["no events of it are in this database"], None
+            return ["the month is detached already"], None
+        return ["no events of the month are in this database"], None
     newest = await _newest(connection, month)
     in_the_way = [
         *await _unfinished(connection, month, newest),
@@ -134,18 +134,18 @@ async def _unfinished(connection: Any, month: str, newest: Mapping[str, Any]) ->
     _, beyond = bounds(month)
     unfinished = []
     if await connection.fetchval("SELECT ledger.now()") < start_of(month_of(beyond)):
-        unfinished.append("it is not over")
+        unfinished.append("the month is not over")
     elif newest["events"] == 0:
-        unfinished.append("it has no events")
+        unfinished.append("the month has no events")
     if count := await _open(connection, month):
-        unfinished.append(f"{count:,} of its runs have not ended (`runfold runs` lists them)")
+        unfinished.append(f"runs that have not ended: {count:,} (`runfold runs`)")
     return unfinished
 
 
 async def _held(connection: Any, month: str) -> list[str]:
     return [
         f"{row['actor']} holds"
-        + (f" run {row['run_id']} of {row['project_id']}" if row["run_id"] else " it")
+        + (f" run {row['run_id']} of {row['project_id']}" if row["run_id"] else " the month")
         + f": {row['reason']}"
         for row in await holds(connection, month)
     ]
@@ -156,12 +156,12 @@ async def _unread(connection: Any, month: str, newest: Mapping[str, Any]) -> lis
     place = (newest["generation"], newest["last_position"], newest["last_txid"])
     return [
         *(
-            f"projection {row['name']} has not passed it "
+            f"projection {row['name']} has not read all of the month "
             f"(`runfold projections run {row['name']} --once`)"
             for row in await connection.fetch(_BEHIND, *place)
         ),
         *(
-            f"projection {row['name']} has set aside {row['runs']:,} of its runs "
+            f"runs of the month that projection {row['name']} has set aside: {row['runs']:,} "
             f"(`runfold projections status {row['name']}`)"
             for row in await connection.fetch(_ASIDE, *bounds(month))
         ),
@@ -171,10 +171,8 @@ async def _unread(connection: Any, month: str, newest: Mapping[str, Any]) -> lis
 async def _unexported(connection: Any, month: str, newest: Mapping[str, Any]) -> list[str]:
     archive = await archive_of(connection, month)
     if archive is None:
-        return [f"it is not exported (`runfold archive export {month}`)"]
+        return [f"the month is not exported (`runfold archive export {month}`)"]
     if (archive.events, archive.last_position) != (newest["events"], newest["last_position"]):
-        return [
-            f"events came since it was exported: export it again (`runfold archive export {month}`)"
-        ]
+        return ["events were appended since the export: export again"]
     await asyncio.to_thread(archive.check_digest)
     return []

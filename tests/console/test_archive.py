@@ -64,6 +64,13 @@ def test_a_month_goes_to_a_file_and_back(cli: Cli, tmp_path: Path) -> None:
     assert exported["sha256"] in cli.ok("archive", "check", exported["file"]).out
     cli.fails(exits.USAGE, "archive", "check", str(tmp_path / "none.parquet"))
 
+    assert f"archive attach {MONTH}" in cli.fails(exits.CONFLICT, "rerun", run).err
+    assert cli.ok("runs", "--count", "--json").json["total"] == 1, "nothing is half-written"
+    moved = Path(exported["file"]).rename(tmp_path / "moved.parquet")
+    error = cli.fails(exits.INTEGRITY, "history", run).err
+    assert "cannot be read (No such file or directory)" in error
+    moved.rename(exported["file"])
+
     assert cli.ok("archive", "attach", MONTH, "--json").json["events"] == 5
     assert months(cli)[MONTH]["state"] == "attached"
     history = cli.ok("archive", "history", MONTH).out
@@ -86,7 +93,7 @@ def test_holds_are_placed_released_and_in_the_way(cli: Cli, tmp_path: Path) -> N
     assert months(cli)[MONTH]["holds"] == 2
     blocked = cli("archive", "export", MONTH, "--dry-run")
     assert blocked.code == exits.CONFLICT
-    assert "obstacle: ann holds it: case 7" in blocked.out
+    assert "obstacle: ann holds the month: case 7" in blocked.out
     error = cli.fails(
         exits.CONFLICT, "archive", "export", MONTH, "--to", str(tmp_path), "--json"
     ).error

@@ -367,7 +367,7 @@ async def test_no_lock_that_a_keeper_of_projections_can_take_stops_any_run_or_wh
                     "run_counts", "sizes", "spending",
                 ]  # fmt: skip
                 month = f"{datetime.now(UTC):%Y-%m}"
-                assert "it is not over" in (await ledger.archive.plan(month)).obstacles
+                assert "the month is not over" in (await ledger.archive.plan(month)).obstacles
                 read = await metrics.look(ledger.pool)
         await keeper.close()
 

@@ -82,14 +82,14 @@ async def test_what_is_still_needed_is_not_archived(
     )
     assert (await ledger.archive.plan(MONTH)).events > 2
     found = await obstacles()
-    assert "run_counts has set aside 1 of its runs" in found
+    assert "projection run_counts has set aside: 1" in found
     await connection.execute("DELETE FROM ledger.projection_aside")
-    assert "1 of its runs have not ended" in found
-    assert "ann holds it: case 7" in found
+    assert "runs that have not ended: 1" in found
+    assert "ann holds the month: case 7" in found
     assert f"bob holds run {run_id} of {PROJECT}: case 8" in found
-    assert "run_counts has not passed it" in found
+    assert "run_counts has not read all of the month" in found
     assert "is not over" in await obstacles(f"{datetime.now(UTC):%Y-%m}")
-    assert "no events of it" in await obstacles("1999-01")
+    assert "no events of the month" in await obstacles("1999-01")
 
     await ledger.cancel(open_.run_id)
     for target in (MONTH, (PROJECT, run_id)):
@@ -97,14 +97,17 @@ async def test_what_is_still_needed_is_not_archived(
         with pytest.raises(ArchiveRefused, match="nobody holds"):
             await ledger.archive.release(target, actor="ann", reason="closed")
     assert (await ledger.archive.plan(MONTH)).obstacles == (
-        "projection run_counts has not passed it (`runfold projections run run_counts --once`)",
+        (
+            "projection run_counts has not read all of the month "
+            "(`runfold projections run run_counts --once`)"
+        ),
     )
     await CatchUp(ledger.pool, RUN_COUNTS).to_the_end()
     assert "is not exported" in await obstacles(detach=True)
 
     await ledger.archive.export(MONTH, tmp_path, **WHY)
     await ledger.append(run_id, NoteAdded(text="late"))
-    assert "events came since it was exported" in await obstacles(detach=True)
+    assert "events were appended since the export" in await obstacles(detach=True)
     assert await state_of(ledger) == "exported"
     await CatchUp(ledger.pool, RUN_COUNTS).to_the_end()
     await archived(ledger, tmp_path)
@@ -161,7 +164,7 @@ async def test_a_month_that_is_written_to_while_it_is_exported_is_refused(
         return payloads
 
     monkeypatch.setattr(exporting, "_write", write_and_append)
-    with pytest.raises(ArchiveRefused, match="export it again"):
+    with pytest.raises(ArchiveRefused, match="export again"):
         await ledger.archive.export(MONTH, tmp_path, **WHY)
 
     monkeypatch.undo()
@@ -285,7 +288,7 @@ async def test_only_an_event_that_came_after_the_export_is_refused_as_one(
     await transaction.commit()
     await writer.close()
 
-    with pytest.raises(ArchiveRefused, match="events came since"):
+    with pytest.raises(ArchiveRefused, match="events were appended since"):
         await detaching
     assert await state_of(ledger) == "exported"
 
