@@ -403,13 +403,19 @@ def test_a_fleet_starts_a_process_again_when_it_dies_and_ends_with_all_of_them(
         assert not any(one.is_running() for one in first)
 
 
-def test_the_processes_of_a_fleet_end_when_their_parent_is_killed(database: str) -> None:
-    with started(database, "worker", "tests.support.handlers", "--processes", "2") as process:
+def test_the_processes_of_a_fleet_show_no_url_and_end_when_their_parent_is_killed(
+    database: str,
+) -> None:
+    words = ("worker", "tests.support.handlers", "--processes", "2")
+    with started(database, "--url", database, *words) as process:
         assert process.stderr is not None
         assert "starting 2 processes" in process.stderr.readline()  # before any of them is up
         for _ in range(2):
             assert "Ctrl-C ends it" in process.stderr.readline()
         children = psutil.Process(process.pid).children()
+        listed = [child.cmdline() for child in children]
+        assert len(listed) >= 2
+        assert "postgresql" not in str(listed)
         process.kill()
 
         _, alive = psutil.wait_procs(children, timeout=SECONDS)

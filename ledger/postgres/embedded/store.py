@@ -255,7 +255,10 @@ def _quoted(value: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Return this environment without PostgreSQL's variables and a LANG that may be missing."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {
-        "LC_ALL": "C"
-    }
+    """Return what PostgreSQL's programs need of this environment.
+
+    Their server outlives this process, may belong to another account, and shows its environment to
+    it; so no password or key of this process is passed on, and no variable steers them.
+    """
+    kept = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
+    return {name: os.environ[name] for name in kept if name in os.environ} | {"LC_ALL": "C"}

@@ -38,6 +38,7 @@ pytestmark = pytest.mark.own_server
 
 Client = subprocess.Popen[str]
 NOBODY = 65534
+CANARY = "canary-of-the-environment"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="is about what root has to do otherwise")
 
 
@@ -431,7 +432,7 @@ async def test_any_path_will_do(folder: Path, made_once: Path, name: str) -> Non
     assert socket_dir.exists() is socket_dir.is_relative_to(home)
 
 
-async def test_the_environment_steers_nothing(
+async def test_the_environment_steers_nothing_and_stays_with_its_process(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, steering in {
@@ -443,6 +444,8 @@ async def test_the_environment_steers_nothing(
         "PGUSER": "nobody",
         "PGOPTIONS": "--nonsense",
         "PGREQUIREAUTH": "nonsense",
+        "RUNFOLD_URL": f"postgresql://ann:{CANARY}@127.0.0.1/runs",
+        "MAIL_KEY": CANARY,
     }.items():
         monkeypatch.setenv(name, steering)
     monkeypatch.setattr(embedded_server, "START_SECONDS", 10)
@@ -454,6 +457,10 @@ async def test_the_environment_steers_nothing(
             await value(postgres, "select datlocale from pg_database where datname = 'postgres'")
             == "C.UTF-8"
         )
+        # It outlives this process, and belongs to another account where root starts it.
+        recorded = (folder / "home/data/postmaster.pid").read_text().splitlines()[0]
+        postmaster = psutil.Process(int(recorded))
+        assert CANARY not in f"{postmaster.environ()} {postmaster.cmdline()}"
 
 
 def test_no_folder_outside_the_home_changes(folder: Path, made_once: Path) -> None:
