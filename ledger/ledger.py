@@ -91,8 +91,8 @@ class Ledger:
         NewerSchema, UnknownProject or ConfigurationError.
         """
         settings = Settings.load()
-        async with opened(url, settings) as database:
-            project_id = check_text("project", project if project is not None else settings.project)
+        project_id = check_text("project", project if project is not None else settings.project)
+        async with opened(url, settings, project=project_id) as database:
             speaker = await database.speaker_in(project_id, create=create_project)
             await make_if_missing(database.pool)
             ledger = cls(database.pool, project_id, settings, database.url, speaker)

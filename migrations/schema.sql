@@ -4251,6 +4251,7 @@ CREATE FUNCTION ledger.projects_seen(VARIADIC p_rights text[]) RETURNS text[]
     AS $$
 DECLARE
   found text[];
+  own CONSTANT text := current_setting('runfold.project', true);
 BEGIN
   IF NOT ledger.is_owner() THEN
     SELECT coalesce(array_agg(granted.project_id), '{}') INTO found
@@ -4258,11 +4259,14 @@ BEGIN
     WHERE granted.credential = ledger.credential()
       AND (p_rights = '{}' OR p_rights && granted.rights)
       AND (granted.until IS NULL OR granted.until > ledger.now());
-    IF '*' <> ALL (found) THEN
-      RETURN found;
-    END IF;
   END IF;
-  RETURN ARRAY(SELECT project.project_id::text FROM ledger.project) || ARRAY['*'];
+  IF found IS NULL OR '*' = ANY (found) THEN
+    found := ARRAY(SELECT project.project_id::text FROM ledger.project) || ARRAY['*'];
+  END IF;
+  IF cardinality(found) > 1 AND own = ANY (found) THEN
+    RETURN ARRAY[own] || found;
+  END IF;
+  RETURN found;
 END $$;
 
 CREATE FUNCTION ledger.projects_with(VARIADIC p_rights text[] DEFAULT '{}'::text[]) RETURNS text[]

@@ -37,6 +37,8 @@ PINNED: Final = {
 statements mean. See docs/decisions/0045."""
 PINNED_THROUGH_POOLERS: Final = {"standard_conforming_strings": "on"}
 """What PgBouncer keeps for each client; it refuses the others."""
+OWN_PROJECT: Final = "runfold.project"
+"""The setting by which policies try a session's own project first: see `projects_seen.sql`."""
 PREPARED: Final = 100
 """Statements that a connection keeps prepared."""
 Connection: TypeAlias = (
@@ -54,13 +56,19 @@ class NewConnections:
 
 
 async def open_pool(
-    url: str, size: int, *, prepared: bool = True, deadline: float = STATEMENT_SECONDS
+    url: str,
+    size: int,
+    *,
+    project: str = "",
+    prepared: bool = True,
+    deadline: float = STATEMENT_SECONDS,
 ) -> Pool:
     """Open a pool of at most `size` connections.
 
-    `prepared`: connections keep prepared statements, which only a pooler that knows of them can
-    pass on. `deadline`: the seconds that a statement may take. Raises InvalidValue for the URL,
-    DatabaseUnavailable if no connection can be had.
+    `project`: the one that most statements are about. `prepared`: connections keep prepared
+    statements, which only a pooler that knows of them can pass on. `deadline`: the seconds that a
+    statement may take. Raises InvalidValue for the URL, DatabaseUnavailable if no connection can be
+    had.
     """
     address = parse(url)
 
@@ -80,7 +88,7 @@ async def open_pool(
         )
 
     try:
-        return await _pinned(create)
+        return await _pinned(create, project)
     except (OSError, ValueError, TimeoutError, *FAILURES) as error:
         raise _unreachable(url, error) from error
 
@@ -117,16 +125,19 @@ async def connect(
     return connection
 
 
-async def _pinned(opening: Callable[[Mapping[str, str]], Awaitable[Opened]]) -> Opened:
+async def _pinned(
+    opening: Callable[[Mapping[str, str]], Awaitable[Opened]], project: str = ""
+) -> Opened:
     """Open with what is pinned, or with less of it through a pooler that refuses the rest.
 
     An operator or function that somebody planted in another schema fits a statement's types better
     than PostgreSQL's own, and would run with this login's rights.
     """
+    pinned = {**PINNED, OWN_PROJECT: project}
     try:
-        return await opening(PINNED)
+        return await opening(pinned)
     except asyncpg.ProtocolViolationError as error:
-        if not any(name in str(error) for name in PINNED):
+        if not any(name in str(error) for name in pinned):
             raise
         return await opening(PINNED_THROUGH_POOLERS)
 

@@ -76,7 +76,7 @@ class Database:
 
 @asynccontextmanager
 async def opened(
-    url: str | None, settings: Settings, *, checked: bool = True
+    url: str | None, settings: Settings, *, project: str = "", checked: bool = True
 ) -> AsyncIterator[Database]:
     """Open the database at `url`, at RUNFOLD_URL, or the built-in one, started and migrated.
 
@@ -94,6 +94,7 @@ async def opened(
         pool = await open_pool(
             target,
             settings.pool_size,
+            project=project,
             prepared=settings.prepared_statements,
             deadline=settings.statement_seconds,
         )

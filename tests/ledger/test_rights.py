@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from runfold.console.shared.token_ledger import token_ledger
 from runfold.ledger import Ledger, Run, State, access
 from runfold.ledger.errors import (
     AccessDenied,
@@ -16,6 +17,7 @@ from runfold.ledger.errors import (
     UnknownProject,
 )
 from runfold.ledger.events import NoteAdded
+from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url
 from runfold.workers import Context, handler
@@ -46,6 +48,33 @@ async def test_a_login_speaks_for_itself_and_for_whom_it_was_granted(
                     await own.submit("parse", actor=name)
                 with pytest.raises(AccessDenied):
                     await own.claim(name)
+
+
+async def test_the_project_of_a_session_is_the_first_that_its_rows_are_compared_with(
+    database: str, ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    """Else a scan of a table by a login of 2,000 projects compares each row with 2,000."""
+    seen, others = "SELECT ledger.projects_seen('read')", ["a", "b", "z"]
+    for project in (*others, "strange"):
+        await connection.execute("INSERT INTO ledger.project VALUES ($1)", project)
+    credential, secret = await access.make_token(ledger.project, "ci")
+    async with with_login(database, "runfold_reader", rights=["read"]) as url:
+        async with Ledger.open(url, PROJECT) as own:
+            assert await own.pool.fetchval(seen) == [PROJECT]
+        for project in (*others, PROJECT):
+            await grant(connection, login_of(url), ["read"], project=project)
+            await grant(connection, credential, ["read"], project=project)
+        for project in ("b", PROJECT):
+            async with Ledger.open(url, project) as own:
+                [row] = await fetch(own.pool, seen)
+                by_token = token_ledger(own, secret, credential, project)
+                [of_token] = await fetch(by_token.pool, seen)
+            for projects in (row["projects_seen"], of_token["projects_seen"]):
+                assert projects[0] == project
+                assert set(projects) == {*others, PROJECT}
+        async with Ledger.open(url, PROJECT) as own, own.pool.acquire() as session:
+            await session.execute("SELECT set_config('runfold.project', 'strange', false)")
+            assert set(await session.fetchval(seen)) == {*others, PROJECT}
 
 
 async def test_rights_are_held_one_by_one_and_end(
