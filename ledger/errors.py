@@ -216,7 +216,8 @@ class LockTimeout(LedgerError):
         self.tries, self.limit, self.what, self.holder = tries, limit, what, holder or None
         by = f", by {holder}: end it, or wait for its end, and" if holder else ":"
         again = "run the same command again" if holder else "run the same command again later"
-        super().__init__(f"{what} stayed locked through {tries} tries of {limit}{by} {again}")
+        how_long = f"for {limit}" if tries == 1 else f"through {tries} tries of {limit}"
+        super().__init__(f"{what} stayed locked {how_long}{by} {again}")
 
 
 class AccessDenied(LedgerError):

@@ -15,6 +15,7 @@ STALE_FAILED: Final = "stale_run_failed"
 REAPER_DONE: Final = "stale_run_reaper_done"
 WRITE_REFUSED: Final = "write_refused"
 SECRET_REDACTED: Final = "secret_redacted"  # noqa: S105  the name of an event
+ARCHIVE_AWAITED: Final = "archive_awaited"
 ARCHIVE_STAYS: Final = "archive_stays_attached"
 WAKE_UP_FAILED: Final = "wake_up_failed"
 PHANTOM_REMOVED: Final = "run_state_without_events_removed"

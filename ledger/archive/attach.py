@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -21,14 +22,22 @@ from runfold.ledger.archive.record import (
     record_archive,
 )
 from runfold.ledger.archive.request import ARCHIVE, alone, check_request
-from runfold.ledger.errors import ArchiveRefused, ArchiveUnusable
+from runfold.ledger.archive.watched import OnStep, Watched
+from runfold.ledger.errors import ArchiveRefused, ArchiveUnusable, LockTimeout
 from runfold.ledger.months import start_of, table_of
 from runfold.ledger.postgres.at_work import at_work
-from runfold.ledger.postgres.connections import Pool
+from runfold.ledger.postgres.connections import FAILURES, Pool
+from runfold.ledger.postgres.errors import sentence, translated
+from runfold.ledger.postgres.locks import lock_limit
 
+WAIT_SECONDS: Final = 600.0
+"""How long a rebuild waits for a command of the archive, and for another's copy of a month."""
 FOR_A_REBUILD: Final = "for the time of a rebuild"
 """The reason that `attached` records, by which it recognises its own records."""
 _REBUILD: Final = "rebuild"
+_LOCK_RECORDS: Final = "LOCK TABLE ledger.archive_event IN SHARE ROW EXCLUSIVE MODE"
+_HOLDERS: Final = "SELECT ledger.holders('ledger.archive_event', NULL)"
+_PAUSE_SECONDS: Final = 0.1
 _NAMES: Final = tuple(name for name, _ in EVENT)
 _PAYLOAD: Final = ("project_id", "run_id", "version", "salt", "body")
 
@@ -50,26 +59,83 @@ async def attach(pool: Pool, month: str, *, actor: str, reason: str | None = Non
 async def attached(pool: Pool) -> AsyncIterator[None]:
     """Attach every detached month while the block lasts, then detach them again.
 
-    Raises ArchiveUnusable, or AccessDenied unless the owner calls it or no month is detached.
+    Raises ArchiveUnusable, LockTimeout, or AccessDenied unless the owner calls it or no month is
+    detached.
     """
-    async with pool.acquire() as connection:
+    try:
+        async with pool.acquire() as connection:
+            try:
+                async with AsyncExitStack() as work:
+                    await _share_work(connection, work)
+                    for archive in await detached(connection):
+                        await _attach(connection, archive, _REBUILD, FOR_A_REBUILD)
+                    yield
+            finally:
+                await _give_back(connection)
+    except (*FAILURES, OSError) as error:
+        raise translated(error) from error
+
+
+async def _await_lock(
+    what: str,
+    take: Callable[[], Awaitable[object]],
+    holder_of: Callable[[Exception], Awaitable[str]],
+) -> None:
+    """Take a lock as soon as others leave it. Raises LockTimeout, which names who has it."""
+    began, is_known = time.monotonic(), False
+    while True:
         try:
-            async with at_work(connection, ARCHIVE, shared=True, wait_seconds=None):
-                for archive in await detached(connection):
-                    await _attach(connection, archive, _REBUILD, FOR_A_REBUILD)
-                yield
-        finally:
-            await _give_back(connection)
+            await take()
+        except asyncpg.LockNotAvailableError as error:
+            holder = await holder_of(error)
+            if time.monotonic() - began >= WAIT_SECONDS:
+                raise LockTimeout(1, f"{WAIT_SECONDS:g}s", what, holder) from error
+            if not is_known:
+                log.logger().warning(
+                    names.ARCHIVE_AWAITED, what=what, holder=holder, seconds=WAIT_SECONDS
+                )
+            is_known = True
+            await asyncio.sleep(_PAUSE_SECONDS)
+        else:
+            return
+
+
+async def _share_work(connection: Any, work: AsyncExitStack) -> None:
+    """Be at work on the archive together with other rebuilds. Raises LockTimeout."""
+
+    async def begin() -> None:
+        await work.enter_async_context(at_work(connection, ARCHIVE, shared=True))
+
+    async def holder_of(error: Exception) -> str:
+        return sentence(error).removesuffix(f" is at work on {ARCHIVE}")
+
+    await _await_lock("the archive", begin, holder_of)
+
+
+async def _lock_records(connection: Any) -> None:
+    """Lock the records of archives until the transaction's end. Raises LockTimeout."""
+
+    async def lock() -> None:
+        async with connection.transaction():
+            await connection.execute(lock_limit())
+            await connection.execute(_LOCK_RECORDS)
+
+    async def holder_of(_: Exception) -> str:
+        return str(await connection.fetchval(_HOLDERS))
+
+    await _await_lock("the records of archives", lock, holder_of)
 
 
 async def _attach(connection: Any, archive: Archive, actor: str, reason: str | None) -> Archive:
     """Attach on a connection that holds the archive's lock, unless another rebuild has done it."""
     async with connection.transaction():
-        await connection.execute("LOCK TABLE ledger.archive_event IN SHARE ROW EXCLUSIVE MODE")
+        await _lock_records(connection)
         now = await archive_of(connection, archive.month)
         if now is None or not now.detached:
             return now or archive
         await _copy(connection, now)
+        # Whoever waits behind this lock changes a table or cleans it up: it may take its time.
+        await connection.execute(lock_limit(f"{WAIT_SECONDS:g}s"))
         await connection.execute(
             "SELECT ledger.attach_partition($1)", start_of(now.month).replace(tzinfo=None)
         )
@@ -87,8 +153,9 @@ async def _copy(connection: Any, archive: Archive) -> None:
     await connection.execute(
         "CREATE TEMP TABLE archived_payload (LIKE ledger.payload) ON COMMIT DROP"
     )
-    reading = _recorded(archive)
-    while (page := await asyncio.to_thread(next, reading, None)) is not None:
+    watched = Watched(archive.path)
+    reading = _recorded(archive, watched.step)
+    while (page := await watched.call(next, reading, None)) is not None:
         await connection.copy_records_to_table(
             table,
             schema_name="ledger",
@@ -105,9 +172,9 @@ async def _copy(connection: Any, archive: Archive) -> None:
     )
 
 
-def _recorded(archive: Archive) -> Iterator[list[Any]]:
+def _recorded(archive: Archive, on_step: OnStep) -> Iterator[list[Any]]:
     """Yield the rows of the file that was recorded. Raises ArchiveUnusable."""
-    with archive.opened() as file:
+    with archive.opened(on_step) as file:
         yield from pages(file)
 
 

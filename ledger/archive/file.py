@@ -10,17 +10,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from hashlib import file_digest
+from hashlib import sha256
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final, Self, TypeAlias
 from uuid import UUID
 
+from runfold.ledger.archive.watched import OnStep, unwatched
 from runfold.ledger.errors import ArchiveUnusable, ConfigurationError
 from runfold.ledger.months import FIRST_RUN, LAST_RUN
 from runfold.ledger.proof.chain import ChainCheck
 from runfold.ledger.proof.encoding import EVENT_TAG, FIELDS
 
+PART_BYTES: Final = 1_048_576
 ROWS_A_GROUP: Final = 5_000
 """What is held in memory at once; and what is read to find one run."""
 
@@ -56,12 +58,15 @@ def opened(path: Path) -> Iterator[BufferedReader]:
         yield file
 
 
-def digest(file: BufferedReader) -> tuple[int, bytes]:
+def digest(file: BufferedReader, on_step: OnStep = unwatched) -> tuple[int, bytes]:
     """Return a file's size in bytes and its SHA-256; raise ArchiveUnusable if it is unreadable."""
     try:
         file.seek(0)
-        sha256 = file_digest(file, "sha256").digest()
-        return file.tell(), sha256
+        taken = sha256()
+        while part := file.read(PART_BYTES):
+            taken.update(part)
+            on_step()
+        return file.tell(), taken.digest()
     except OSError as error:
         raise ArchiveUnusable(_name(file), f"cannot be read ({error.strerror})") from error
 
@@ -159,7 +164,7 @@ def pages(
         raise ArchiveUnusable(_name(source), f"cannot be read: {error}") from error
 
 
-def counts(source: Source) -> dict[str, int]:
+def counts(source: Source, on_step: OnStep = unwatched) -> dict[str, int]:
     """Return how many runs, events and payloads a file has, and its last position.
 
     Raises ArchiveUnusable.
@@ -175,6 +180,7 @@ def counts(source: Source) -> dict[str, int]:
                 events += len(columns["version"])
                 payloads += sum(body is not None for body in columns["body"])
                 last = max(last, *columns["position"])
+                on_step()
     except (arrow.ArrowException, *_MALFORMED) as error:
         raise ArchiveUnusable(_name(source), f"cannot be read: {error}") from error
     return {"runs": runs, "events": events, "payloads": payloads, "last_position": last}

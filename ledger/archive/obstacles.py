@@ -6,7 +6,6 @@ would hold back every vacuum for minutes.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,6 +14,7 @@ from uuid import UUID
 from runfold.ledger.archive.holds import holds
 from runfold.ledger.archive.record import archive_of
 from runfold.ledger.archive.status import partition_sizes
+from runfold.ledger.archive.watched import Watched
 from runfold.ledger.months import FIRST_RUN, bounds, check_month, month_of, start_of, table_of
 from runfold.ledger.postgres.connections import FAILURES, Pool
 from runfold.ledger.postgres.errors import translated
@@ -174,5 +174,6 @@ async def _unexported(connection: Any, month: str, newest: Mapping[str, Any]) ->
         return [f"the month is not exported (`runfold archive export {month}`)"]
     if (archive.events, archive.last_position) != (newest["events"], newest["last_position"]):
         return ["events were appended since the export: export again"]
-    await asyncio.to_thread(archive.check_digest)
+    watched = Watched(archive.path)
+    await watched.call(archive.check_digest, watched.step)
     return []

@@ -6,7 +6,6 @@ which stays in the database.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -15,6 +14,7 @@ from uuid import UUID
 
 from runfold.ledger.archive.file import EVENT, pages
 from runfold.ledger.archive.record import Archive, detached
+from runfold.ledger.archive.watched import Watched
 from runfold.ledger.errors import ArchiveUnusable
 from runfold.ledger.months import FIRST_RUN, LAST_RUN
 from runfold.ledger.payload import decode_payload, payload_member
@@ -148,6 +148,6 @@ async def _pages(
     archive: Archive, project_id: str, first: UUID, last: UUID
 ) -> AsyncIterator[list[Any]]:
     """Read a file page by page, away from the event loop."""
-    reading = pages(archive.path, project_id, first, last)
-    while (page := await asyncio.to_thread(next, reading, None)) is not None:
+    reading, watched = pages(archive.path, project_id, first, last), Watched(archive.path)
+    while (page := await watched.call(next, reading, None)) is not None:
         yield page

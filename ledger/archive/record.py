@@ -15,6 +15,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from runfold.ledger.archive.file import digest, opened
+from runfold.ledger.archive.watched import OnStep, unwatched
 from runfold.ledger.errors import ArchiveUnusable
 from runfold.ledger.months import FIRST_RUN, LAST_RUN, check_month
 from runfold.ledger.postgres.connections import Pool, fetch
@@ -92,24 +93,24 @@ class Archive:
         return Path(self.file) if folder is None else folder / Path(self.file).name
 
     @contextmanager
-    def opened(self) -> Iterator[BufferedReader]:
+    def opened(self, on_step: OnStep = unwatched) -> Iterator[BufferedReader]:
         """Open the file that was recorded; raise ArchiveUnusable if it is another.
 
         What is read from it is what was checked: another file of that name is not looked at, and
         a file that is written to meanwhile is refused at the end of the block.
         """
         with opened(self.path) as file:
-            self._check(file)
+            self._check(file, on_step)
             yield file
-            self._check(file)
+            self._check(file, on_step)
 
-    def check_digest(self) -> None:
+    def check_digest(self, on_step: OnStep = unwatched) -> None:
         """Raise ArchiveUnusable unless the file is the one that was recorded."""
         with opened(self.path) as file:
-            self._check(file)
+            self._check(file, on_step)
 
-    def _check(self, file: BufferedReader) -> None:
-        if digest(file) != (self.size_bytes, self.sha256):
+    def _check(self, file: BufferedReader, on_step: OnStep) -> None:
+        if digest(file, on_step) != (self.size_bytes, self.sha256):
             raise ArchiveUnusable(
                 str(self.path), "is not the file that was recorded: its size or SHA-256 differs"
             )

@@ -17,12 +17,11 @@ _PAUSE_SECONDS: Final = 0.1
 
 @asynccontextmanager
 async def at_work(
-    connection: Any, name: str, *, shared: bool = False, wait_seconds: float | None = 0.0
+    connection: Any, name: str, *, shared: bool = False, wait_seconds: float = 0.0
 ) -> AsyncIterator[None]:
     """Hold the work of this name while the block lasts.
 
-    Raises asyncpg.LockNotAvailableError, which names who is at work on it, when the wait is over;
-    `wait_seconds` None: it has no end.
+    Raises asyncpg.LockNotAvailableError, which names who is at work on it, when the wait is over.
     """
     key = await _begun(connection, name, shared=shared, wait_seconds=wait_seconds)
     try:
@@ -31,13 +30,13 @@ async def at_work(
         await connection.execute(_END, key)
 
 
-async def _begun(connection: Any, name: str, *, shared: bool, wait_seconds: float | None) -> int:
+async def _begun(connection: Any, name: str, *, shared: bool, wait_seconds: float) -> int:
     began = time.monotonic()
     while True:
         try:
             key: int = await connection.fetchval(_BEGIN, name, shared)
         except asyncpg.LockNotAvailableError:
-            if wait_seconds is not None and time.monotonic() - began >= wait_seconds:
+            if time.monotonic() - began >= wait_seconds:
                 raise
             await asyncio.sleep(_PAUSE_SECONDS)
         else:

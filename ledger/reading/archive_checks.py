@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -10,6 +9,7 @@ from uuid import UUID
 from runfold.ledger.archive.file import counts
 from runfold.ledger.archive.reading import whole_runs
 from runfold.ledger.archive.record import Archive
+from runfold.ledger.archive.watched import OnStep, Watched
 from runfold.ledger.errors import ArchiveUnusable
 from runfold.ledger.months import bounds, is_month
 from runfold.ledger.postgres.connections import Pool
@@ -36,7 +36,8 @@ async def check_record(archive: Archive) -> list[Finding]:
     if not is_month(archive.month):
         return [Finding(None, None, "archive", f"{archive.month}: is not a month")]
     try:
-        counted = await asyncio.to_thread(_counted, archive)
+        watched = Watched(archive.path)
+        counted = await watched.call(_counted, archive, watched.step)
     except ArchiveUnusable as error:
         return [unusable(archive, error)]
     first, beyond = bounds(archive.month)
@@ -53,9 +54,9 @@ async def check_record(archive: Archive) -> list[Finding]:
     ]
 
 
-def _counted(archive: Archive) -> dict[str, int]:
-    with archive.opened() as file:
-        return counts(file)
+def _counted(archive: Archive, on_step: OnStep) -> dict[str, int]:
+    with archive.opened(on_step) as file:
+        return counts(file, on_step)
 
 
 async def check_archive(

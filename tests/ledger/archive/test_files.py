@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from pyarrow import parquet
 
 from runfold.ledger import Ledger
 from runfold.ledger.archive import export as exporting
-from runfold.ledger.archive.file import Writer, check_file
+from runfold.ledger.archive.file import Writer, check_file, digest
 from runfold.ledger.errors import (
     ArchiveUnusable,
 )
@@ -137,14 +136,13 @@ def forged_copy(path: Path) -> Path:
 
 def changed_after_its_check(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
     """Change a file as soon as its digest has been taken."""
-    digest = hashlib.file_digest
 
-    def taken(source: Any, name: Any) -> Any:
-        found = digest(source, name)
+    def taken(*file: Any) -> tuple[int, bytes]:
+        found = digest(*file)
         change()
         return found
 
-    monkeypatch.setattr("runfold.ledger.archive.file.file_digest", taken)
+    monkeypatch.setattr("runfold.ledger.archive.record.digest", taken)
 
 
 async def test_a_file_that_is_replaced_after_its_check_is_not_what_is_attached(
