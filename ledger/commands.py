@@ -16,12 +16,12 @@ from runfold.ledger.payload import PayloadRules, encode_payload
 from runfold.ledger.run import Lease
 from runfold.ledger.validation import (
     MAX_INT,
+    check_correction,
     check_cost,
     check_duration,
     check_int,
     check_reason,
     check_run_id,
-    check_taken_back,
     check_text,
     check_trimmed,
     check_year,
@@ -143,8 +143,8 @@ class Transition:
         decided = state is State.WAITING_APPROVAL
         cost = check_cost("cost_usd_delta", self.cost_usd_delta)
         steps = check_int("step_count_delta", self.step_count_delta, least=-MAX_INT)
-        check_taken_back(token, "cost_usd_delta", cost)
-        check_taken_back(token, "step_count_delta", steps)
+        check_correction(token, "cost_usd_delta", cost)
+        check_correction(token, "step_count_delta", steps)
         return TransitionRow(  # by place: by name costs as much as all the checks
             actor,
             run_id,

@@ -129,7 +129,7 @@ def check_cost(name: str, value: object) -> Decimal:
     return cost
 
 
-def check_taken_back(token: int | None, name: str, amount: Decimal | int | None) -> None:
+def check_correction(token: int | None, name: str, amount: Decimal | int | None) -> None:
     """Raise InvalidValue for a cost or steps below zero without the token of a lease."""
     if token is None and amount is not None and amount < 0:
         raise InvalidValue(name, amount, "may be below zero only from the holder of the lease")

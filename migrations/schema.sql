@@ -52,7 +52,7 @@ BEGIN
   checked := ledger.check_types(p_types, p_schema_versions);
   checked := ledger.check_content(p_bodies);
   checked := ledger.check_costs(p_costs);
-  checked := ledger.check_taken_back(p_tokens, p_costs, p_steps);
+  checked := ledger.check_corrections(p_tokens, p_costs, p_steps);
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     PERFORM ledger.lock_runs(p_project, p_runs);
   END IF;
@@ -752,6 +752,20 @@ BEGIN
   RETURN true;
 END $$;
 
+CREATE FUNCTION ledger.check_corrections(p_tokens integer[], p_costs numeric[], p_steps integer[]) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+BEGIN
+  IF 0 > ANY (p_costs) OR 0 > ANY (p_steps) THEN -- this test comes first because a query costs more
+    IF EXISTS (SELECT FROM unnest(p_tokens, p_costs, p_steps) AS given (token, cost, steps)
+      WHERE given.token IS NULL AND (given.cost < 0 OR given.steps < 0)) THEN
+      RAISE EXCEPTION 'a cost or steps may be below zero only from the holder of the lease'
+        USING ERRCODE = '22023';
+    END IF;
+  END IF;
+  RETURN true;
+END $$;
+
 CREATE FUNCTION ledger.check_costs(p_costs numeric[]) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -1009,20 +1023,6 @@ BEGIN
       RAISE EXCEPTION 'a tag must be text' USING ERRCODE = '22023';
     END IF;
   END LOOP;
-  RETURN true;
-END $$;
-
-CREATE FUNCTION ledger.check_taken_back(p_tokens integer[], p_costs numeric[], p_steps integer[]) RETURNS boolean
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    AS $$
-BEGIN
-  IF 0 > ANY (p_costs) OR 0 > ANY (p_steps) THEN -- this test comes first because a query costs more
-    IF EXISTS (SELECT FROM unnest(p_tokens, p_costs, p_steps) AS given (token, cost, steps)
-      WHERE given.token IS NULL AND (given.cost < 0 OR given.steps < 0)) THEN
-      RAISE EXCEPTION 'a cost or steps may be below zero only from the holder of the lease'
-        USING ERRCODE = '22023';
-    END IF;
-  END IF;
   RETURN true;
 END $$;
 
@@ -5608,7 +5608,7 @@ BEGIN
   checked := ledger.check_texts(p_names || p_error_codes || p_keys);
   checked := ledger.check_content(p_bodies);
   checked := ledger.check_costs(p_costs);
-  checked := ledger.check_taken_back(p_tokens, p_costs, p_steps);
+  checked := ledger.check_corrections(p_tokens, p_costs, p_steps);
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     PERFORM ledger.lock_runs(p_project, p_runs);
   END IF;
@@ -6904,6 +6904,8 @@ REVOKE ALL ON FUNCTION ledger.check_access(p_project text, p_rights text[], p_ac
 
 REVOKE ALL ON FUNCTION ledger.check_content(p_bodies text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION ledger.check_corrections(p_tokens integer[], p_costs numeric[], p_steps integer[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.check_costs(p_costs numeric[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_count(p_count integer) FROM PUBLIC;
@@ -6933,8 +6935,6 @@ REVOKE ALL ON FUNCTION ledger.check_request(p_body text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.check_snapshot() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_tags(p_tags text[]) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION ledger.check_taken_back(p_tokens integer[], p_costs numeric[], p_steps integer[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_texts(p_values text[], p_limit integer, p_trimmed boolean) FROM PUBLIC;
 

@@ -23,7 +23,7 @@ from runfold.ledger.operations.refusal import look, refusal
 from runfold.ledger.payload import PayloadRules, encode_payload
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.run import Receipt
-from runfold.ledger.validation import MAX_INT, check_cost, check_int, check_taken_back, check_text
+from runfold.ledger.validation import MAX_INT, check_correction, check_cost, check_int, check_text
 
 APPEND: Final = (
     "SELECT * FROM ledger.append"
@@ -104,8 +104,8 @@ def append_row(
     cost, steps = values.get("cost_usd"), values.get("step_count")
     cost = None if cost is None else check_cost("cost_usd", cost)
     steps = None if steps is None else check_int("step_count", steps, least=-MAX_INT)
-    check_taken_back(token, "cost_usd", cost)
-    check_taken_back(token, "step_count", steps)
+    check_correction(token, "cost_usd", cost)
+    check_correction(token, "step_count", steps)
     return AppendRow(
         run_id=run_id,
         token=token,

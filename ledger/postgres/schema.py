@@ -54,7 +54,7 @@ OBJECTS: Final = (
     "guards/check_count",
     "guards/check_times",
     "guards/check_costs",
-    "guards/check_taken_back",
+    "guards/check_corrections",
     "guards/check_workers",
     "guards/check_given",
     "guards/check_kind",

@@ -152,8 +152,8 @@ class _Conditions:
             self.bound[column] = f"${len(self.parameters)}"
             self._texts[column] = text.format(self.bound[column])
 
-    def but(self, *columns: str) -> str:
-        """Return the conditions, without those on columns by which the list is already found."""
+    def without(self, *columns: str) -> str:
+        """Return the conditions, except those on columns by which the list is found anyway."""
         texts = (text for column, text in self._texts.items() if column not in columns)
         return "".join(f" AND {text}" for text in texts)
 
@@ -220,18 +220,18 @@ def _of_filter(
 ) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """Yield a whole query, or the words of the template for the lists of an index."""
     if chosen.keys is not None:
-        yield _KEYED.format(keys=conditions.bound["key"], others=conditions.but()), None
+        yield _KEYED.format(keys=conditions.bound["key"], others=conditions.without()), None
     elif chosen.tags is not None and chosen.worker_ids is None:
         yield _tagged(chosen, conditions, words), None
     elif chosen.kinds is None and chosen.states is None and chosen.worker_ids is None:
-        yield _ALL.format(others=conditions.but(), **words), None
+        yield _ALL.format(others=conditions.without(), **words), None
     else:
         yield from _listed(chosen, conditions, words)
 
 
 def _tagged(chosen: RunFilter, conditions: _Conditions, words: dict[str, Any]) -> str:
     """Return the query of the runs with any of the tags."""
-    others = conditions.but("tags", "kind")
+    others = conditions.without("tags", "kind")
     return _TAGGED.format(
         kinds=_kinds(chosen, conditions.bound),
         tags=conditions.bound["tags"],
@@ -247,13 +247,13 @@ def _listed(
     """Yield the query of held runs, and the words of the template for the lists of each index."""
     kinds = _kinds(chosen, conditions.bound)
     if chosen.worker_ids is not None or _may_be(_HELD, chosen):
-        yield _HELD_PART.format(kinds=kinds, others=conditions.but("kind"), **words), None
+        yield _HELD_PART.format(kinds=kinds, others=conditions.without("kind"), **words), None
     for lists in _lists(chosen):
         given = {
             "lists": _labels(lists, kinds, conditions.bound.get(lists.column)),
             "column": lists.column,
             "predicate": lists.predicate,
-            "others": conditions.but("kind", lists.column),
+            "others": conditions.without("kind", lists.column),
         }
         yield "", given | words
 

@@ -36,16 +36,16 @@ async def ask(ctx: Context) -> bool:
     return True
 
 
-async def listening(ledger: Ledger, *, but: int = 0) -> int:
+async def listening(ledger: Ledger, *, besides: int = 0) -> int:
     """Return the server process that a worker listens through, once it waits for wake-ups.
 
-    `but`: the one that it listened through before, which may take its time to end.
+    `besides`: the process that it listened through before, which may take its time to end.
     """
     pids: list[int] = []
 
     async def there() -> bool:
         waiting = f"{LISTENERS} AND state = 'idle' AND query LIKE 'LISTEN%' AND pid <> $1"
-        pids[:] = [row["pid"] for row in await ledger.pool.fetch(waiting, but)]
+        pids[:] = [row["pid"] for row in await ledger.pool.fetch(waiting, besides)]
         return bool(pids)
 
     await until(there)
@@ -76,7 +76,7 @@ async def test_a_dead_connection_is_replaced_and_what_came_meanwhile_is_found(
         pid = await listening(ledger)
         await connection.execute("SELECT pg_terminate_backend($1)", pid)
         run = await ledger.submit("greet", "ann")
-        await listening(ledger, but=pid)
+        await listening(ledger, besides=pid)
         assert (await ended(ledger, run)).state == State.COMPLETED
         assert (await ended(ledger, await ledger.submit("greet", "bob"))).state == State.COMPLETED
 

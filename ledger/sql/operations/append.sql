@@ -36,7 +36,7 @@ BEGIN
   checked := ledger.check_types(p_types, p_schema_versions);
   checked := ledger.check_content(p_bodies);
   checked := ledger.check_costs(p_costs);
-  checked := ledger.check_taken_back(p_tokens, p_costs, p_steps);
+  checked := ledger.check_corrections(p_tokens, p_costs, p_steps);
   IF num_nonnulls(VARIADIC p_keys) > 0 THEN
     PERFORM ledger.lock_runs(p_project, p_runs);
   END IF;

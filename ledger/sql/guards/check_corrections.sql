@@ -1,6 +1,6 @@
 -- Refuses negative costs and steps without the token of a lease: only its holder may correct what
 -- it reported. Returns true, so that a caller can assign it. Internal to the operations.
-CREATE OR REPLACE FUNCTION ledger.check_taken_back(
+CREATE OR REPLACE FUNCTION ledger.check_corrections(
   p_tokens int[], p_costs numeric[], p_steps int[]
 ) RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
