@@ -10,10 +10,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from runfold.console.demo.demo_workers import DemoWorkers
 from runfold.console.demo.measure import library, sources
 from runfold.console.demo.outcome import Outcome, States, count_states, look_back
 from runfold.console.demo.worker import KIND, TTL_SECONDS
+from runfold.console.demo.worker_processes import DemoWorkers
 from runfold.ledger import Ledger, Run, State
 from runfold.ledger.lifecycle import TERMINAL
 from runfold.ledger.postgres.opening import Database, opened

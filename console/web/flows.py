@@ -12,7 +12,7 @@ from typing import Final
 
 import jwt
 
-from runfold.console.web.refusals import SignInRefused
+from runfold.console.web.sign_in_errors import SignInRefused
 
 FLOW_SECONDS: Final = 600
 """How long a person may take at the provider."""

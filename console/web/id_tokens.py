@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import jwt
 
-from runfold.console.web.refusals import SignInRefused
+from runfold.console.web.sign_in_errors import SignInRefused
 
 ALGORITHMS: Final = ("RS256", "ES256")
 """Signatures by the provider's key; never `none`, nor what is made with a key that we hold."""

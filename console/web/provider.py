@@ -18,7 +18,7 @@ import httpx
 
 from runfold.console.web.flows import Flow, Flows
 from runfold.console.web.id_tokens import subject_of
-from runfold.console.web.refusals import ProviderDown, SignInRefused
+from runfold.console.web.sign_in_errors import ProviderDown, SignInRefused
 from runfold.ledger.settings import Settings
 from runfold.ledger.validation import is_secure
 

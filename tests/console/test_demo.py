@@ -17,7 +17,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from runfold.console.demo import alive
+from runfold.console.demo import reviews
 from runfold.console.demo.measure import call_tool, library, measure, sources, tool
 from runfold.ledger import Ledger
 from runfold.ledger.events import Event, ToolCompleted
@@ -209,10 +209,10 @@ async def test_a_worker_that_ends_unasked_fails_the_demo_with_one_clear_line(
 async def test_the_pages_get_reviews_to_watch_and_one_to_approve(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alive, "PAUSE_SECONDS", (0, 0))
-    monkeypatch.setattr(alive, "FILES", 10)
-    submitting = asyncio.create_task(alive.submit_reviews(ledger))
-    async with working(ledger, alive.review):
+    monkeypatch.setattr(reviews, "PAUSE_SECONDS", (0, 0))
+    monkeypatch.setattr(reviews, "FILES", 10)
+    submitting = asyncio.create_task(reviews.submit_reviews(ledger))
+    async with working(ledger, reviews.review):
         await until(lambda: ledger.runs(state="waiting_approval"))
         [asked] = await ledger.runs(state="waiting_approval")
         await ledger.approve(asked, actor="ann")

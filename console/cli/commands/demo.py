@@ -18,7 +18,7 @@ from runfold.console.cli.commands.up_parts import (
 )
 from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.session import Session
-from runfold.console.demo import alive
+from runfold.console.demo import reviews
 from runfold.console.demo.main import run, silence_log
 from runfold.console.demo.story import new_project
 from runfold.console.shared.addresses import CONSOLE_PORT
@@ -63,7 +63,12 @@ async def _with_pages(session: Session, host: str, port: int, *, has_browser: bo
             place = Place(await new_project(database), host, listener)
             what = "a worker is killed, runs go on, and some wait for you"
             ready = partial(greet, session, place, what, has_browser=has_browser)
-            beside = alive.keep_alive(database, place.project)
+            beside = reviews.keep_alive(database, place.project)
             await stay_up(
-                database, place, alive.HANDLERS, ready=ready, beside=beside, settings=alive.SETTINGS
+                database,
+                place,
+                reviews.HANDLERS,
+                ready=ready,
+                beside=beside,
+                settings=reviews.SETTINGS,
             )

@@ -10,8 +10,8 @@ from runfold.console.cli.kit.bulk import Count, Query, act_on_all
 from runfold.console.cli.kit.confirmation import agreed
 from runfold.console.cli.kit.exits import ERROR, OK
 from runfold.console.cli.kit.options import WORKER, Actor, Reason, command, program
-from runfold.console.cli.kit.run_filter import RunFilter, ended_runs
 from runfold.console.cli.kit.run_id import find_run
+from runfold.console.cli.kit.run_options import RunFilter, ended_runs
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.plain import number_of
 from runfold.console.shared.rerun import rerun as rerun_runs

@@ -14,8 +14,8 @@ from rich.text import Text
 from runfold.console.cli.kit.live_screen import has_screen, renew
 from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.output import COLOURS, EMPTY, Output
-from runfold.console.cli.kit.run_filter import RunFilter, count_runs
 from runfold.console.cli.kit.run_id import find_run
+from runfold.console.cli.kit.run_options import RunFilter, count_runs
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.table import table_lines
 from runfold.console.shared.plain import clean, compact, money, number_of, span

@@ -15,8 +15,8 @@ from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.output import COLOURS, console
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.table import table_lines
-from runfold.console.shared.alive import holders, refusals
 from runfold.console.shared.plain import relative
+from runfold.console.shared.worker_queries import holders, refusals
 from runfold.ledger import Ledger
 from runfold.ledger.lifecycle import TERMINAL, State
 from runfold.ledger.postgres.connections import fetch

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Header, HTTPException, Query, Request, Response, status
 from pydantic import AwareDatetime, Field, ValidationError
 
-from runfold.console.shared.listed import listed
+from runfold.console.shared.json_lists import listed
 from runfold.console.shared.plain import jsonable
 from runfold.console.shared.rerun import rerun as rerun_runs
 from runfold.console.web.api.shapes import (

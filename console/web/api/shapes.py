@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi import Header, Path, Response
 from pydantic import BaseModel, Field
 
-from runfold.console.shared.listed import listed
+from runfold.console.shared.json_lists import listed
 from runfold.console.shared.plain import jsonable
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import Event

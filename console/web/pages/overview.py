@@ -6,8 +6,8 @@ from typing import Final
 
 from fastapi.responses import Response
 
-from runfold.console.shared.alive import held
 from runfold.console.shared.approval_requests import count_pending
+from runfold.console.shared.worker_queries import held
 from runfold.console.web.pages.counts import counted
 from runfold.console.web.pages.viewing import ReadViewer, page, router
 from runfold.ledger.postgres.connections import fetch

@@ -14,7 +14,7 @@ from runfold.console.web.flows import FLOW_SECONDS
 from runfold.console.web.pages.sign_in import asking, forget, is_private, local, remember
 from runfold.console.web.pages.viewing import html, router
 from runfold.console.web.provider import Provider
-from runfold.console.web.refusals import ProviderDown, SignInRefused
+from runfold.console.web.sign_in_errors import ProviderDown, SignInRefused
 from runfold.ledger import names, sessions
 from runfold.ledger.errors import AccessDenied, InvalidValue
 from runfold.ledger.log import logger

@@ -19,8 +19,8 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from runfold.console.shared.approval_requests import count_inbox
+from runfold.console.shared.json_lists import listed
 from runfold.console.shared.known_errors import known
-from runfold.console.shared.listed import listed
 from runfold.console.shared.plain import clean, jsonable
 from runfold.console.web.callers import Callers
 from runfold.console.web.pages.rendering import rendered

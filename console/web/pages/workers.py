@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi import Query
 from fastapi.responses import Response
 
-from runfold.console.shared.alive import held, holders, refusals
+from runfold.console.shared.worker_queries import held, holders, refusals
 from runfold.console.web.pages.viewing import ReadViewer, page, router
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.months import FIRST_RUN

@@ -20,7 +20,7 @@ from runfold.ledger.postgres.opening import Database
 from runfold.ledger.settings import Settings
 from runfold.workers import Backoff, Context, handler
 
-HANDLERS: Final = "runfold.console.demo.alive"
+HANDLERS: Final = "runfold.console.demo.reviews"
 """This module, as a worker names it."""
 SETTINGS: Final = {"RUNFOLD_LEASE_TTL_SECONDS": "6", "RUNFOLD_HEARTBEAT_SECONDS": "1"}
 """Of the parts: a lease ends while a person looks on."""
