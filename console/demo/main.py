@@ -1,4 +1,4 @@
-"""`runfold demo`: the main job on real input, from submission to proof."""
+"""`runfold demo`: the story on real files, from submission to verification."""
 
 from __future__ import annotations
 

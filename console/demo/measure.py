@@ -48,7 +48,7 @@ class Measures:
     """How many blocks the innermost statement lies in."""
 
     @property
-    def exceeds(self) -> bool:
+    def is_large(self) -> bool:
         """Whether a person must look at the file."""
         return self.lines > MAX_LINES or self.bytes > MAX_BYTES
 

@@ -128,8 +128,8 @@ async def count_states(ledger: Ledger) -> States:
     }
 
 
-async def look_back(ledger: Ledger, outcome: Outcome) -> None:
-    """Fill in the ledger's part: the states, the lost runs, one history, the verification."""
+async def read_outcome(ledger: Ledger, outcome: Outcome) -> None:
+    """Fill in what the ledger knows: the states, the lost runs, one history, the verification."""
     outcome.states = await count_states(ledger)
     rows = await fetch(ledger.pool, _LOST, ledger.project_id, outcome.killed)
     outcome.lost = [await ledger.get(row["run_id"]) for row in rows]

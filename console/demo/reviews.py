@@ -1,4 +1,4 @@
-"""What keeps the demo's console alive: reviews of files, a few at a time, some of them to approve.
+"""The runs of `runfold demo --web`: reviews of files, a few at a time, some of which need approval.
 
 The files and the tool are real; the pauses are there so that a person can follow.
 """
@@ -21,18 +21,18 @@ from runfold.ledger.settings import Settings
 from runfold.workers import Backoff, Context, handler
 
 HANDLERS: Final = "runfold.console.demo.reviews"
-"""This module, as a worker names it."""
+"""This module, by the name that `runfold worker` takes."""
 SETTINGS: Final = {"RUNFOLD_LEASE_TTL_SECONDS": "6", "RUNFOLD_HEARTBEAT_SECONDS": "1"}
-"""Of the parts: a lease ends while a person looks on."""
+"""Settings of the processes: short leases, so that a person sees one end."""
 STORY_FILES: Final = 60
 FILES: Final = 200
 EVERY_SECONDS: Final = 2.5
 PAUSE_SECONDS: Final = (0.5, 3)
-"""The shortest and the longest pause within a review: one of them at random."""
+"""The shortest and the longest pause of a review; each pause is a random one between them."""
 MOST_ASKING: Final = 3
-"""Reviews that wait for a person at a time."""
+"""How many reviews may wait for a person at a time."""
 FLAKY: Final = 7
-"""The first attempt of one review in this many fails."""
+"""Of so many reviews, one fails in its first attempt."""
 DAY: Final = 86_400
 
 
@@ -62,7 +62,7 @@ async def review(ctx: Context, path: str) -> dict[str, Any]:
 async def _measured(path: str) -> dict[str, Any]:
     await _pause()
     measured = await asyncio.to_thread(measure, Path(path))
-    return {**measured.shown(), "exceeds": measured.exceeds}
+    return {**measured.shown(), "exceeds": measured.is_large}
 
 
 async def _counted(path: str, words: list[str], names: list[str]) -> dict[str, int]:
@@ -79,18 +79,18 @@ async def _pause() -> None:
     await asyncio.sleep(random.uniform(*PAUSE_SECONDS))  # noqa: S311  nothing secret depends on it
 
 
-async def keep_alive(database: Database, project: str) -> None:
+async def play_and_review(database: Database, project: str) -> None:
     """Play the demo's story in the project, then submit reviews for as long as this runs."""
     try:
-        await play_in(database, project, STORY_FILES, _unsaid, _unsaid)
+        await play_in(database, project, STORY_FILES, _say_nothing, _say_nothing)
     except DemoFailed:
         return
     await submit_reviews(Ledger(database.pool, project, Settings.load()))
 
 
 async def submit_reviews(ledger: Ledger) -> None:
-    """Submit reviews, the first of a large file; never more than a few wait for a person."""
-    for path, is_large in await asyncio.to_thread(_reviewed):
+    """Submit reviews without end, first that of a large file; few of them wait for a person."""
+    for path, is_large in await asyncio.to_thread(_files_to_review):
         asking = await ledger.runs(state=State.WAITING_APPROVAL, limit=MOST_ASKING)
         if is_large and len(asking) == MOST_ASKING:
             continue
@@ -98,12 +98,12 @@ async def submit_reviews(ledger: Ledger) -> None:
         await asyncio.sleep(EVERY_SECONDS)
 
 
-def _reviewed() -> Iterator[tuple[str, bool]]:
+def _files_to_review() -> Iterator[tuple[str, bool]]:
     """Yield files without end, each with whether a person must look at it; a large one first."""
-    measured = [(str(path), measure(path).exceeds) for path, _ in sources(FILES)]
+    measured = [(str(path), measure(path).is_large) for path, _ in sources(FILES)]
     large = [file for file in measured if file[1]]
     return cycle([*large[:1], *measured])
 
 
-def _unsaid(*_: object) -> None:
+def _say_nothing(*_: object) -> None:
     """Do nothing: the pages show it."""

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from runfold.console.demo.measure import library, sources
-from runfold.console.demo.outcome import Outcome, States, count_states, look_back
+from runfold.console.demo.outcome import Outcome, States, count_states, read_outcome
 from runfold.console.demo.worker import KIND, TTL_SECONDS
-from runfold.console.demo.worker_processes import DemoWorkers
+from runfold.console.demo.worker_processes import WorkerProcesses
 from runfold.ledger import Ledger, Run, State
 from runfold.ledger.lifecycle import TERMINAL
 from runfold.ledger.postgres.opening import Database, opened
@@ -29,7 +29,7 @@ ENOUGH_BEATS: Final = 2
 ENOUGH_RUNS: Final = 3
 KILL_WITHIN_SECONDS: Final = 15.0
 LATE: Final = 0.25
-"""The share of unmeasured files below which the kill no longer waits for heartbeats."""
+"""The share of files still to be measured below which the kill no longer waits for heartbeats."""
 
 Say = Callable[[str], None]
 Show = Callable[[States, int], None]
@@ -67,9 +67,9 @@ async def play_in(database: Database, project: str, limit: int, say: Say, show: 
     say(f"{len(files)} runs submitted to project {project}, one a file; {WORKERS} workers start")
     outcome = Outcome(project, len(files))
     largest = max(files, key=lambda file: file[1])[0]
-    with DemoWorkers(database.url, project, WORKERS) as workers:
+    with WorkerProcesses(database.url, project, WORKERS) as workers:
         await Director(ledger, workers, outcome, str(largest), say).direct(show)
-    await look_back(ledger, outcome)
+    await read_outcome(ledger, outcome)
     outcome.seconds = time.monotonic() - started
     return outcome
 
@@ -78,7 +78,7 @@ class Director:
     """Watches the runs and does what the story needs next."""
 
     def __init__(
-        self, ledger: Ledger, workers: DemoWorkers, outcome: Outcome, unwanted: str, say: Say
+        self, ledger: Ledger, workers: WorkerProcesses, outcome: Outcome, unwanted: str, say: Say
     ) -> None:
         """Prepare; `unwanted` is the path of the file that the reviewer rejects."""
         self._ledger, self._workers, self._outcome = ledger, workers, outcome

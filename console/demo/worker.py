@@ -103,7 +103,7 @@ class Worker:
         except ToolUnavailable as error:
             await self._close(lease, State.FAILED, error_code=TOOL_FAILED, error_detail=str(error))
         else:
-            if measures.exceeds:
+            if measures.is_large:
                 await self._ask_person(lease, path, measures)
             else:
                 await self._close(

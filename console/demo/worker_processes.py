@@ -16,7 +16,7 @@ HURRIED_SECONDS: Final = 0.5
 POOL_SIZE: Final = 3
 
 
-class DemoWorkers:
+class WorkerProcesses:
     """Worker processes of one project; they end with the block, or with this process."""
 
     def __init__(self, url: str, project: str, count: int) -> None:

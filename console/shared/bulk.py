@@ -71,7 +71,7 @@ class Preview:
         return self.examined is None
 
     @property
-    def number(self) -> str:
+    def in_words(self) -> str:
         """How many runs fit, in words, also where counting ended early."""
         runs = number_of(self.matching, "run")
         if self.examined is None:

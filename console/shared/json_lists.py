@@ -12,16 +12,18 @@ from runfold.ledger.run import Run
 CONTENT: Final = frozenset({"input", "output", "error_detail"})
 
 
-def listed(value: object) -> Any:
+def without_content(value: object) -> Any:
     """Return a value as `jsonable` does, with each run in it without its content."""
     match value:
         case Run():
             return {name: each for name, each in jsonable(value).items() if name not in CONTENT}
         case Mapping():
-            return {str(key): listed(inner) for key, inner in value.items()}
+            return {str(key): without_content(inner) for key, inner in value.items()}
         case list() | tuple():
-            return [listed(inner) for inner in value]
+            return [without_content(inner) for inner in value]
         case _ if is_dataclass(value) and not isinstance(value, type):
-            return {field.name: listed(getattr(value, field.name)) for field in fields(value)}
+            return {
+                field.name: without_content(getattr(value, field.name)) for field in fields(value)
+            }
         case _:
             return jsonable(value)

@@ -1,16 +1,17 @@
-"""What is alive in a project: the runs that are held, who holds them, and writes that were refused.
+"""Queries about the workers of a project: the runs they hold, and their writes that were refused.
 
-Each returns the text of a statement over the project $1 that reads by an index, within a bound.
+Each function returns a query over project $1 that reads by an index and returns a bounded number
+of rows.
 """
 
 from __future__ import annotations
 
 
-def held(most: int) -> str:
+def held_runs(most: int) -> str:
     """Return the query of the runs that are held.
 
-    No index has the end of a lease: each beat would have to move it. The held runs are as many as
-    workers have slots, and an index has them by kind; OFFSET 0, so that no other is used.
+    No index has the end of a lease: each heartbeat would have to move it. An index has the held
+    runs by kind, at most as many as workers have slots; OFFSET 0 keeps any other from being used.
     """
     return f"""
 SELECT run.* FROM (SELECT DISTINCT known.kind FROM ledger.kind AS known
@@ -25,16 +26,17 @@ LIMIT {most}
 
 
 def holders(runs: int, most: int) -> str:
-    """Return the query of who holds runs, whose lease ends first at the top."""
+    """Return the query of the workers that hold runs, the one whose lease ends first at the top."""
     return f"""
 SELECT held.worker_id, count(*) AS leases, min(held.lease_until) AS ends_first,
   count(*) FILTER (WHERE held.lease_until < ledger.now()) AS expired,
   max(held.heartbeat_at) AS heard_at
-FROM ({held(runs)}) AS held GROUP BY held.worker_id ORDER BY ends_first, held.worker_id LIMIT {most}
+FROM ({held_runs(runs)}) AS held GROUP BY held.worker_id
+ORDER BY ends_first, held.worker_id LIMIT {most}
 """
 
 
-def refusals(most: int) -> str:
+def refused_writes(most: int) -> str:
     """Return the query of the writes that were refused, those of the newest runs first."""
     return f"""
 SELECT event.run_id, event.version, event.recorded_at, event.worker_id, event.name, event.token,

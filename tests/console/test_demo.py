@@ -235,7 +235,7 @@ def test_files_are_measured_for_real(tmp_path: Path) -> None:
         "bytes": len(text), "lines": 8, "functions": 2, "classes": 1, "nesting": 3,
     }  # fmt: skip
     assert call_tool(*tool(), path)["bytes"] == len(text)
-    assert not found.exceeds
+    assert not found.is_large
 
 
 def test_the_library_has_enough_files_and_none_of_its_tests() -> None:

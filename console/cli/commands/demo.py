@@ -10,7 +10,7 @@ import typer
 
 from runfold.console.cli.commands.up import Host, NoBrowser, Port
 from runfold.console.cli.commands.up_parts import (
-    Place,
+    Console,
     greet,
     listening,
     ready_database,
@@ -60,13 +60,13 @@ async def _with_pages(session: Session, host: str, port: int, *, has_browser: bo
         silence_log()
     with listening(host, port) as listener:
         async with ready_database(session) as database:
-            place = Place(await new_project(database), host, listener)
+            console = Console(await new_project(database), host, listener)
             what = "a worker is killed, runs go on, and some wait for you"
-            ready = partial(greet, session, place, what, has_browser=has_browser)
-            beside = reviews.keep_alive(database, place.project)
+            ready = partial(greet, session, console, what, has_browser=has_browser)
+            beside = reviews.play_and_review(database, console.project)
             await stay_up(
                 database,
-                place,
+                console,
                 reviews.HANDLERS,
                 ready=ready,
                 beside=beside,

@@ -11,7 +11,7 @@ from runfold.console.cli.kit.confirmation import agreed
 from runfold.console.cli.kit.exits import ERROR, OK
 from runfold.console.cli.kit.options import WORKER, Actor, Reason, command, program
 from runfold.console.cli.kit.run_id import find_run
-from runfold.console.cli.kit.run_options import RunFilter, ended_runs
+from runfold.console.cli.kit.run_options import RunOptions, ended_runs
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.plain import number_of
 from runfold.console.shared.rerun import rerun as rerun_runs
@@ -68,8 +68,8 @@ async def rerun(
         if state is None:
             chosen = [await _run(ledger, run) for run in dict.fromkeys(runs or ())]
         else:
-            filters = RunFilter([state], kind=kind, tag=tag)
-            chosen = await ended_runs(ledger, filters, error)
+            options = RunOptions([state], kind=kind, tag=tag)
+            chosen = await ended_runs(ledger, options, error)
         found = number_of(len(chosen), "run")
         if state is not None and not agreed("rerun", found, matching=len(chosen), count=count):
             return ERROR

@@ -15,7 +15,7 @@ from runfold.console.cli.kit.live_screen import has_screen, renew
 from runfold.console.cli.kit.options import command, program
 from runfold.console.cli.kit.output import COLOURS, EMPTY, Output
 from runfold.console.cli.kit.run_id import find_run
-from runfold.console.cli.kit.run_options import RunFilter, count_runs
+from runfold.console.cli.kit.run_options import RunOptions, count_runs
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.table import table_lines
 from runfold.console.shared.plain import clean, compact, money, number_of, span
@@ -106,35 +106,35 @@ async def runs(
     beginning of a run's id.
     """
     names = [name for text in states or [] for name in text.split(",")] or None
-    filters = RunFilter(names, kind, worker, tag, key)
-    place = Place(before, after, since, until)
-    now_and_whole = at is None and place == Place()
+    options = RunOptions(names, kind, worker, tag, key)
+    bounds = PageBounds(before, after, since, until)
+    now_and_whole = at is None and bounds == PageBounds()
     if count and not now_and_whole:
         raise Misuse("--count", "counts all the runs as they are now, without times and cursors")
     if watch and (count or not now_and_whole or not has_screen()):
         raise Misuse("--watch", "needs a terminal, and no times, cursors or --count")
     if query is not None:
-        _without_options(filters, at=at, count=count, times=since is not None or until is not None)
+        _without_options(options, at=at, count=count, times=since is not None or until is not None)
     if watch:
-        await _watch(session, query, filters, limit)
+        await _watch(session, query, options, limit)
     elif query is not None:
-        await _search(session, query, place, limit)
+        await _search(session, query, bounds, limit)
     elif count:
         async with session.ledger() as ledger:
-            _write_counts(session.out, await count_runs(ledger, filters))
+            _write_counts(session.out, await count_runs(ledger, options))
     else:
-        await _list(session, filters, place, limit, at)
+        await _list(session, options, bounds, limit, at)
 
 
 async def _list(
-    session: Session, filters: RunFilter, place: Place, limit: int, at: str | None
+    session: Session, options: RunOptions, bounds: PageBounds, limit: int, at: str | None
 ) -> None:
     async with session.ledger() as ledger:
         point = None if at is None else instant("--at", at)
-        first, last = place.times()
-        older_than, newer_than = await place.cursors(ledger)
+        first, last = bounds.times()
+        older_than, newer_than = await bounds.cursors(ledger)
         page = await ledger.runs(
-            **filters.arguments(),
+            **options.arguments(),
             before=older_than,
             after=newer_than,
             since=first,
@@ -148,13 +148,13 @@ async def _list(
     elif page:
         _write(session.out, page, point or datetime.now(UTC))
     else:
-        filtered = filters != RunFilter() or place != Place() or at is not None
+        filtered = options != RunOptions() or bounds != PageBounds() or at is not None
         session.out.talk("no such runs" if filtered else "no runs yet: runfold submit KIND")
-    _tell_of_more(session, page, place)
+    _tell_of_more(session, page, bounds)
 
 
-def _tell_of_more(session: Session, page: Page, place: Place) -> None:
-    forward = place.after is not None and place.before is None
+def _tell_of_more(session: Session, page: Page, bounds: PageBounds) -> None:
+    forward = bounds.after is not None and bounds.before is None
     cursor = page.newer if forward else page.older
     onward = f"--after {cursor}" if forward else f"--before {cursor}"
     if page.examined is not None:
@@ -165,7 +165,7 @@ def _tell_of_more(session: Session, page: Page, place: Place) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PageBounds:
     """Where a page of runs lies: beside which run, and between which times."""
 
     before: str | None = None
@@ -184,8 +184,8 @@ class Place:
         return since, None if self.until is None else instant("--until", self.until)
 
 
-def _without_options(filters: RunFilter, *, at: str | None, count: bool, times: bool) -> None:
-    if filters != RunFilter() or at is not None or count or times:
+def _without_options(options: RunOptions, *, at: str | None, count: bool, times: bool) -> None:
+    if options != RunOptions() or at is not None or count or times:
         raise Misuse(
             "QUERY",
             "says it all: write state:failed for --state failed, since:24h for --since; no --at, "
@@ -193,7 +193,7 @@ def _without_options(filters: RunFilter, *, at: str | None, count: bool, times: 
         )
 
 
-async def _watch(session: Session, query: str | None, filters: RunFilter, limit: int) -> None:
+async def _watch(session: Session, query: str | None, options: RunOptions, limit: int) -> None:
     async with session.ledger() as ledger:
 
         async def draw(width: int, height: int) -> Sequence[Text]:
@@ -201,7 +201,7 @@ async def _watch(session: Session, query: str | None, filters: RunFilter, limit:
             if query is not None:
                 listed = await ledger.search(query, limit=most)
             else:
-                listed = await ledger.runs(**filters.arguments(), limit=most)
+                listed = await ledger.runs(**options.arguments(), limit=most)
             now = datetime.now(UTC)
             cells = [[clean(cell) for cell in row(run, now)] for run in listed]
             return list(table_lines(TITLES, cells, [COLOURS.get(r.state) for r in listed], width))
@@ -209,9 +209,9 @@ async def _watch(session: Session, query: str | None, filters: RunFilter, limit:
         await renew(draw, WATCH_SECONDS)
 
 
-async def _search(session: Session, query: str, place: Place, limit: int) -> None:
+async def _search(session: Session, query: str, bounds: PageBounds, limit: int) -> None:
     async with session.ledger() as ledger:
-        before, after = await place.cursors(ledger)
+        before, after = await bounds.cursors(ledger)
         page = await ledger.search(query, before=before, after=after, limit=limit)
     if session.as_json:
         for run in page:
@@ -220,7 +220,7 @@ async def _search(session: Session, query: str, place: Place, limit: int) -> Non
         _write(session.out, page, datetime.now(UTC))
     else:
         session.out.talk("no such runs")
-    _tell_of_more(session, page, place)
+    _tell_of_more(session, page, bounds)
 
 
 def _write_counts(out: Output, counts: Mapping[str, int]) -> None:

@@ -16,7 +16,7 @@ from runfold.console.cli.kit.output import COLOURS, console
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.table import table_lines
 from runfold.console.shared.plain import relative
-from runfold.console.shared.worker_queries import holders, refusals
+from runfold.console.shared.worker_queries import holders, refused_writes
 from runfold.ledger import Ledger
 from runfold.ledger.lifecycle import TERMINAL, State
 from runfold.ledger.postgres.connections import fetch
@@ -43,7 +43,7 @@ _WORKERS: Final = f"""
 SELECT worker_id, leases, heard_at, ends_first FROM ({holders(MOST, WORKERS)}) AS holders
 """
 _REFUSALS: Final = f"""
-SELECT recorded_at, worker_id, name, run_id FROM ({refusals(REFUSALS)}) AS refused
+SELECT recorded_at, worker_id, name, run_id FROM ({refused_writes(REFUSALS)}) AS refused
 """
 
 app: Final = program()

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from runfold.console.cli.commands.up_parts import (
-    Place,
+    Console,
     greet,
     listening,
     ready_database,
@@ -61,10 +61,10 @@ async def up(
         async with ready_database(session) as database:
             if project not in await database.projects():
                 await database.create_project(project)
-            place = Place(project, host, listener)
+            console = Console(project, host, listener)
             worker = f"a worker for {handlers}" if handlers else "no worker (name your module)"
             without = "no webhooks (install runfold[webhooks])"
             sent = "webhooks" if webhooks.is_installed() else without
             what = f"a console, a reaper, projections, {sent}, {worker}"
-            ready = partial(greet, session, place, what, has_browser=not no_browser)
-            await stay_up(database, place, handlers, ready=ready)
+            ready = partial(greet, session, console, what, has_browser=not no_browser)
+            await stay_up(database, console, handlers, ready=ready)

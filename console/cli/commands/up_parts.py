@@ -24,8 +24,8 @@ from runfold.workers.process.fleet import Fleet, Part, silence_of
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Whose runs are shown, and where."""
+class Console:
+    """Where the pages and the API are served, and the project that they begin with."""
 
     project: str
     host: str
@@ -59,7 +59,7 @@ async def ready_database(session: Session) -> AsyncIterator[Database]:
 
 async def stay_up(
     database: Database,
-    place: Place,
+    console: Console,
     handlers: str | None,
     *,
     ready: Callable[[], None],
@@ -74,7 +74,7 @@ async def stay_up(
     environment = {"RUNFOLD_URL": database.url, **(settings or {})}
     loaded = Settings.load()
     fleet = Fleet(
-        _parts(place, handlers),
+        _parts(console, handlers),
         environment,
         grace=loaded.grace_seconds,
         silence=silence_of(loaded.lease_ttl_seconds),
@@ -88,22 +88,22 @@ async def stay_up(
             await asyncio.gather(running, return_exceptions=True)
 
 
-def _parts(place: Place, handlers: str | None) -> list[Part]:
+def _parts(console: Console, handlers: str | None) -> list[Part]:
     # The socket is this process's own, so that a browser waits while the console starts again.
-    number = place.listener.fileno()
+    number = console.listener.fileno()
     words = {
         "console": ["serve", "--socket", str(number)],
         "reaper": ["reap"],
         "projections": ["projections", "run"],
     }
     if webhooks.is_installed():
-        words["webhooks"] = ["webhooks", "run", "--console", place.address]
+        words["webhooks"] = ["webhooks", "run", "--console", console.address]
     if handlers is not None:
         words["worker"] = ["worker", handlers, "--no-reap"]
     return [
         Part(
             name,
-            ["--project", place.project, *each],
+            ["--project", console.project, *each],
             sockets=(number,) if name == "console" else (),
             quiet=True,
         )
@@ -111,14 +111,14 @@ def _parts(place: Place, handlers: str | None) -> list[Part]:
     ]
 
 
-def greet(session: Session, place: Place, what: str, *, has_browser: bool) -> None:
+def greet(session: Session, console: Console, what: str, *, has_browser: bool) -> None:
     """Print where the console is and what runs, and open it in a browser."""
     if session.as_json:
-        session.out.json({"address": place.address, "project": place.project})
-    session.out.talk(f"Runfold is up at {place.address}")
-    session.out.talk(f"project {place.project}: {what}; Ctrl-C ends it")
+        session.out.json({"address": console.address, "project": console.project})
+    session.out.talk(f"Runfold is up at {console.address}")
+    session.out.talk(f"project {console.project}: {what}; Ctrl-C ends it")
     if has_browser:
-        open_browser(place.address)
+        open_browser(console.address)
 
 
 def open_browser(address: str) -> None:

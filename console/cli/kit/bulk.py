@@ -47,7 +47,7 @@ async def act_on_all(
     async with session.ledger() as ledger:
         counted = await preview(ledger, await bulk_of(ledger, action, query))
         matching = counted.matching if counted.is_all else None
-        if not agreed(action, counted.number, matching=matching, count=count):
+        if not agreed(action, counted.in_words, matching=matching, count=count):
             return ERROR
         done, refused = await _act(session, ledger, counted, reason, actor)
     session.out.talk(f"{done:,} {_DONE[action]}, {refused:,} refused")

@@ -8,22 +8,23 @@ from runfold.console.cli.kit.output import talk
 from runfold.console.shared.values import Misuse
 
 
-def agreed(action: str, runs: str, *, matching: int | None, count: int | None) -> bool:
+def agreed(action: str, found: str, *, matching: int | None, count: int | None) -> bool:
     """Whether to act on the runs that were found: by the count given, else by a yes.
 
-    `runs` says how many they are; `matching` is their number, None where counting ended early.
+    `found` says in words how many they are; `matching` is their number, None where counting ended
+    early.
     Raises Misuse for another count, and where nobody can be asked.
     """
     if count is not None:
         if count != matching:
-            raise Misuse("--count", f"found {runs}, not {count:,}: nothing was done")
+            raise Misuse("--count", f"found {found}, not {count:,}: nothing was done")
         return True
     if not can_ask():
         remedy = f"to {action} them give --count {matching}"
         if matching is None:
             remedy = "narrow the query, or confirm at a terminal"
-        raise Misuse("--count", f"found {runs}: {remedy}")
-    if confirmed(f"{action} {runs}?"):
+        raise Misuse("--count", f"found {found}: {remedy}")
+    if confirmed(f"{action} {found}?"):
         return True
     talk("nothing was done")
     return False

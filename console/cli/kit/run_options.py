@@ -1,4 +1,4 @@
-"""Which runs a command is about, by state, kind, worker, tag and key."""
+"""The options that choose runs: by state, kind, worker, tag and key."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _PAGE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class RunFilter:
-    """What runs must have; None means anything."""
+class RunOptions:
+    """What the chosen runs must have; None means anything."""
 
     states: Sequence[str] | None = None
     kind: str | None = None
@@ -33,7 +33,7 @@ class RunFilter:
     key: str | None = None
 
     def arguments(self) -> dict[str, Any]:
-        """Return the filter as arguments of `Ledger.runs`."""
+        """Return the options as arguments of `Ledger.runs`."""
         return {
             "state": self.states,
             "kind": self.kind,
@@ -43,37 +43,37 @@ class RunFilter:
         }
 
 
-async def count_runs(ledger: Ledger, filters: RunFilter) -> dict[str, int]:
+async def count_runs(ledger: Ledger, options: RunOptions) -> dict[str, int]:
     """Return the number of runs in each state, in the order of a run's life.
 
-    Raises as `Ledger.runs` does for a filter that it refuses.
+    Raises as `Ledger.runs` does for an option that it refuses.
     """
-    await ledger.runs(**filters.arguments(), limit=1)
+    await ledger.runs(**options.arguments(), limit=1)
     rows = await fetch(
         ledger.pool,
         _COUNTS,
         ledger.project_id,
-        filters.states,
-        filters.kind,
-        filters.worker,
-        filters.tag,
-        filters.key,
+        options.states,
+        options.kind,
+        options.worker,
+        options.tag,
+        options.key,
     )
     counts = {row["state"]: row["number"] for row in rows}
     return {state.value: counts[state.value] for state in State if state.value in counts}
 
 
-async def ended_runs(ledger: Ledger, filters: RunFilter, error_code: str | None) -> list[Run]:
+async def ended_runs(ledger: Ledger, options: RunOptions, error_code: str | None) -> list[Run]:
     """Return every run that ended as wanted, the oldest first.
 
     Raises Misuse for a state that is not an end, and as `Ledger.runs` does.
     """
-    if not set(filters.states or ()) <= {state.value for state in TERMINAL}:
+    if not set(options.states or ()) <= {state.value for state in TERMINAL}:
         ends = ", ".join(sorted(state.value for state in TERMINAL))
         raise Misuse("--state", f"must be an end of a run: {ends}")
-    page = await ledger.runs(**filters.arguments(), limit=_PAGE)
+    page = await ledger.runs(**options.arguments(), limit=_PAGE)
     ended = list(page)
     while page.older is not None:
-        page = await ledger.runs(**filters.arguments(), before=page.older, limit=_PAGE)
+        page = await ledger.runs(**options.arguments(), before=page.older, limit=_PAGE)
         ended += page
     return [run for run in reversed(ended) if error_code in {None, run.error_code}]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Header, HTTPException, Query, Request, Response, status
 from pydantic import AwareDatetime, Field, ValidationError
 
-from runfold.console.shared.json_lists import listed
+from runfold.console.shared.json_lists import without_content
 from runfold.console.shared.plain import jsonable
 from runfold.console.shared.rerun import rerun as rerun_runs
 from runfold.console.web.api.shapes import (
@@ -168,7 +168,7 @@ async def runs(
     if links:
         response.headers["Link"] = ", ".join(links)
     beyond = {"older": page.older, "newer": page.newer, "examined": page.examined}
-    return dict(listed({"runs": page, **beyond}))
+    return dict(without_content({"runs": page, **beyond}))
 
 
 @router.get("/runs/{run_id}", operation_id="run")

@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi import Header, Path, Response
 from pydantic import BaseModel, Field
 
-from runfold.console.shared.json_lists import listed
+from runfold.console.shared.json_lists import without_content
 from runfold.console.shared.plain import jsonable
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import Event
@@ -82,7 +82,7 @@ def version_of(if_match: str | None) -> int | None:
 def shown(run: Run, response: Response) -> Shown:
     """Return a run that was written as JSON, without its content; its version is the ETag."""
     _tag(run, response)
-    return dict(listed(run))
+    return dict(without_content(run))
 
 
 def opened(run: Run, response: Response) -> Shown:

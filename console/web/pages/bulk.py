@@ -40,7 +40,7 @@ async def bulk(
     return viewer.page(
         "bulk.html",
         {"action": action, "query": q, "preview": counted},
-        number=None if counted is None else counted.number,
+        number=None if counted is None else counted.in_words,
         consequence=CONSEQUENCES[action],
         actions=ACTIONS,
         key=secrets.token_urlsafe(16),

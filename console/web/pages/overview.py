@@ -7,7 +7,7 @@ from typing import Final
 from fastapi.responses import Response
 
 from runfold.console.shared.approval_requests import count_pending
-from runfold.console.shared.worker_queries import held
+from runfold.console.shared.worker_queries import held_runs
 from runfold.console.web.pages.counts import counted
 from runfold.console.web.pages.viewing import ReadViewer, page, router
 from runfold.ledger.postgres.connections import fetch
@@ -16,7 +16,7 @@ FEW: Final = 10
 _MOST: Final = 1_000
 _LEASED: Final = f"""
 SELECT count(*) AS held, count(*) FILTER (WHERE lease.lease_until < ledger.now()) AS expired
-FROM ({held(_MOST)}) AS lease
+FROM ({held_runs(_MOST)}) AS lease
 """
 pages = router()
 

@@ -19,7 +19,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from runfold.console.shared.approval_requests import count_inbox
-from runfold.console.shared.json_lists import listed
+from runfold.console.shared.json_lists import without_content
 from runfold.console.shared.known_errors import known
 from runfold.console.shared.plain import clean, jsonable
 from runfold.console.web.callers import Callers
@@ -80,7 +80,10 @@ class Viewer:
         """
         path = self.request.url.path
         if path.endswith(".json"):
-            shown = {n: jsonable(v) if isinstance(v, Run) else listed(v) for n, v in data.items()}
+            shown = {
+                name: jsonable(value) if isinstance(value, Run) else without_content(value)
+                for name, value in data.items()
+            }
             return JSONResponse(shown, status)
         if path.endswith(".csv"):
             return _csv(rows or [])

@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi import Query
 from fastapi.responses import Response
 
-from runfold.console.shared.worker_queries import held, holders, refusals
+from runfold.console.shared.worker_queries import held_runs, holders, refused_writes
 from runfold.console.web.pages.viewing import ReadViewer, page, router
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.months import FIRST_RUN
@@ -23,12 +23,12 @@ REFUSALS: Final = 50
 HELD: Final = 20_000
 """Leases that a page looks through."""
 _LEASES: Final = f"""
-SELECT held.*, held.lease_until < ledger.now() AS expired FROM ({held(HELD)}) AS held
+SELECT held.*, held.lease_until < ledger.now() AS expired FROM ({held_runs(HELD)}) AS held
 WHERE $2::timestamptz IS NULL OR (held.lease_until, held.run_id) > ($2, $3::uuid)
 ORDER BY held.lease_until, held.run_id LIMIT {MOST + 1}
 """
 _HOLDERS: Final = holders(HELD, HOLDERS)
-_REFUSALS: Final = refusals(REFUSALS)
+_REFUSALS: Final = refused_writes(REFUSALS)
 pages = router()
 
 

@@ -254,9 +254,9 @@ async def test_counting_ends_and_says_so(ledger: Ledger, monkeypatch: pytest.Mon
     for n in range(5):
         await ledger.submit("page", tags=["a"] if n == 4 else [])
     every = await bulk.preview(ledger, await bulk.bulk_of(ledger, "cancel", "kind:page"))
-    assert every.number == "more than 3 runs"
+    assert every.in_words == "more than 3 runs"
     monkeypatch.setattr("runfold.ledger.reading.run_lists.FEW", 0)
     few = await bulk.preview(ledger, await bulk.bulk_of(ledger, "cancel", "kind:page tag:a"))
-    assert few.number == "1 run of the newest 3"
+    assert few.in_words == "1 run of the newest 3"
     with pytest.raises(InvalidValue, match="no time zone"):
         await bulk.bulk_of(ledger, "cancel", "kind:a", few.bulk.moment.replace(tzinfo=None))
