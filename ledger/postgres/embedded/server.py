@@ -1,4 +1,4 @@
-"""The server process of a store: found, started, stopped. Sharing is the registry's concern."""
+"""The server process of a store: find, start and stop it. The registry shares it among clients."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Server:
         return self._postmaster() is not None
 
     def ensure_running(self) -> None:
-        """Leave the server answering, whatever an earlier crash left behind.
+        """Return once the server answers, whatever an earlier crash left behind.
 
         Raises EmbeddedPostgresError, with what PostgreSQL said, if it cannot be done.
         """
         self.store.complete()
-        if not self._answers() and not self._comes_up():
+        if not self._answers() and not self._answers_in_time():
             self._launch()
 
     def stop(self) -> None:
@@ -50,9 +50,9 @@ class Server:
             return
         # Not by pg_ctl, which signals whatever process has the number in postmaster.pid by now.
         steps = [(signal.SIGINT, FAST_STOP_SECONDS), (signal.SIGQUIT, IMMEDIATE_STOP_SECONDS)]
-        for how, seconds in steps[1:] if self.store.ephemeral else steps:
+        for number, seconds in steps[1:] if self.store.ephemeral else steps:
             with suppress(psutil.NoSuchProcess):
-                postmaster.send_signal(how)
+                postmaster.send_signal(number)
             deadline = time.monotonic() + seconds
             while time.monotonic() < deadline:
                 if not self._is_ours(postmaster):
@@ -67,16 +67,15 @@ class Server:
         code, _ = self.store.call("pg_isready", "--quiet", "--timeout=5", *where)
         return code == 0
 
-    def _comes_up(self) -> bool:
-        """Wait while processes of this server live; tell whether it answers in the end."""
+    def _answers_in_time(self) -> bool:
+        """Wait while processes of this server live; return whether it answers in the end."""
         deadline = time.monotonic() + START_SECONDS
         while alive := [process for process in psutil.process_iter() if self._is_ours(process)]:
             if self._answers():
                 return True
             if time.monotonic() > deadline:
                 raise EmbeddedPostgresError(
-                    f"the server of {self.store.home} (pid {alive[0].pid}) lives but does not "
-                    "answer"
+                    f"the server of {self.store.home} (pid {alive[0].pid}) does not answer"
                 )
             if self._postmaster() is None:
                 # Backends outlive a killed postmaster. While they use its memory, none can start.
@@ -94,15 +93,13 @@ class Server:
         return None
 
     def _is_ours(self, process: psutil.Process) -> bool:
-        """Whether it is this store's PostgreSQL: after a crash, its number may be another's."""
+        """Whether a process is this store's: after a crash, a recorded pid may be another's."""
         try:
             if not process.name().startswith("postgres"):
                 return False
             try:
                 return os.path.samefile(process.cwd(), self.store.data)
-            except (
-                psutil.AccessDenied
-            ):  # it has another account, and root in a container lacks CAP_SYS_PTRACE
+            except psutil.AccessDenied:  # another account's, and root here lacks CAP_SYS_PTRACE
                 return str(self.store.data) in process.cmdline()
         except (psutil.Error, OSError):
             return False
@@ -114,9 +111,8 @@ class Server:
             self.store.socket_dir / f"{SOCKET_NAME}.lock",
         ):
             pid = _recorded_pid(lock)
-            if pid is None or psutil.pid_exists(
-                pid
-            ):  # PostgreSQL would take that stranger for a postmaster
+            # PostgreSQL would take whatever process has that pid now for a postmaster.
+            if pid is None or psutil.pid_exists(pid):
                 lock.unlink(missing_ok=True)
         self.store.refresh()
         # pg_ctl goes through a shell. Its -D is relative, so that nothing in it can expand;

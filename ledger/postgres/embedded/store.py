@@ -50,7 +50,10 @@ UNSAFE: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes"
 
 
 class Store:
-    """One home: `data` (complete or absent), `socket`, settings, locks; one client changes it."""
+    """One home: `data` (whole or absent), `socket`, settings and locks.
+
+    One client at a time changes it: see the registry.
+    """
 
     def __init__(self, home: Path, settings: Mapping[str, str], *, ephemeral: bool) -> None:
         self.home = home.expanduser().resolve()
@@ -72,7 +75,7 @@ class Store:
         return Path("/tmp") / f"runfold-{self.account.uid}-{key}"  # noqa: S108  checked when made
 
     def make_home(self) -> None:
-        """Make the home and what is missing above it, and change no folder that was in use before.
+        """Make the home and the missing folders above it; change no folder that was in use before.
 
         Raises EmbeddedPostgresError if the server's account could not enter it.
         """
@@ -157,7 +160,7 @@ class Store:
             raise EmbeddedPostgresError(
                 f"{self.socket_dir} belongs to someone else: have it removed"
             )
-        self.socket_dir.chmod(0o700)  # who reaches the socket is superuser
+        self.socket_dir.chmod(0o700)  # whoever reaches the socket is superuser
         self.account.own(self.socket_dir)
 
     def refresh(self) -> None:
@@ -186,12 +189,11 @@ class Store:
         new.replace(self.home / "server.conf")
 
     def clear_away(self) -> None:
-        """Leave nothing outside the home, and of an ephemeral store only files of others."""
+        """Remove what is outside the home, and of an ephemeral store all that is ours."""
         if self.socket_dir.parent != self.home:
             shutil.rmtree(self.socket_dir, ignore_errors=True)
-        if (
-            not self._marker.exists()
-        ):  # what counts is what the store was made for, not how it was opened
+        # What the store was made for decides, not how it was opened.
+        if not self._marker.exists():
             return
         self._remove_all("data.new-*")
         with suppress(FileNotFoundError):
@@ -222,9 +224,8 @@ class Store:
     def call(self, program: str, *arguments: str) -> tuple[int, str]:
         """Run a PostgreSQL program as the account, in the home; return its exit code and output."""
         other = is_root()
-        with tempfile.TemporaryFile(
-            "w+", errors="replace"
-        ) as output:  # a server's logger keeps a pipe open
+        # A file, because the server's logger would keep a pipe open.
+        with tempfile.TemporaryFile("w+", errors="replace") as output:
             ended = subprocess.run(  # noqa: S603  our own programs, and no shell
                 [self._programs / program, *arguments],
                 stdin=subprocess.DEVNULL,
@@ -235,7 +236,7 @@ class Store:
                 user=self.account.uid if other else None,
                 group=self.account.gid if other else None,
                 extra_groups=[] if other else None,
-                start_new_session=True,  # Ctrl-C is for the program, which ends it in order
+                start_new_session=True,  # Ctrl-C ends our program, which then stops the server
                 check=False,
             )
             output.seek(0)
@@ -255,10 +256,10 @@ def _quoted(value: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Return what PostgreSQL's programs need of this environment.
+    """Return the variables that PostgreSQL's programs need.
 
-    Their server outlives this process, may belong to another account, and shows its environment to
-    it; so no password or key of this process is passed on, and no variable steers them.
+    The server outlives this process, may belong to another account, and shows its environment to
+    that account; so it gets no password or key of this process, and no variable that steers it.
     """
     kept = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
     return {name: os.environ[name] for name in kept if name in os.environ} | {"LC_ALL": "C"}
