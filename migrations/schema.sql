@@ -370,12 +370,50 @@ BEGIN
     actors = excluded.actors, until = excluded.until, actor = excluded.actor,
     reason = excluded.reason;
   IF had_rights OR cardinality(p_rights) > 0 THEN -- else its right to connect is not ours
-    PERFORM ledger.let_in(p_credential);
+    PERFORM ledger.change_connect(p_credential);
     PERFORM ledger.limit_login(p_project, p_actor, p_credential, p_reason);
   END IF;
 EXCEPTION WHEN check_violation THEN -- the table's constraint lists the rights
   RAISE EXCEPTION 'rights % are not all known', array_to_string(p_rights, ', ')
     USING ERRCODE = '22023';
+END $$;
+
+CREATE FUNCTION ledger.change_connect(p_credential text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS $$
+DECLARE
+  database CONSTANT text := current_database();
+  has_rights CONSTANT boolean := EXISTS (SELECT FROM ledger.access_grant AS granted
+    WHERE granted.credential = p_credential AND cardinality(granted.rights) > 0);
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles AS login
+      WHERE login.rolname = p_credential AND login.rolcanlogin)
+    OR NOT (SELECT pg_has_role(current_user, this_database.datdba, 'USAGE')
+      FROM pg_database AS this_database WHERE this_database.datname = database)
+    OR has_rights = EXISTS (
+      SELECT FROM pg_database AS this_database, aclexplode(this_database.datacl) AS entry
+      WHERE this_database.datname = database AND entry.privilege_type = 'CONNECT'
+        AND entry.grantee = (SELECT login.oid FROM pg_roles AS login
+          WHERE login.rolname = p_credential)) THEN
+    RETURN;
+  END IF;
+  IF has_rights THEN
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', database, p_credential);
+  ELSE
+    EXECUTE format('REVOKE CONNECT ON DATABASE %I FROM %I', database, p_credential);
+  END IF;
+EXCEPTION WHEN lock_not_available OR internal_error THEN -- held, or just changed, by another
+  IF NOT has_rights THEN
+    RAISE WARNING '% has no right any more, but may still connect: another change of who may '
+      'connect is at work', p_credential;
+    RETURN;
+  END IF;
+  RAISE EXCEPTION 'the logins that may connect are being changed by %', CASE
+      WHEN ledger.is_owner() THEN ledger.holders('ledger.access_grant', NULL)
+      ELSE 'another session: try again when its transaction has ended' END
+    USING ERRCODE = '55P03';
 END $$;
 
 CREATE FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_type text, p_max_running integer, p_reason text, p_ahead boolean DEFAULT false) RETURNS TABLE(kind text, number integer, paused boolean, max_running integer, updated_at timestamp with time zone)
@@ -460,7 +498,7 @@ BEGIN
     OR (p_next_at IS NOT NULL) <> (p_change = 'resume') THEN
     RAISE EXCEPTION 'a schedule is paused, run, or resumed from a time' USING ERRCODE = '22023';
   END IF;
-  PERFORM ledger.lock_order('ledger.schedule', 'name', p_project, p_name);
+  PERFORM ledger.lock_row('ledger.schedule', 'name', p_project, p_name);
   SELECT schedule.* INTO known FROM ledger.schedule
   WHERE schedule.project_id = p_project AND schedule.name = p_name;
   IF NOT FOUND THEN
@@ -623,7 +661,7 @@ DECLARE
   new_id CONSTANT text := 'wh_' || left(replace(gen_random_uuid()::text, '-', ''), 12);
   remote CONSTANT text := '^[hH][tT][tT][pP][sS]://[^/?#@]+([/?#]|$)';
   loopback CONSTANT text := E'^http://(localhost|127\\.0\\.0\\.1|\\[::1\\])(:[0-9]+)?([/?#]|$)';
-  place text := (SELECT feed.generation || '/' || feed.moment || '//0'
+  checkpoint_now text := (SELECT feed.generation || '/' || feed.moment || '//0'
     FROM ledger.feed_now() AS feed);
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
@@ -633,10 +671,11 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_texts(ARRAY[p_webhook], 40, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
-  PERFORM ledger.lock_order('ledger.webhook', 'webhook_id', p_project, p_webhook);
+  PERFORM ledger.lock_row('ledger.webhook', 'webhook_id', p_project, p_webhook);
   IF p_action IN ('pause', 'resume') THEN
     UPDATE ledger.webhook SET is_paused = p_action = 'pause', actor = p_actor,
-      reason = p_reason, checkpoint = CASE WHEN p_from_now THEN place ELSE webhook.checkpoint END
+      reason = p_reason, checkpoint = CASE WHEN p_from_now THEN checkpoint_now
+        ELSE webhook.checkpoint END
     WHERE webhook.project_id = p_project AND webhook.webhook_id = p_webhook
       AND webhook.is_paused = (p_action = 'resume');
     RETURN CASE WHEN FOUND THEN p_webhook END;
@@ -671,7 +710,7 @@ BEGIN
   END IF;
   INSERT INTO ledger.webhook
     (project_id, webhook_id, url, events, kinds, checkpoint, actor, reason)
-  VALUES (p_project, new_id, p_url, p_events, p_kinds, place, p_actor, p_reason);
+  VALUES (p_project, new_id, p_url, p_events, p_kinds, checkpoint_now, p_actor, p_reason);
   INSERT INTO ledger.webhook_secret (webhook_id, secret) VALUES (new_id, p_secret);
   RETURN new_id;
 END $_$;
@@ -721,6 +760,27 @@ BEGIN
   END IF;
   RETURN true;
 END $$;
+
+CREATE FUNCTION ledger.check_checkpoint(p_checkpoint text) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+  moment CONSTANT text := '[0-9]{1,19}:[0-9]{1,19}:[0-9,]*@[0-9]{1,19}(?:@[0-9a-f]{16})?';
+  parts CONSTANT text[] := regexp_match(p_checkpoint,
+    concat('^([0-9]{1,9})/(', moment, ')/(', moment, ')?/([0-9]{1,18})$'));
+BEGIN
+  IF parts IS NULL OR greatest(split_part(parts[2], '@', 2)::numeric,
+      nullif(split_part(parts[3], '@', 2), '')::numeric, parts[4]::numeric)
+    > (SELECT newest.last_value FROM ledger.event_position AS newest) THEN
+    RAISE EXCEPTION 'the checkpoint is not from this feed' USING ERRCODE = '22023';
+  END IF;
+  PERFORM ledger.feed_known(parts[1]::int, parts[2]);
+  IF parts[3] IS NOT NULL THEN
+    PERFORM ledger.feed_known(parts[1]::int, parts[3]);
+  END IF;
+  RETURN true;
+END $_$;
 
 CREATE FUNCTION ledger.check_content(p_bodies text[]) RETURNS boolean
     LANGUAGE plpgsql
@@ -908,27 +968,6 @@ CREATE FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor tex
 BEGIN
   PERFORM ledger.check_access(p_project, ARRAY[p_right], ARRAY[p_actor]);
 END $$;
-
-CREATE FUNCTION ledger.check_place(p_place text) RETURNS boolean
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-DECLARE
-  moment CONSTANT text := '[0-9]{1,19}:[0-9]{1,19}:[0-9,]*@[0-9]{1,19}(?:@[0-9a-f]{16})?';
-  parts CONSTANT text[] := regexp_match(p_place,
-    concat('^([0-9]{1,9})/(', moment, ')/(', moment, ')?/([0-9]{1,18})$'));
-BEGIN
-  IF parts IS NULL OR greatest(split_part(parts[2], '@', 2)::numeric,
-      nullif(split_part(parts[3], '@', 2), '')::numeric, parts[4]::numeric)
-    > (SELECT newest.last_value FROM ledger.event_position AS newest) THEN
-    RAISE EXCEPTION 'the checkpoint is not from this feed' USING ERRCODE = '22023';
-  END IF;
-  PERFORM ledger.feed_known(parts[1]::int, parts[2]);
-  IF parts[3] IS NOT NULL THEN
-    PERFORM ledger.feed_known(parts[1]::int, parts[3]);
-  END IF;
-  RETURN true;
-END $_$;
 
 CREATE FUNCTION ledger.check_project(p_project text) RETURNS boolean
     LANGUAGE plpgsql STABLE
@@ -1140,7 +1179,7 @@ DECLARE
   ranges record;
   -- a variable, because an index is not searched for a volatile function
   moment timestamptz := ledger.now();
-  is_marked boolean := coalesce(num_nonnulls(VARIADIC p_mark_dues) > 0, false);
+  knows_returning boolean := coalesce(num_nonnulls(VARIADIC p_mark_dues) > 0, false);
   wanted int := p_limit;
   taken int;
 BEGIN
@@ -1157,7 +1196,7 @@ BEGIN
       SELECT DISTINCT known.kind FROM ledger.kind AS known WHERE known.project_id = p_project)),
       '1 second');
   END IF;
-  of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked, moment);
+  of_kinds := ledger.kind_rooms(p_project, p_kinds, knows_returning, moment);
   IF of_kinds.places > 0 AND (of_kinds.places > 1 OR cardinality(p_mark_kinds) = 0) THEN
     SELECT low.* INTO p_mark_kinds, p_mark_priorities, p_mark_runs, p_mark_dues
     FROM ledger.low_marks(p_project, of_kinds.kinds, of_kinds.has_returning, p_mark_kinds,
@@ -1239,7 +1278,7 @@ BEGIN
     EXIT WHEN wanted = 0 OR round = 2;
     IF taken = 0 AND cardinality(of_kinds.busy) > 0 AND cardinality(of_kinds.limited) = 0 THEN
       PERFORM ledger.await_kinds(p_project, of_kinds.busy);
-      of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked, moment);
+      of_kinds := ledger.kind_rooms(p_project, p_kinds, knows_returning, moment);
       ranges := ledger.claim_ranges(p_project, of_kinds.kinds, of_kinds.has_returning, p_limit,
         moment, of_kinds.limited, of_kinds.rooms, p_mark_kinds, p_mark_priorities, p_mark_runs,
         p_mark_dues);
@@ -1339,7 +1378,7 @@ BEGIN
         AS range (kind, priority, below, run, due, quota, place)
       CROSS JOIN LATERAL ledger.claimable(p_project, range.kind, range.priority, range.below,
         range.run, range.due, p_moment, range.quota) AS run
-    ), roomy AS ( -- a limited kind may have more than one range
+    ), allowed AS ( -- a limited kind may have more than one range
       SELECT candidate.place, candidate.priority, candidate.run_id
       FROM candidate WHERE candidate.kind <> ALL (p_limited)
       UNION ALL
@@ -1351,7 +1390,7 @@ BEGIN
       WHERE ranked.rank <= p_rooms[array_position(p_limited, ranked.kind)]
     ), taken AS (
       SELECT oldest.place, count(*)::int AS quota FROM (
-        SELECT roomy.place FROM roomy ORDER BY roomy.priority, roomy.run_id LIMIT p_limit
+        SELECT allowed.place FROM allowed ORDER BY allowed.priority, allowed.run_id LIMIT p_limit
       ) AS oldest
       GROUP BY oldest.place
     )
@@ -1572,11 +1611,11 @@ CREATE FUNCTION ledger.control_hash(previous bytea, number bigint, recorded_at t
   ), 'UTF8'))
 $$;
 
-CREATE FUNCTION ledger.control_subject(p_sort text, p_keys text, p_row jsonb) RETURNS text
+CREATE FUNCTION ledger.control_subject(p_noun text, p_keys text, p_row jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  SELECT p_sort || ':' || string_agg(p_row ->> key_column.key, ':' ORDER BY key_column.place)
+  SELECT p_noun || ':' || string_agg(p_row ->> key_column.key, ':' ORDER BY key_column.place)
   FROM unnest(string_to_array(p_keys, ' ')) WITH ORDINALITY AS key_column (key, place)
 $$;
 
@@ -1845,7 +1884,7 @@ BEGIN
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_given('p_name', p_name IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_name], 200, true);
-  PERFORM ledger.lock_order('ledger.schedule', 'name', p_project, p_name);
+  PERFORM ledger.lock_row('ledger.schedule', 'name', p_project, p_name);
   -- The row that is removed names who removes it: the control history takes it from there.
   UPDATE ledger.schedule AS known SET actor = p_actor, reason = NULL
   WHERE known.project_id = p_project AND known.name = p_name AND known.actor <> p_actor;
@@ -3098,11 +3137,11 @@ CREATE FUNCTION ledger.kind_rooms(p_project text, p_kinds text[], p_returning bo
     AS $$
 #variable_conflict use_column
 DECLARE
-  bound text[];
+  restricted text[]; -- the paused and the limited kinds
   due timestamptz;
   in_doubt boolean;
   is_marked boolean;
-  is_mine boolean;
+  is_locked boolean;
   kind_now text;
   room int;
 BEGIN
@@ -3117,7 +3156,7 @@ BEGIN
   ELSE
     kinds := p_kinds;
   END IF;
-  -- A kind with marks of several priorities may have some that came back: claim_ranges will see.
+  -- A kind with marks of several priorities may have runs that came back; claim_ranges finds out.
   IF cardinality(kinds) = 1 THEN -- the common case, in a third of the time
     kind_now := kinds[1]; -- a subscript in each query would cost a microsecond
     SELECT cardinality(mark.priorities), cardinality(mark.back_priorities) > 1, mark.dues[1],
@@ -3136,7 +3175,7 @@ BEGIN
         WHERE state.project_id = p_project AND state.kind = kind_now
           AND (state.paused OR state.max_running IS NOT NULL)
       )
-    INTO has_returning, bound;
+    INTO has_returning, restricted;
   ELSE
     SELECT p_returning OR coalesce(bool_or(cardinality(mark.back_priorities) > 1 OR EXISTS (
         SELECT FROM ledger.run_state AS run
@@ -3149,7 +3188,7 @@ BEGIN
         WHERE state.project_id = p_project AND state.kind = ANY (kinds)
           AND (state.paused OR state.max_running IS NOT NULL)
       ), sum(cardinality(mark.priorities)), bool_or(mark.open <> '{}' OR mark.seen_at > p_moment)
-    INTO has_returning, bound, places, in_doubt
+    INTO has_returning, restricted, places, in_doubt
     FROM unnest(kinds) AS named (kind)
     LEFT JOIN LATERAL ledger.newest_mark(p_project, named.kind) AS mark ON true;
   END IF;
@@ -3159,14 +3198,14 @@ BEGIN
     has_returning := true;
     places := 0;
   END IF;
-  IF bound IS NULL THEN
+  IF restricted IS NULL THEN
     RETURN;
   END IF;
 
-  PERFORM ledger.move_low_water(p_project, bound, '1 second');
-  FOREACH kind_now IN ARRAY bound LOOP
-    IF EXISTS (SELECT FROM ledger.kind_state AS bounded
-      WHERE bounded.project_id = p_project AND bounded.kind = kind_now AND bounded.paused) THEN
+  PERFORM ledger.move_low_water(p_project, restricted, '1 second');
+  FOREACH kind_now IN ARRAY restricted LOOP
+    IF EXISTS (SELECT FROM ledger.kind_state AS setting
+      WHERE setting.project_id = p_project AND setting.kind = kind_now AND setting.paused) THEN
       kinds := array_remove(kinds, kind_now);
       CONTINUE;
     END IF;
@@ -3178,11 +3217,11 @@ BEGIN
     PERFORM FROM ledger.kind_event AS turn
     WHERE turn.project_id = p_project AND turn.kind = kind_now AND turn.number = 1
     FOR UPDATE SKIP LOCKED;
-    is_mine := FOUND;
+    is_locked := FOUND;
     -- After the lock: this look, and the count after it, have snapshots of their own.
-    SELECT bounded.max_running INTO room FROM ledger.kind_state AS bounded
-    WHERE bounded.project_id = p_project AND bounded.kind = kind_now AND NOT bounded.paused;
-    IF NOT is_mine OR NOT FOUND THEN -- another claim's turn, or paused by now
+    SELECT setting.max_running INTO room FROM ledger.kind_state AS setting
+    WHERE setting.project_id = p_project AND setting.kind = kind_now AND NOT setting.paused;
+    IF NOT is_locked OR NOT FOUND THEN -- another claim's turn, or paused by now
       busy := busy || kind_now;
       kinds := array_remove(kinds, kind_now);
       CONTINUE;
@@ -3308,44 +3347,6 @@ CREATE FUNCTION ledger.legal(p_type text, p_from text, p_to text) RETURNS boolea
     AND p_from = ANY (ARRAY['pending', 'running', 'waiting_approval', 'waiting_tool']))
 $$;
 
-CREATE FUNCTION ledger.let_in(p_credential text) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET lock_timeout TO '2s'
-    AS $$
-DECLARE
-  database CONSTANT text := current_database();
-  has_rights CONSTANT boolean := EXISTS (SELECT FROM ledger.access_grant AS granted
-    WHERE granted.credential = p_credential AND cardinality(granted.rights) > 0);
-BEGIN
-  IF NOT EXISTS (SELECT FROM pg_roles AS login
-      WHERE login.rolname = p_credential AND login.rolcanlogin)
-    OR NOT (SELECT pg_has_role(current_user, this_database.datdba, 'USAGE')
-      FROM pg_database AS this_database WHERE this_database.datname = database)
-    OR has_rights = EXISTS (
-      SELECT FROM pg_database AS this_database, aclexplode(this_database.datacl) AS entry
-      WHERE this_database.datname = database AND entry.privilege_type = 'CONNECT'
-        AND entry.grantee = (SELECT login.oid FROM pg_roles AS login
-          WHERE login.rolname = p_credential)) THEN
-    RETURN;
-  END IF;
-  IF has_rights THEN
-    EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', database, p_credential);
-  ELSE
-    EXECUTE format('REVOKE CONNECT ON DATABASE %I FROM %I', database, p_credential);
-  END IF;
-EXCEPTION WHEN lock_not_available OR internal_error THEN -- held, or just changed, by another
-  IF NOT has_rights THEN
-    RAISE WARNING '% has no right any more, but may still connect: another change of who may '
-      'connect is at work', p_credential;
-    RETURN;
-  END IF;
-  RAISE EXCEPTION 'the logins that may connect are being changed by %', CASE
-      WHEN ledger.is_owner() THEN ledger.holders('ledger.access_grant', NULL)
-      ELSE 'another session: try again when its transaction has ended' END
-    USING ERRCODE = '55P03';
-END $$;
-
 CREATE FUNCTION ledger.limit_login(p_project text, p_actor text, p_credential text, p_reason text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3418,7 +3419,7 @@ BEGIN
   END;
 END $$;
 
-CREATE FUNCTION ledger.lock_order(p_relation regclass, p_column text, p_project text, p_key text) RETURNS void
+CREATE FUNCTION ledger.lock_row(p_relation regclass, p_column text, p_project text, p_key text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '2s'
@@ -4330,7 +4331,7 @@ BEGIN
   checked := ledger.check_times(ARRAY[p_next_at, p_release]);
   -- A kind that a handler declares is not misspelled.
   checked := ledger.check_kind(p_project, p_kind, p_ahead OR p_release IS NOT NULL);
-  PERFORM ledger.lock_order('ledger.schedule', 'name', p_project, p_name);
+  PERFORM ledger.lock_row('ledger.schedule', 'name', p_project, p_name);
   IF NOT EXISTS (SELECT FROM ledger.schedule
     WHERE schedule.project_id = p_project AND schedule.name = p_name) THEN
     PERFORM ledger.lock_control(p_project); -- against another call that makes it
@@ -4367,7 +4368,7 @@ BEGIN
   checked := ledger.check_given('p_types', num_nonnulls(VARIADIC p_types) = cardinality(p_runs));
   checked := ledger.check_given('p_bodies', num_nonnulls(VARIADIC p_bodies) = cardinality(p_runs));
   checked := ledger.check_texts(p_types, 80);
-  checked := ledger.check_place(p_checkpoint);
+  checked := ledger.check_checkpoint(p_checkpoint);
   IF EXISTS (SELECT FROM unnest(p_bodies) AS noted (body) WHERE length(noted.body) > 10000) THEN
     RAISE EXCEPTION 'the body of a delivery has at most 10,000 characters' USING ERRCODE = '22023';
   END IF;
@@ -4810,7 +4811,7 @@ CREATE FUNCTION ledger.record_control() RETURNS trigger
     SET bytea_output TO 'hex'
     AS $$
 DECLARE
-  sort CONSTANT text := TG_ARGV[0];
+  noun CONSTANT text := TG_ARGV[0];
   moving CONSTANT text[] := string_to_array(TG_ARGV[2], ' ');
   before CONSTANT jsonb := CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) - moving END;
   after CONSTANT jsonb := CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) - moving END;
@@ -4819,10 +4820,10 @@ BEGIN
   IF before IS DISTINCT FROM after THEN
     PERFORM ledger.append_control(
       coalesce(known ->> 'project_id', '*'),
-      coalesce(known ->> 'type', sort || CASE
+      coalesce(known ->> 'type', noun || CASE
         WHEN after IS NULL OR known -> 'rights' = '[]' THEN '.removed'
         WHEN before IS NULL THEN '.added' ELSE '.changed' END),
-      ledger.control_subject(sort, TG_ARGV[1], known),
+      ledger.control_subject(noun, TG_ARGV[1], known),
       after::text,
       coalesce(known ->> 'actor', session_user),
       known ->> 'reason');
@@ -6873,6 +6874,8 @@ REVOKE ALL ON FUNCTION ledger.cancels(p_project text, p_kind text, p_after bigin
 REVOKE ALL ON FUNCTION ledger.change_access(p_project text, p_actor text, p_credential text, p_rights text[], p_actors text[], p_until timestamp with time zone, p_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.change_access(p_project text, p_actor text, p_credential text, p_rights text[], p_actors text[], p_until timestamp with time zone, p_reason text) TO runfold_worker;
 
+REVOKE ALL ON FUNCTION ledger.change_connect(p_credential text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_type text, p_max_running integer, p_reason text, p_ahead boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_type text, p_max_running integer, p_reason text, p_ahead boolean) TO runfold_worker;
 
@@ -6902,6 +6905,8 @@ GRANT ALL ON FUNCTION ledger.channel(p_project text) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.check_access(p_project text, p_rights text[], p_actors text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION ledger.check_checkpoint(p_checkpoint text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.check_content(p_bodies text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_corrections(p_tokens integer[], p_costs numeric[], p_steps integer[]) FROM PUBLIC;
@@ -6923,8 +6928,6 @@ GRANT ALL ON FUNCTION ledger.check_my_access(p_project text, p_right text, p_act
 GRANT ALL ON FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor text) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor text) TO runfold_projector;
 GRANT ALL ON FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor text) TO runfold_auditor;
-
-REVOKE ALL ON FUNCTION ledger.check_place(p_place text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_project(p_project text) FROM PUBLIC;
 
@@ -6978,7 +6981,7 @@ REVOKE ALL ON FUNCTION ledger.content_problem(p_body text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.control_hash(previous bytea, number bigint, recorded_at timestamp with time zone, project_id text, credential text, type text, subject text, facts text, actor text, reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.control_hash(previous bytea, number bigint, recorded_at timestamp with time zone, project_id text, credential text, type text, subject text, facts text, actor text, reason text) TO runfold_auditor;
 
-REVOKE ALL ON FUNCTION ledger.control_subject(p_sort text, p_keys text, p_row jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.control_subject(p_noun text, p_keys text, p_row jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.credential() FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.credential() TO runfold_worker;
@@ -7161,13 +7164,11 @@ REVOKE ALL ON FUNCTION ledger.leases(p_project text, p_kind text, p_marked boole
 
 REVOKE ALL ON FUNCTION ledger.legal(p_type text, p_from text, p_to text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION ledger.let_in(p_credential text) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION ledger.limit_login(p_project text, p_actor text, p_credential text, p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.lock_control(p_list text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION ledger.lock_order(p_relation regclass, p_column text, p_project text, p_key text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.lock_row(p_relation regclass, p_column text, p_project text, p_key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.lock_runs(p_project text, p_runs uuid[]) FROM PUBLIC;
 

@@ -38,8 +38,8 @@ def control_hash(previous: bytes, event: Mapping[str, Any]) -> bytes:
 class ControlCheck:
     """Takes the lists of the control history, one after the other, and yields what does not hold.
 
-    Within a list, between the lists and the database's, which says when each of them began, and
-    between each list and its head, the number and the hash of its newest event.
+    It compares the events within each list, each list with the database's, which says when the list
+    began, and each list with its head, which has the number and the hash of its newest event.
     """
 
     def __init__(self) -> None:
@@ -54,30 +54,32 @@ class ControlCheck:
         in its list, its list `is_begun` in the database's, and the list that it begins is there
         (`has_list`).
         """
-        of, number = event["project_id"], event["number"]
-        if of != self._list:
-            self._list, self._previous, self._number = of, b"", 0
-            self._is_database_begun |= of == DATABASE
+        project_id, number = event["project_id"], event["number"]
+        if project_id != self._list:
+            self._list, self._previous, self._number = project_id, b"", 0
+            self._is_database_begun |= project_id == DATABASE
         if number != self._number + 1:
-            yield control_finding(f"event {number} follows event {self._number} of list {of}")
+            yield control_finding(
+                f"event {number} follows event {self._number} of list {project_id}"
+            )
         if control_hash(self._previous, event) != event["hash"]:
             yield control_finding(
-                f"the hash of event {number} ({event['type']} {event['subject']}) of list {of} is "
-                "not the hash of it and of the one before it"
+                f"the hash of event {number} ({event['type']} {event['subject']}) of list "
+                f"{project_id} is not the hash of it and of the one before it"
             )
         self._previous, self._number = bytes(event["hash"]), number
-        if of == DATABASE and event["type"] == _BEGUN and not event["has_list"]:
+        if project_id == DATABASE and event["type"] == _BEGUN and not event["has_list"]:
             yield _empty(event["subject"].removeprefix("list:"))
         if event["is_last"]:
             yield from self._ended(event)
 
     def _ended(self, event: Mapping[str, Any]) -> Iterator[Finding]:
-        of = event["project_id"]
-        if of != DATABASE and not event["is_begun"]:
-            yield control_finding(f"list {of} was never begun")
+        project_id = event["project_id"]
+        if project_id != DATABASE and not event["is_begun"]:
+            yield control_finding(f"list {project_id} was never begun")
         head = {"number": event["head_number"], "hash": event["head_hash"]}
         if (head["number"], head["hash"]) != (event["number"], event["hash"]):
-            yield end_finding(of, event, head)
+            yield end_finding(project_id, event, head)
 
     def finish(self) -> Iterator[Finding]:
         """Check, after the last event, that the database's list was there."""
@@ -86,11 +88,11 @@ class ControlCheck:
 
 
 def end_finding(
-    of: str, newest: Mapping[str, Any] | None, head: Mapping[str, Any] | None
+    project_id: str, newest: Mapping[str, Any] | None, head: Mapping[str, Any] | None
 ) -> Finding:
     """Return that a list does not end with the event that its head names."""
     return control_finding(
-        f"list {of} ends with {_end(newest)}, by its head it ends with {_end(head)}"
+        f"list {project_id} ends with {_end(newest)}, by its head it ends with {_end(head)}"
     )
 
 
@@ -100,8 +102,8 @@ def _end(event: Mapping[str, Any] | None) -> str:
     return f"event {event['number']} and hash {event['hash'].hex()}"
 
 
-def _empty(of: str) -> Finding:
-    return control_finding(f"list {of} was begun, and has no event")
+def _empty(project_id: str) -> Finding:
+    return control_finding(f"list {project_id} was begun, and has no event")
 
 
 def control_finding(detail: str) -> Finding:

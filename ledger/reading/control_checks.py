@@ -28,18 +28,18 @@ SELECT has_table_privilege('ledger.control_event', 'SELECT')
 _SETTINGS: Final = """
 SELECT set_config('TimeZone', 'UTC', true), set_config('bytea_output', 'hex', true)
 """
-_TABLES: Final = {table.sort: table for table in CONTROL_TABLES}
+_TABLES: Final = {table.noun: table for table in CONTROL_TABLES}
 _PATTERNS: Final = " ".join(
-    f"WHEN '{table.sort}' THEN '{table.pattern}'" for table in CONTROL_TABLES
+    f"WHEN '{table.noun}' THEN '{table.pattern}'" for table in CONTROL_TABLES
 )
-_ROW: Final = "\n    ".join(f"WHEN '{table.sort}' THEN {table.row()}" for table in CONTROL_TABLES)
+_ROW: Final = "\n    ".join(f"WHEN '{table.noun}' THEN {table.row()}" for table in CONTROL_TABLES)
 # The greatest number is one lookup whatever the statistics say; for EXISTS the planner may read the
 # table from its beginning, for each event anew.
 EVENTS: Final = f"""
 WITH page AS MATERIALIZED (
-  SELECT event.*, named.sort, regexp_match(event.subject, CASE named.sort {_PATTERNS} END) AS keys
+  SELECT event.*, named.noun, regexp_match(event.subject, CASE named.noun {_PATTERNS} END) AS keys
   FROM ledger.control_event AS event
-  CROSS JOIN LATERAL split_part(event.subject, ':', 1) AS named (sort)
+  CROSS JOIN LATERAL split_part(event.subject, ':', 1) AS named (noun)
   WHERE (event.project_id, event.number) > ($2, $3) ORDER BY event.project_id, event.number LIMIT $1
 )
 SELECT page.*, head.number AS head_number, head.hash AS head_hash,
@@ -51,7 +51,7 @@ SELECT page.*, head.number AS head_number, head.hash AS head_hash,
     WHERE event.subject = 'list:' || page.project_id ORDER BY event.number LIMIT 1) AS is_begun,
   (SELECT max(event.number) FROM ledger.control_event AS event
     WHERE event.project_id = substr(page.subject, length('list:') + 1)) IS NOT NULL AS has_list,
-  CASE page.sort
+  CASE page.noun
     {_ROW} END AS have
 FROM page LEFT JOIN ledger.control_head AS head ON head.project_id = page.project_id
 ORDER BY page.project_id, page.number
@@ -134,7 +134,7 @@ class _Check:
 
 def _difference(event: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield a finding if the row is not as the newest event about it left it."""
-    table, have, want = _TABLES.get(event["sort"]), event["have"], event["facts"]
+    table, have, want = _TABLES.get(event["noun"]), event["have"], event["facts"]
     if table is None or not event["is_newest"] or have == want:
         return
     subject = event["subject"]

@@ -13,7 +13,7 @@ class ControlTable:
     """A control table, as its trigger `record_control` records it."""
 
     name: str
-    sort: str
+    noun: str
     keys: tuple[str, ...]
     moving: tuple[str, ...] = ()
     """The columns that change without a recorded order."""
@@ -27,7 +27,7 @@ class ControlTable:
     def pattern(self) -> str:
         """Return the regular expression of a subject; its groups are the keys."""
         groups = {"project_id": "([^:]*)", **dict.fromkeys(_NUMBERS, r"(\d{1,18})")}
-        return f"^{self.sort}:{':'.join(groups.get(key, '(.*)') for key in self.keys)}$"
+        return f"^{self.noun}:{':'.join(groups.get(key, '(.*)') for key in self.keys)}$"
 
     def row(self) -> str:
         """Return the query of the row that an event of `page` is about."""
@@ -58,7 +58,7 @@ class ControlTable:
         return f"to_jsonb(entry) - ARRAY[{moving}]::text[]"
 
     def _subject(self) -> str:
-        return f"'{self.sort}:' || " + " || ':' || ".join(
+        return f"'{self.noun}:' || " + " || ':' || ".join(
             f"(found.row ->> '{k}')" for k in self.keys
         )
 

@@ -34,7 +34,7 @@ BEGIN
     actors = excluded.actors, until = excluded.until, actor = excluded.actor,
     reason = excluded.reason;
   IF had_rights OR cardinality(p_rights) > 0 THEN -- else its right to connect is not ours
-    PERFORM ledger.let_in(p_credential);
+    PERFORM ledger.change_connect(p_credential);
     PERFORM ledger.limit_login(p_project, p_actor, p_credential, p_reason);
   END IF;
 EXCEPTION WHEN check_violation THEN -- the table's constraint lists the rights

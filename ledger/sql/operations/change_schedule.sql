@@ -22,7 +22,7 @@ BEGIN
     OR (p_next_at IS NOT NULL) <> (p_change = 'resume') THEN
     RAISE EXCEPTION 'a schedule is paused, run, or resumed from a time' USING ERRCODE = '22023';
   END IF;
-  PERFORM ledger.lock_order('ledger.schedule', 'name', p_project, p_name);
+  PERFORM ledger.lock_row('ledger.schedule', 'name', p_project, p_name);
   SELECT schedule.* INTO known FROM ledger.schedule
   WHERE schedule.project_id = p_project AND schedule.name = p_name;
   IF NOT FOUND THEN

@@ -56,7 +56,7 @@ DECLARE
   ranges record;
   -- a variable, because an index is not searched for a volatile function
   moment timestamptz := ledger.now();
-  is_marked boolean := coalesce(num_nonnulls(VARIADIC p_mark_dues) > 0, false);
+  knows_returning boolean := coalesce(num_nonnulls(VARIADIC p_mark_dues) > 0, false);
   wanted int := p_limit;
   taken int;
 BEGIN
@@ -73,7 +73,7 @@ BEGIN
       SELECT DISTINCT known.kind FROM ledger.kind AS known WHERE known.project_id = p_project)),
       '1 second');
   END IF;
-  of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked, moment);
+  of_kinds := ledger.kind_rooms(p_project, p_kinds, knows_returning, moment);
   IF of_kinds.places > 0 AND (of_kinds.places > 1 OR cardinality(p_mark_kinds) = 0) THEN
     SELECT low.* INTO p_mark_kinds, p_mark_priorities, p_mark_runs, p_mark_dues
     FROM ledger.low_marks(p_project, of_kinds.kinds, of_kinds.has_returning, p_mark_kinds,
@@ -155,7 +155,7 @@ BEGIN
     EXIT WHEN wanted = 0 OR round = 2;
     IF taken = 0 AND cardinality(of_kinds.busy) > 0 AND cardinality(of_kinds.limited) = 0 THEN
       PERFORM ledger.await_kinds(p_project, of_kinds.busy);
-      of_kinds := ledger.kind_rooms(p_project, p_kinds, is_marked, moment);
+      of_kinds := ledger.kind_rooms(p_project, p_kinds, knows_returning, moment);
       ranges := ledger.claim_ranges(p_project, of_kinds.kinds, of_kinds.has_returning, p_limit,
         moment, of_kinds.limited, of_kinds.rooms, p_mark_kinds, p_mark_priorities, p_mark_runs,
         p_mark_dues);

@@ -103,7 +103,7 @@ BEGIN
         AS range (kind, priority, below, run, due, quota, place)
       CROSS JOIN LATERAL ledger.claimable(p_project, range.kind, range.priority, range.below,
         range.run, range.due, p_moment, range.quota) AS run
-    ), roomy AS ( -- a limited kind may have more than one range
+    ), allowed AS ( -- a limited kind may have more than one range
       SELECT candidate.place, candidate.priority, candidate.run_id
       FROM candidate WHERE candidate.kind <> ALL (p_limited)
       UNION ALL
@@ -115,7 +115,7 @@ BEGIN
       WHERE ranked.rank <= p_rooms[array_position(p_limited, ranked.kind)]
     ), taken AS (
       SELECT oldest.place, count(*)::int AS quota FROM (
-        SELECT roomy.place FROM roomy ORDER BY roomy.priority, roomy.run_id LIMIT p_limit
+        SELECT allowed.place FROM allowed ORDER BY allowed.priority, allowed.run_id LIMIT p_limit
       ) AS oldest
       GROUP BY oldest.place
     )

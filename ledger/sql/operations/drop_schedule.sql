@@ -11,7 +11,7 @@ BEGIN
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_given('p_name', p_name IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_name], 200, true);
-  PERFORM ledger.lock_order('ledger.schedule', 'name', p_project, p_name);
+  PERFORM ledger.lock_row('ledger.schedule', 'name', p_project, p_name);
   -- The row that is removed names who removes it: the control history takes it from there.
   UPDATE ledger.schedule AS known SET actor = p_actor, reason = NULL
   WHERE known.project_id = p_project AND known.name = p_name AND known.actor <> p_actor;

@@ -1,7 +1,7 @@
 -- Returns what a claim may take of each kind:
 --   kinds           the kinds to search; paused and full ones are left out
---   has_returning   whether any of them has runs that were put off or given back; p_returning, if
---                   the caller knows
+--   has_returning   whether any of them has runs that were put off or given back; true at once with
+--                   p_returning
 --   limited, rooms  each limited kind, and how many more of its runs may be held
 --   busy            the limited kinds in which another claim is counting; they are left out as well
 --   places          how many low-water marks the kinds have
@@ -17,11 +17,11 @@ LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
 DECLARE
-  bound text[];
+  restricted text[]; -- the paused and the limited kinds
   due timestamptz;
   in_doubt boolean;
   is_marked boolean;
-  is_mine boolean;
+  is_locked boolean;
   kind_now text;
   room int;
 BEGIN
@@ -36,7 +36,7 @@ BEGIN
   ELSE
     kinds := p_kinds;
   END IF;
-  -- A kind with marks of several priorities may have some that came back: claim_ranges will see.
+  -- A kind with marks of several priorities may have runs that came back; claim_ranges finds out.
   IF cardinality(kinds) = 1 THEN -- the common case, in a third of the time
     kind_now := kinds[1]; -- a subscript in each query would cost a microsecond
     SELECT cardinality(mark.priorities), cardinality(mark.back_priorities) > 1, mark.dues[1],
@@ -55,7 +55,7 @@ BEGIN
         WHERE state.project_id = p_project AND state.kind = kind_now
           AND (state.paused OR state.max_running IS NOT NULL)
       )
-    INTO has_returning, bound;
+    INTO has_returning, restricted;
   ELSE
     SELECT p_returning OR coalesce(bool_or(cardinality(mark.back_priorities) > 1 OR EXISTS (
         SELECT FROM ledger.run_state AS run
@@ -68,7 +68,7 @@ BEGIN
         WHERE state.project_id = p_project AND state.kind = ANY (kinds)
           AND (state.paused OR state.max_running IS NOT NULL)
       ), sum(cardinality(mark.priorities)), bool_or(mark.open <> '{}' OR mark.seen_at > p_moment)
-    INTO has_returning, bound, places, in_doubt
+    INTO has_returning, restricted, places, in_doubt
     FROM unnest(kinds) AS named (kind)
     LEFT JOIN LATERAL ledger.newest_mark(p_project, named.kind) AS mark ON true;
   END IF;
@@ -78,14 +78,14 @@ BEGIN
     has_returning := true;
     places := 0;
   END IF;
-  IF bound IS NULL THEN
+  IF restricted IS NULL THEN
     RETURN;
   END IF;
 
-  PERFORM ledger.move_low_water(p_project, bound, '1 second');
-  FOREACH kind_now IN ARRAY bound LOOP
-    IF EXISTS (SELECT FROM ledger.kind_state AS bounded
-      WHERE bounded.project_id = p_project AND bounded.kind = kind_now AND bounded.paused) THEN
+  PERFORM ledger.move_low_water(p_project, restricted, '1 second');
+  FOREACH kind_now IN ARRAY restricted LOOP
+    IF EXISTS (SELECT FROM ledger.kind_state AS setting
+      WHERE setting.project_id = p_project AND setting.kind = kind_now AND setting.paused) THEN
       kinds := array_remove(kinds, kind_now);
       CONTINUE;
     END IF;
@@ -97,11 +97,11 @@ BEGIN
     PERFORM FROM ledger.kind_event AS turn
     WHERE turn.project_id = p_project AND turn.kind = kind_now AND turn.number = 1
     FOR UPDATE SKIP LOCKED;
-    is_mine := FOUND;
+    is_locked := FOUND;
     -- After the lock: this look, and the count after it, have snapshots of their own.
-    SELECT bounded.max_running INTO room FROM ledger.kind_state AS bounded
-    WHERE bounded.project_id = p_project AND bounded.kind = kind_now AND NOT bounded.paused;
-    IF NOT is_mine OR NOT FOUND THEN -- another claim's turn, or paused by now
+    SELECT setting.max_running INTO room FROM ledger.kind_state AS setting
+    WHERE setting.project_id = p_project AND setting.kind = kind_now AND NOT setting.paused;
+    IF NOT is_locked OR NOT FOUND THEN -- another claim's turn, or paused by now
       busy := busy || kind_now;
       kinds := array_remove(kinds, kind_now);
       CONTINUE;

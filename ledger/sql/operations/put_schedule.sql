@@ -26,7 +26,7 @@ BEGIN
   checked := ledger.check_times(ARRAY[p_next_at, p_release]);
   -- A kind that a handler declares is not misspelled.
   checked := ledger.check_kind(p_project, p_kind, p_ahead OR p_release IS NOT NULL);
-  PERFORM ledger.lock_order('ledger.schedule', 'name', p_project, p_name);
+  PERFORM ledger.lock_row('ledger.schedule', 'name', p_project, p_name);
   IF NOT EXISTS (SELECT FROM ledger.schedule
     WHERE schedule.project_id = p_project AND schedule.name = p_name) THEN
     PERFORM ledger.lock_control(p_project); -- against another call that makes it

@@ -17,7 +17,7 @@ DECLARE
   new_id CONSTANT text := 'wh_' || left(replace(gen_random_uuid()::text, '-', ''), 12);
   remote CONSTANT text := '^[hH][tT][tT][pP][sS]://[^/?#@]+([/?#]|$)';
   loopback CONSTANT text := E'^http://(localhost|127\\.0\\.0\\.1|\\[::1\\])(:[0-9]+)?([/?#]|$)';
-  place text := (SELECT feed.generation || '/' || feed.moment || '//0'
+  checkpoint_now text := (SELECT feed.generation || '/' || feed.moment || '//0'
     FROM ledger.feed_now() AS feed);
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
@@ -27,10 +27,11 @@ BEGIN
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
   checked := ledger.check_texts(ARRAY[p_webhook], 40, true);
   checked := ledger.check_texts(ARRAY[p_reason], 2000);
-  PERFORM ledger.lock_order('ledger.webhook', 'webhook_id', p_project, p_webhook);
+  PERFORM ledger.lock_row('ledger.webhook', 'webhook_id', p_project, p_webhook);
   IF p_action IN ('pause', 'resume') THEN
     UPDATE ledger.webhook SET is_paused = p_action = 'pause', actor = p_actor,
-      reason = p_reason, checkpoint = CASE WHEN p_from_now THEN place ELSE webhook.checkpoint END
+      reason = p_reason, checkpoint = CASE WHEN p_from_now THEN checkpoint_now
+        ELSE webhook.checkpoint END
     WHERE webhook.project_id = p_project AND webhook.webhook_id = p_webhook
       AND webhook.is_paused = (p_action = 'resume');
     RETURN CASE WHEN FOUND THEN p_webhook END;
@@ -65,7 +66,7 @@ BEGIN
   END IF;
   INSERT INTO ledger.webhook
     (project_id, webhook_id, url, events, kinds, checkpoint, actor, reason)
-  VALUES (p_project, new_id, p_url, p_events, p_kinds, place, p_actor, p_reason);
+  VALUES (p_project, new_id, p_url, p_events, p_kinds, checkpoint_now, p_actor, p_reason);
   INSERT INTO ledger.webhook_secret (webhook_id, secret) VALUES (new_id, p_secret);
   RETURN new_id;
 END $$;

@@ -21,7 +21,7 @@ BEGIN
   checked := ledger.check_given('p_types', num_nonnulls(VARIADIC p_types) = cardinality(p_runs));
   checked := ledger.check_given('p_bodies', num_nonnulls(VARIADIC p_bodies) = cardinality(p_runs));
   checked := ledger.check_texts(p_types, 80);
-  checked := ledger.check_place(p_checkpoint);
+  checked := ledger.check_checkpoint(p_checkpoint);
   IF EXISTS (SELECT FROM unnest(p_bodies) AS noted (body) WHERE length(noted.body) > 10000) THEN
     RAISE EXCEPTION 'the body of a delivery has at most 10,000 characters' USING ERRCODE = '22023';
   END IF;

@@ -282,9 +282,9 @@ async def test_the_history_is_of_the_tables_that_have_the_trigger() -> None:
     )
 
     assert {
-        (name, sort, tuple(keys.split()), tuple(moving.split()))
-        for name, sort, keys, moving in found
-    } == {(one.name, one.sort, one.keys, one.moving) for one in CONTROL_TABLES}
+        (name, noun, tuple(keys.split()), tuple(moving.split()))
+        for name, noun, keys, moving in found
+    } == {(one.name, one.noun, one.keys, one.moving) for one in CONTROL_TABLES}
 
 
 async def test_a_session_that_may_not_read_the_history_says_that_it_was_not_checked(

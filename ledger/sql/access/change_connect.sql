@@ -4,7 +4,7 @@
 -- database's row in pg_database, for the whole server. Waits two seconds for another transaction
 -- that changes that row. After that a revocation leaves the login able to connect, without any
 -- right, and a grant raises 55P03, which names the other session to the owner.
-CREATE OR REPLACE FUNCTION ledger.let_in(p_credential text) RETURNS void
+CREATE OR REPLACE FUNCTION ledger.change_connect(p_credential text) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '2s'

@@ -1,12 +1,12 @@
 -- Refuses a text that is not a checkpoint of this database's feed (ledger/reading/feed.py), or that
 -- lies in the future. Returns true, so that a caller can assign it. Internal to queue_deliveries.
-CREATE OR REPLACE FUNCTION ledger.check_place(p_place text) RETURNS boolean
+CREATE OR REPLACE FUNCTION ledger.check_checkpoint(p_checkpoint text) RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   moment CONSTANT text := '[0-9]{1,19}:[0-9]{1,19}:[0-9,]*@[0-9]{1,19}(?:@[0-9a-f]{16})?';
-  parts CONSTANT text[] := regexp_match(p_place,
+  parts CONSTANT text[] := regexp_match(p_checkpoint,
     concat('^([0-9]{1,9})/(', moment, ')/(', moment, ')?/([0-9]{1,18})$'));
 BEGIN
   IF parts IS NULL OR greatest(split_part(parts[2], '@', 2)::numeric,

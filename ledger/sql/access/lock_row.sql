@@ -1,7 +1,7 @@
--- Locks a row of schedule or webhook that is about to be changed, until the transaction ends. What
--- moves it on may have left it locked, so it is waited for two seconds; then 55P03 names the
--- sessions that may hold it. Internal to the owner's functions.
-CREATE OR REPLACE FUNCTION ledger.lock_order(
+-- Locks a schedule or webhook that is about to be changed, until the transaction ends. A process
+-- that moves it on may have left it locked, so this waits for two seconds and then raises 55P03,
+-- which names the sessions that may hold the row. Internal to the owner's functions.
+CREATE OR REPLACE FUNCTION ledger.lock_row(
   p_relation regclass, p_column text, p_project text, p_key text
 ) RETURNS void
 LANGUAGE plpgsql
