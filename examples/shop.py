@@ -96,9 +96,8 @@ async def order(wanted: Wanted, session: Session, ledger: TheLedger) -> dict[str
     if article is None:
         raise HTTPException(404, f"there is no {wanted.article}")
     if article.stock < wanted.quantity:
-        raise HTTPException(
-            409, f"only {article.stock} left"
-        )  # the run that was submitted above never was
+        # Rolled back, the run that was submitted above never was.
+        raise HTTPException(409, f"only {article.stock} left")
     article.stock -= wanted.quantity
     made = Order(article=wanted.article, quantity=wanted.quantity, run_id=run.run_id)
     session.add(made)

@@ -477,13 +477,11 @@ def from_row(facts: Mapping[str, Any], body: str | None) -> Event:
         return _opaque(facts, content, erased=erased)
     try:
         content = upcast(facts["type"], facts["schema_version"], content, model.SCHEMA_VERSION)
-        if (
-            not content.keys() <= model.content_fields()
-        ):  # a member of a payload must not replace the fact of its name
+        # A member of a payload must not replace the fact of its name.
+        if not content.keys() <= model.content_fields():
             return _opaque(facts, content, erased=erased)
-        if issubclass(
-            model, UserEvent
-        ):  # a user's field may have the name of a fact that only the ledger uses
+        # A user's field may have the name of a fact that only the ledger uses.
+        if issubclass(model, UserEvent):
             own = {name: value for name, value in facts.items() if name in UserEvent.model_fields}
             return model.model_validate({**own, **content, "erased": erased})
         known = {name: value for name, value in facts.items() if name in _FACTS}

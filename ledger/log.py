@@ -21,11 +21,10 @@ class Lines(structlog.WriteLogger):
     log = debug = info = warn = warning = error = critical = fatal = failure = err = exception = msg
 
 
-def tells(logger: Any) -> bool:
+def info_is_on(logger: Any) -> bool:
     """Whether INFO is on; if not, callers skip building thousands of lines a second."""
-    enabled = getattr(
-        type(logger), "is_enabled_for", None
-    )  # of the class: a generic logger has every method, and would log it
+    # Of the class: a generic logger has every method, and would log the name of this one.
+    enabled = getattr(type(logger), "is_enabled_for", None)
     return enabled is None or bool(enabled(logger, logging.INFO))
 
 

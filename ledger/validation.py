@@ -138,11 +138,12 @@ def check_correction(token: int | None, name: str, amount: Decimal | int | None)
 def check_duration(name: str, value: object, *, positive: bool = False) -> timedelta:
     """Return seconds or a timedelta as a timedelta; raise InvalidValue outside 0 to ten years."""
     duration = value
+    # NaN is within no limit.
     if (
         isinstance(value, int | float)
         and not isinstance(value, bool)
         and abs(value) <= MAX_DURATION.total_seconds()
-    ):  # no NaN
+    ):
         duration = timedelta(seconds=value)
     if not isinstance(duration, timedelta):
         raise InvalidValue(

@@ -171,7 +171,7 @@ def _parent(value: object) -> UUID | None:
 
 
 def _log_leases(logger: Any, leases: Sequence[Lease]) -> None:
-    for lease in leases if log.tells(logger) else ():
+    for lease in leases if log.info_is_on(logger) else ():
         logger.info(
             names.LEASE_ACQUIRED,
             run_id=str(lease.run_id),

@@ -194,7 +194,7 @@ def _ending(row: TransitionRow) -> Ending:
 
 
 def _log_moves(logger: Any, moves: Sequence[Move], moved: Sequence[Mapping[str, Any]]) -> None:
-    if log.tells(logger):
+    if log.info_is_on(logger):
         by_run = {move.row.run_id: move for move in moves}
         for row in moved:
             _log_move(logger, by_run[row["run_id"]], row["from_state"])

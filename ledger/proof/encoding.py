@@ -16,9 +16,8 @@ from typing import Any, Final
 EVENT_TAG: Final = "runfold/event/v1"
 PAYLOAD_TAG: Final = b"runfold/payload/v1\n"
 LEAF: Final = b"\x00"  # RFC 6962: a leaf can never be mistaken for a node, which starts with 0x01
-_EPOCH: Final = datetime(
-    2000, 1, 1, tzinfo=UTC
-)  # PostgreSQL's own epoch, so that SQL need not convert
+# PostgreSQL's own epoch, so that SQL need not convert.
+_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 FIELDS: Final[tuple[tuple[str, str], ...]] = (
     ("project_id", "text"),
@@ -92,9 +91,8 @@ def _written(how: str, value: Any) -> str:  # noqa: PLR0911  one return for each
     match how:
         case "text":
             return f"{len(value)}:{value}"
-        case "time" if (
-            value.tzinfo is None
-        ):  # the driver's infinities, which PostgreSQL writes as the largest and smallest
+        # The driver's infinities, which PostgreSQL writes as the largest and smallest.
+        case "time" if value.tzinfo is None:
             return "7fffffffffffffff" if value == datetime.max else "8000000000000000"  # noqa: DTZ901  compared
         case "time":
             microseconds: int = (value - _EPOCH) // timedelta(microseconds=1)

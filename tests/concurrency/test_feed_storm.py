@@ -67,9 +67,8 @@ async def write(url: str, runs: list[UUID], chance: random.Random) -> int:
     connection = await asyncpg.connect(driver_url(url))
     kept = 0
     try:
-        await connection.execute(
-            "SET deadlock_timeout = '20ms'"
-        )  # a second for each would be most of the test's time
+        # By default each deadlock takes a second: most of the test's time.
+        await connection.execute("SET deadlock_timeout = '20ms'")
         for _ in range(TRANSACTIONS):
             with suppress(asyncpg.DeadlockDetectedError, Abort):
                 kept += await transact(connection, runs, chance)

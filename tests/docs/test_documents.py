@@ -88,9 +88,8 @@ def test_every_console_command_works(
                 words += ["--port", "0", "--no-browser"]  # other tests may run at the same time
             assert_works_until_told_to_stop([*program, *words], environment)
             continue
-        with (
-            monkeypatch.context() as here
-        ):  # in this process, which saves every command the start of another
+        # In this process, which saves the start of another for each command.
+        with monkeypatch.context() as here:
             here.chdir(ROOT)
             here.setenv("RUNFOLD_HOME", environment["RUNFOLD_HOME"])
             code = main(shlex.split(command)[1:])

@@ -50,9 +50,8 @@ async def test_a_database_that_is_down_is_unavailable_and_its_password_is_not_sh
 async def test_an_address_of_no_postgres_is_refused(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(
-        "RUNFOLD_ENV", "production"
-    )  # so that no built-in server can hide the mistake
+    # So that no built-in server can hide the mistake.
+    monkeypatch.setenv("RUNFOLD_ENV", "production")
 
     with pytest.raises((InvalidValue, DatabaseUnavailable, ConfigurationError)):
         await opened(url)

@@ -236,9 +236,8 @@ async def test_no_wait_for_a_lock_tells_a_stranger_what_others_have(
 
         async with Ledger.open(theirs.url, OTHER) as another:
             await another.pool.execute("SET lock_timeout = '200ms'")
-            with pytest.raises(
-                DatabaseUnavailable, match="lock timeout"
-            ):  # so that there is a lock to be told of
+            # So that there is a lock that errors could tell of.
+            with pytest.raises(DatabaseUnavailable, match="lock timeout"):
                 await another.submit("new", key="fresh")
         for name, (statement, arguments) in (await calls(run.run_id, OTHER)).items():
             with subtests.test(f"{name} there"):

@@ -92,9 +92,8 @@ async def _play(ledger: Ledger, operations: list[str], chance: random.Random) ->
     runs = [(await ledger.submit("play", {"n": 0}, tags=["a", 'b"c']), None)[0].run_id]
     leases: list[Lease] = []
     for operation in operations:
-        with suppress(
-            LedgerError
-        ):  # a refused command must leave no trace but write.refused: the comparison shows it
+        # A refused command must leave no trace but write.refused: the comparison shows it.
+        with suppress(LedgerError):
             await _do(ledger, operation, runs, leases, chance)
     for run_id in runs:
         opaque = [event for event in await ledger.history(run_id) if isinstance(event, OpaqueEvent)]

@@ -234,9 +234,8 @@ async def test_a_database_that_takes_no_writes_is_away(
     reaper = make()
     await reaper.tick()
 
-    await ledger.pool.execute(
-        "SET default_transaction_read_only = on"
-    )  # of the one connection that is used here
+    # Of the one connection that is used here.
+    await ledger.pool.execute("SET default_transaction_read_only = on")
     for _ in range(4):
         clock.now += TTL
         assert await reaper.tick() == []

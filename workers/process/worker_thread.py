@@ -86,9 +86,8 @@ class WorkerThread:
             if self._stopping:
                 self._waiting.cancel()
             await asyncio.wait({self._waiting})
-            if self._waiting.cancelled() or (
-                self._stopping and not self._waiting.exception()
-            ):  # it may be told to stop when the database has just answered
+            # It may be told to stop when the database has just answered.
+            if self._waiting.cancelled() or (self._stopping and not self._waiting.exception()):
                 return
             self._worker = self._make(self._waiting.result())
             self._ready(self._worker)

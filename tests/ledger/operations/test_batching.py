@@ -36,9 +36,8 @@ async def test_transitions_asked_for_at_once_share_transactions_and_each_gives_i
     assert [(run.run_id, run.output) for run in runs] == [
         (lease.run_id, n) for n, lease in enumerate(leases)
     ]
-    assert (
-        await ledger.pool.fetchval(TRANSACTIONS, "run.completed") == 2
-    )  # the first at once, the others together
+    # The first at once, the others together.
+    assert await ledger.pool.fetchval(TRANSACTIONS, "run.completed") == 2
 
 
 async def test_submits_asked_for_at_once_share_transactions_and_each_gives_its_own_run(
@@ -129,9 +128,8 @@ async def test_a_statement_carries_no_more_content_than_a_server_takes(
         runs = await asyncio.gather(*(ledger.submit("big", "x" * 7_000_000) for _ in range(5)))
 
         assert len({run.run_id for run in runs}) == 5
-        assert (
-            await ledger.pool.fetchval(TRANSACTIONS, "run.submitted") == 1 + 3
-        )  # one at once, two, two
+        # One at once, two, two.
+        assert await ledger.pool.fetchval(TRANSACTIONS, "run.submitted") == 1 + 3
 
 
 async def test_a_submit_that_the_server_refuses_takes_none_of_the_others_with_it(

@@ -218,9 +218,8 @@ def test_an_ephemeral_server_deletes_its_home_after_the_last_client(own_home: Pa
 
 
 def test_a_home_that_cannot_be_made_is_an_error_at_last() -> None:
-    with pytest.raises(
-        EmbeddedPostgresError, match="cannot use /proc/runfold: "
-    ):  # there is no making folders there
+    # No folder can be made there.
+    with pytest.raises(EmbeddedPostgresError, match="cannot use /proc/runfold: "):
         EmbeddedPostgres(Path("/proc/runfold")).start()
 
 
