@@ -14,8 +14,8 @@ from runfold.ledger.errors import InvalidValue
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.webhooks import SECRET_PREFIX, check_url
 from runfold.workers.duties.webhooks.deliverer import Terms
-from runfold.workers.duties.webhooks.keeper import WebhookKeeper
 from runfold.workers.duties.webhooks.posting import Poster
+from runfold.workers.duties.webhooks.sender import WebhookKeeper
 from tests.support.logins import login_of, with_login
 
 ADD = "SELECT ledger.change_webhook('test', $1, $2, $3, $4, '{}', '{}', $5, false, NULL)"

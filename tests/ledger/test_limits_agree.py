@@ -11,7 +11,7 @@ from runfold.ledger import commands, months, sessions, snoozes, users, validatio
 from runfold.ledger.operations import columns, decide, signal
 from runfold.ledger.postgres import schema
 from runfold.ledger.sessions import SESSION_PREFIX
-from runfold.workers.duties.webhooks import keeper
+from runfold.workers.duties.webhooks import sender
 
 HOUR: Final = 3_600
 
@@ -45,7 +45,7 @@ LIMITS: Final = {
     "memory of a key": Limit("access/change_user", r"int > (\d+)|, (\d+) KiB", users.MOST[1]),
     "lanes of a key": Limit("access/change_user", r"p=\[1-(\d)\]|(\d+) lanes", users.MOST[2]),
     "deliveries that a call forgets": Limit(
-        "webhooks/forget_deliveries", r"LIMIT (\d+)", keeper.FORGOTTEN_AT_ONCE
+        "webhooks/forget_deliveries", r"LIMIT (\d+)", sender.FORGOTTEN_AT_ONCE
     ),
     "snoozes": Limit("operations/snooze", r"most CONSTANT int := (\d+)", snoozes.MOST),
     "views": Limit("operations/change_view", r">= (\d+)|has (\d+) views", views.MOST),

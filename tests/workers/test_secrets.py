@@ -30,8 +30,8 @@ from runfold.workers import Context, Fail, handler
 from runfold.workers.attempt import Attempt
 from runfold.workers.duties.reaper import Reaper
 from runfold.workers.duties.webhooks.deliverer import Terms
-from runfold.workers.duties.webhooks.keeper import WebhookKeeper
 from runfold.workers.duties.webhooks.posting import Poster
+from runfold.workers.duties.webhooks.sender import WebhookKeeper
 from tests.conftest import PROJECT
 from tests.support.logins import with_login
 from tests.support.receiver import receiving

@@ -19,8 +19,8 @@ from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.webhooks import Delivery, check_url, secret_bytes
 from runfold.workers.duties.webhooks.addresses import AddressRefused, public_addresses
 from runfold.workers.duties.webhooks.deliverer import Deliverer, Terms
-from runfold.workers.duties.webhooks.keeper import WebhookKeeper
 from runfold.workers.duties.webhooks.posting import Answer, Poster
+from runfold.workers.duties.webhooks.sender import WebhookKeeper
 from tests.conftest import PROJECT
 from tests.support.logins import with_login
 from tests.support.receiver import Receiver, receiving, swallowing

@@ -168,8 +168,8 @@ async def run(
             "webhooks are sent with httpcore and standardwebhooks: install runfold[webhooks]"
         )
     from runfold.workers.duties.webhooks.deliverer import Terms  # noqa: PLC0415
-    from runfold.workers.duties.webhooks.keeper import WebhookKeeper  # noqa: PLC0415
     from runfold.workers.duties.webhooks.posting import Poster  # noqa: PLC0415
+    from runfold.workers.duties.webhooks.sender import WebhookKeeper  # noqa: PLC0415
 
     terms = Terms(Poster(loopback=allow_loopback), console.rstrip("/"))
     if once:

@@ -13,8 +13,8 @@ from runfold.ledger.events import StepCompleted
 from runfold.projections import CatchUp, install
 from runfold.projections.declared.installing import declared
 from runfold.workers.duties.webhooks.deliverer import Terms
-from runfold.workers.duties.webhooks.keeper import WebhookKeeper
 from runfold.workers.duties.webhooks.posting import Answer, Poster
+from runfold.workers.duties.webhooks.sender import WebhookKeeper
 from tests.support.clock import set_clock
 
 MINUTES_AGO = 14

@@ -13,8 +13,8 @@ from runfold.console.web.api import integrity
 from runfold.ledger import Ledger
 from runfold.ledger.proof.bundle import check_evidence
 from runfold.workers.duties.webhooks.deliverer import Terms
-from runfold.workers.duties.webhooks.keeper import WebhookKeeper
 from runfold.workers.duties.webhooks.posting import Poster
+from runfold.workers.duties.webhooks.sender import WebhookKeeper
 from tests.support.runs import claimed, event_count
 from tests.support.web import calling, token
 
