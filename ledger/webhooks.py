@@ -200,8 +200,8 @@ class Webhooks:
     async def attempts(self, delivery: str) -> list[Attempt]:
         """Return every attempt at the delivery of this id, the first one first."""
         project = self._project
-        place = _place(delivery)
-        rows = await fetch(project.pool, _ATTEMPTS, project.project_id, *place)
+        parts = _parse_id(delivery)
+        rows = await fetch(project.pool, _ATTEMPTS, project.project_id, *parts)
         return [Attempt(**row) for row in rows]
 
     async def resend(self, delivery: str, *, actor: str | None = None) -> bool:
@@ -210,7 +210,7 @@ class Webhooks:
         Needs the right admin. Raises InvalidValue or AccessDenied.
         """
         project = self._project
-        facts = (project.actor_or_default(actor), *_place(delivery))
+        facts = (project.actor_or_default(actor), *_parse_id(delivery))
         [row] = await fetch(project.pool, _RESEND, project.project_id, *facts)
         return bool(row["found"])
 
@@ -288,7 +288,7 @@ def _names(field: str, values: Iterable[str]) -> list[str]:
     return names
 
 
-def _place(delivery: str) -> tuple[str, UUID, int]:
+def _parse_id(delivery: str) -> tuple[str, UUID, int]:
     match = _ID.fullmatch(delivery)
     if match is None:
         remedy = "is not an id of one: `runfold webhooks deliveries` lists them"

@@ -28,7 +28,7 @@ from runfold.workers.journal.journal import Journal
 from runfold.workers.journal.recorder import Recorder
 from runfold.workers.journal.replay import Replay
 from runfold.workers.journal.threads import in_thread
-from runfold.workers.leases.deadline import AGAIN_SECONDS
+from runfold.workers.leases.deadline import RETRY_SECONDS
 from runfold.workers.leases.heart import Heart
 from runfold.workers.leases.suspects import Gate
 from runfold.workers.leases.writer import Writer
@@ -156,7 +156,7 @@ class Attempt:
         if replay.was_lost:
             self._was_lost = True
         if self._gate.is_closed:
-            return GiveBack(AGAIN_SECONDS)
+            return GiveBack(RETRY_SECONDS)
         try:
             arguments = self._arguments()
         except Exception as error:  # a validator may raise anything

@@ -29,7 +29,7 @@ from runfold.workers.failures import described, summary
 from runfold.workers.journal.children import answer
 from runfold.workers.journal.meter import Meter
 from runfold.workers.journal.recorder import Recorder
-from runfold.workers.leases.deadline import AGAIN_SECONDS, judged, within
+from runfold.workers.leases.deadline import RETRY_SECONDS, judged, within
 from runfold.workers.leases.heart import Held
 from runfold.workers.leases.outage import Outage
 from runfold.workers.outcomes import Cancel, Done, Ending, Fail, GiveBack, Retry
@@ -237,7 +237,7 @@ class EndingWriter:
         if self._outage.is_news(error):
             self._recorder.log.warning(names.OUTCOME_POSTPONED, reason=str(error))
         while True:
-            await asyncio.sleep(AGAIN_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)
             try:
                 run = await self._within(self._ledger.get(self._lease.run_id))
             except DatabaseUnavailable:

@@ -96,7 +96,7 @@ async def retry(
 ) -> int:
     """Try runs again that are set aside: one run, those of a project, or all; return how many.
 
-    The keeper of the projection does so next. Raises ProjectionNotFound.
+    The projector does so next. Raises ProjectionNotFound.
     """
     await require(pool, name)
     checked = None if run_id is None else check_run_id(run_id)

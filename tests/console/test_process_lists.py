@@ -10,9 +10,9 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
+from runfold.console.demo.demo_workers import DemoWorkers
 
 from runfold.console.cli.commands import up_parts
-from runfold.console.demo.demo_workers import DemoWorkers
 from runfold.console.demo.measure import ToolUnavailable, call_tool
 from runfold.workers.process.fleet import Part
 from runfold.workers.process.outside_watch import OutsideWatch
@@ -64,7 +64,7 @@ async def test_no_program_is_started_with_a_secret_among_its_words(
     monkeypatch.setattr(up_parts, "Fleet", Recorded)
     database: Any = SimpleNamespace(url=URL)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        place = up_parts.Place("test", "127.0.0.1", listener)
+        place = up_parts.Console("test", "127.0.0.1", listener)
         await up_parts.stay_up(database, place, "tests.support.handlers", ready=lambda: None)
     with pytest.raises(OSError, match="not started"), DemoWorkers(URL, "test", 1):
         pass

@@ -40,7 +40,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have writes made again soon."""
     for module in (ending, recorder):
-        monkeypatch.setattr(module, "AGAIN_SECONDS", 0.01)
+        monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
     monkeypatch.setenv("RUNFOLD_HELD_SLEEP_SECONDS", "1")
 
 

@@ -66,7 +66,7 @@ async def poor_step(_: Context) -> str:
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have refused writes made again at once, so that every code has its turn."""
     for module in (ending, recorder):
-        monkeypatch.setattr(module, "AGAIN_SECONDS", OFTEN)
+        monkeypatch.setattr(module, "RETRY_SECONDS", OFTEN)
     monkeypatch.setenv("RUNFOLD_HELD_SLEEP_SECONDS", "1")
     monkeypatch.setenv("RUNFOLD_HEARTBEAT_SECONDS", "0.1")
 

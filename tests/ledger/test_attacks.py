@@ -299,21 +299,21 @@ async def test_no_lock_of_a_worker_stops_an_upgrade_a_rebuild_or_the_archive(
     assert "at work" not in str(refused.value)
 
 
-async def test_a_keeper_of_projections_without_a_right_stops_no_archive(
+async def test_a_projector_without_a_right_stops_no_archive(
     database: str, connection: asyncpg.Connection[Any]
 ) -> None:
     async with with_login(database, "runfold_projector") as url:
-        keeper = await asyncpg.connect(driver_url(url))
-        async with keeper.transaction():
-            await keeper.execute("UPDATE ledger.rebuild SET finished_at = NULL WHERE false")
+        projector = await asyncpg.connect(driver_url(url))
+        async with projector.transaction():
+            await projector.execute("UPDATE ledger.rebuild SET finished_at = NULL WHERE false")
             for table in ("rebuild IN SHARE MODE", "alembic_version IN ROW SHARE MODE"):
                 with pytest.raises(asyncpg.InsufficientPrivilegeError):
-                    async with keeper.transaction():
-                        await keeper.execute(f"LOCK TABLE ledger.{table}")
+                    async with projector.transaction():
+                        await projector.execute(f"LOCK TABLE ledger.{table}")
             await connection.execute("SET statement_timeout = '4s'")
             async with at_work(connection, "archive"):
                 pass
-        await keeper.close()
+        await projector.close()
 
 
 LOCKABLE = """
@@ -330,26 +330,26 @@ HELD = (
     "LOCK TABLE ledger.rebuild_range, projection.sizes_v1 IN ROW EXCLUSIVE MODE",
     "SELECT ledger.drop_projection_tables('run_counts', true)",
 )
-"""The strongest locks that a keeper of projections can take."""
+"""The strongest locks that a projector can take."""
 
 
-async def test_no_lock_that_a_keeper_of_projections_can_take_stops_any_run_or_what_tells_of_it(
+async def test_no_lock_that_a_projector_can_take_stops_any_run_or_what_tells_of_it(
     ledger: Ledger, database: str
 ) -> None:
     lapsing = await claimed(ledger, "w:1", ttl=0.2)
     async with (
-        with_login(database, "runfold_projector", rights=("read",), project="*") as keeping,
+        with_login(database, "runfold_projector", rights=("read",), project="*") as own_url,
         with_login(database, "runfold_worker", rights=("submit", "work", "read", "admin")) as url,
-        Ledger.open(keeping, PROJECT) as projecting,
+        Ledger.open(own_url, PROJECT) as projecting,
         Ledger.open(url, PROJECT) as worker,
     ):
         for projection in (RUN_COUNTS, SPENDING, sizes()):
             await install(projecting.pool, projection)
-        keeper = await asyncpg.connect(driver_url(keeping))
-        assert await keeper.fetch(LOCKABLE) == []
-        async with keeper.transaction():
+        projector = await asyncpg.connect(driver_url(own_url))
+        assert await projector.fetch(LOCKABLE) == []
+        async with projector.transaction():
             for statement in HELD:
-                await keeper.execute(statement)
+                await projector.execute(statement)
             async with asyncio.timeout(BOUND):
                 await lapsed(ledger, lapsing)
                 assert len(await worker.reap()) == 1
@@ -369,7 +369,7 @@ async def test_no_lock_that_a_keeper_of_projections_can_take_stops_any_run_or_wh
                 month = f"{datetime.now(UTC):%Y-%m}"
                 assert "the month is not over" in (await ledger.archive.plan(month)).obstacles
                 read = await metrics.look(ledger.pool)
-        await keeper.close()
+        await projector.close()
 
     assert {row["name"]: row["locked"] for row in read["locked"]} == {
         "run_counts": True,
@@ -383,13 +383,13 @@ async def test_who_leaves_open_that_it_began_work_is_named(
     database: str, connection: asyncpg.Connection[Any]
 ) -> None:
     async with with_login(database, "runfold_projector", rights=("read",), project="*") as url:
-        keeper = await asyncpg.connect(driver_url(url))
-        async with keeper.transaction():
-            await keeper.execute("SELECT ledger.begin_work('mine', true)")
+        projector = await asyncpg.connect(driver_url(url))
+        async with projector.transaction():
+            await projector.execute("SELECT ledger.begin_work('mine', true)")
             with pytest.raises(asyncpg.LockNotAvailableError) as refused:
                 await connection.execute("SELECT ledger.begin_work('archive', false)")
-            pid = keeper.get_server_pid()
-        await keeper.close()
+            pid = projector.get_server_pid()
+        await projector.close()
 
     assert f"process {pid}, login {login_of(url)}" in str(refused.value)
     assert f"SELECT pg_terminate_backend({pid})" in str(refused.value)

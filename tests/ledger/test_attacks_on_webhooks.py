@@ -15,7 +15,7 @@ from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.webhooks import SECRET_PREFIX, check_url
 from runfold.workers.duties.webhooks.deliverer import Terms
 from runfold.workers.duties.webhooks.posting import Poster
-from runfold.workers.duties.webhooks.sender import WebhookKeeper
+from runfold.workers.duties.webhooks.sender import WebhookSender
 from tests.support.logins import login_of, with_login
 
 ADD = "SELECT ledger.change_webhook('test', $1, $2, $3, $4, '{}', '{}', $5, false, NULL)"
@@ -23,7 +23,7 @@ ID, URL = "wh_0123456789ab", "https://example.com/told"
 START = "'1/1:1:@0//0'"
 
 
-async def test_a_webhook_has_a_url_that_the_keeper_can_send_to_and_no_id_of_its_callers(
+async def test_a_webhook_has_a_url_that_the_sender_can_send_to_and_no_id_of_its_callers(
     database: str,
 ) -> None:
     good = (URL, "HTTPS://example.com:8443?a=b@c", "https://[2606::1]/", "http://localhost:80/x")
@@ -100,7 +100,7 @@ async def test_no_delivery_has_a_type_or_a_body_that_no_event_has(database: str)
         await connection.close()
 
 
-async def test_a_keepers_login_leaves_no_checkpoint_with_which_no_keeper_could_go_on(
+async def test_a_senders_login_leaves_no_checkpoint_with_which_no_sender_could_go_on(
     ledger: Ledger, database: str
 ) -> None:
     await ledger.webhooks.add(URL)
@@ -139,7 +139,7 @@ async def test_more_deliveries_than_a_call_takes_are_forgotten_at_once(
         webhook,
     )
 
-    await WebhookKeeper(ledger, Terms(Poster(loopback=True))).once()
+    await WebhookSender(ledger, Terms(Poster(loopback=True))).once()
 
     assert await ledger.webhooks.deliveries(webhook) == []
 
@@ -160,7 +160,7 @@ async def test_deliveries_that_ended_long_ago_are_forgotten_of_a_paused_webhook_
         webhook,
     )
 
-    await WebhookKeeper(ledger, Terms(Poster(loopback=True))).tick()
+    await WebhookSender(ledger, Terms(Poster(loopback=True))).tick()
 
     left = await ledger.webhooks.deliveries(webhook)
     ages = [(datetime.now(UTC) - one.created_at).days for one in left]

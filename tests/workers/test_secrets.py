@@ -31,7 +31,7 @@ from runfold.workers.attempt import Attempt
 from runfold.workers.duties.reaper import Reaper
 from runfold.workers.duties.webhooks.deliverer import Terms
 from runfold.workers.duties.webhooks.posting import Poster
-from runfold.workers.duties.webhooks.sender import WebhookKeeper
+from runfold.workers.duties.webhooks.sender import WebhookSender
 from tests.conftest import PROJECT
 from tests.support.logins import with_login
 from tests.support.receiver import receiving
@@ -178,7 +178,7 @@ async def _deliveries(ledger: Ledger) -> list[object]:
         await ledger.fail(lease, error_code="E-1", error_detail=f"password={CANARY}")
         receiver.answers = [500]
         for _ in range(2):
-            await WebhookKeeper(ledger, Terms(Poster(loopback=True))).once()
+            await WebhookSender(ledger, Terms(Poster(loopback=True))).once()
     assert receiver.requests
     return [receiver.requests, await ledger.webhooks.deliveries(webhook)]
 

@@ -20,7 +20,7 @@ from runfold.ledger.webhooks import Delivery, check_url, secret_bytes
 from runfold.workers.duties.webhooks.addresses import AddressRefused, public_addresses
 from runfold.workers.duties.webhooks.deliverer import Deliverer, Terms
 from runfold.workers.duties.webhooks.posting import Answer, Poster
-from runfold.workers.duties.webhooks.sender import WebhookKeeper
+from runfold.workers.duties.webhooks.sender import WebhookSender
 from tests.conftest import PROJECT
 from tests.support.logins import with_login
 from tests.support.receiver import Receiver, receiving, swallowing
@@ -57,7 +57,7 @@ async def test_a_failed_run_is_told_with_a_signature_that_the_library_verifies(
     lease = await claimed(ledger, input={"card": "4111"})
     await ledger.fail(lease, error_code="E-TEST", error_detail="card 4111")
 
-    await WebhookKeeper(ledger, LOCAL).once()
+    await WebhookSender(ledger, LOCAL).once()
 
     [(headers, body)] = receiver.requests
     told: Any = Verifier(secret).verify(body, headers)
@@ -77,7 +77,7 @@ async def test_a_failed_run_is_told_with_a_signature_that_the_library_verifies(
     assert delivery.delivery_id == headers["webhook-id"]
 
 
-async def test_a_keeper_that_dies_between_sending_and_recording_sends_again_under_the_same_id(
+async def test_a_sender_that_dies_between_sending_and_recording_sends_again_under_the_same_id(
     ledger: Ledger, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await ledger.webhooks.add(receiver.url, events=["run.submitted"])
@@ -90,11 +90,11 @@ async def test_a_keeper_that_dies_between_sending_and_recording_sends_again_unde
     with monkeypatch.context() as patch:
         patch.setattr(Deliverer, "_record", killed)
         with pytest.raises(asyncio.CancelledError):
-            await WebhookKeeper(ledger, brief).once()
+            await WebhookSender(ledger, brief).once()
     assert [one.outcome for one in await deliveries(ledger)] == ["waiting"]
 
     async def told_again() -> bool:
-        await WebhookKeeper(ledger, LOCAL).once()
+        await WebhookSender(ledger, LOCAL).once()
         return len(receiver.ids) == 2
 
     await until(told_again)
@@ -102,14 +102,14 @@ async def test_a_keeper_that_dies_between_sending_and_recording_sends_again_unde
     assert [one.outcome for one in await deliveries(ledger)] == ["delivered"]
 
 
-async def test_a_keeper_goes_on_where_the_one_before_it_stopped(
+async def test_a_sender_goes_on_where_the_one_before_it_stopped(
     ledger: Ledger, receiver: Receiver
 ) -> None:
     await ledger.submit("parse")  # before the webhook: not told
     await ledger.webhooks.add(receiver.url, events=["run.submitted"])
     for _ in range(2):
         await ledger.submit("parse")
-        await WebhookKeeper(ledger, LOCAL).once()
+        await WebhookSender(ledger, LOCAL).once()
 
     assert len(receiver.ids) == len(set(receiver.ids)) == 2
 
@@ -121,9 +121,9 @@ async def test_a_run_is_told_in_order_and_a_failure_holds_back_that_run_alone(
     first = await ledger.submit("parse")
     await ledger.cancel(first.run_id)
     receiver.answers = [500]
-    await WebhookKeeper(ledger, LOCAL).once()
+    await WebhookSender(ledger, LOCAL).once()
     second = await ledger.submit("parse")
-    await WebhookKeeper(ledger, LOCAL).once()
+    await WebhookSender(ledger, LOCAL).once()
 
     assert receiver.ids == [f"{webhook}_{first.run_id}_1", f"{webhook}_{second.run_id}_1"]
     [failing, waiting, _] = sorted(
@@ -133,7 +133,7 @@ async def test_a_run_is_told_in_order_and_a_failure_holds_back_that_run_alone(
         "failing", "answered 500", "waiting",
     )  # fmt: skip
     assert await ledger.webhooks.resend(failing.delivery_id, actor="ann")
-    await WebhookKeeper(ledger, LOCAL).once()
+    await WebhookSender(ledger, LOCAL).once()
     assert receiver.ids[2:] == [f"{webhook}_{first.run_id}_1", f"{webhook}_{first.run_id}_2"]
     attempts = await ledger.webhooks.attempts(failing.delivery_id)
     assert [(one.attempt, one.status) for one in attempts] == [(1, 500), (2, 204)]
@@ -146,7 +146,7 @@ async def test_a_dead_endpoint_delays_no_other_and_a_pause_ends_the_telling(
 ) -> None:
     await ledger.webhooks.add(dead, events=["run.submitted"])
     alive, _ = await ledger.webhooks.add(receiver.url, events=["run.submitted"])
-    keeper = asyncio.create_task(WebhookKeeper(ledger, LOCAL).run())
+    sender = asyncio.create_task(WebhookSender(ledger, LOCAL).run())
     try:
         await ledger.submit("parse")
         await until(lambda: len(receiver.ids) == 1)
@@ -157,8 +157,8 @@ async def test_a_dead_endpoint_delays_no_other_and_a_pause_ends_the_telling(
         await until(lambda: len(receiver.ids) == 2)
         assert str(missed.run_id) in receiver.ids[1]
     finally:
-        keeper.cancel()
-        await asyncio.gather(keeper, return_exceptions=True)
+        sender.cancel()
+        await asyncio.gather(sender, return_exceptions=True)
 
 
 class Held(Poster):
@@ -174,15 +174,15 @@ class Held(Poster):
         return Answer(204, None, 1)
 
 
-async def test_a_keeper_that_another_has_overtaken_ends_what_it_is_sending(ledger: Ledger) -> None:
+async def test_a_sender_that_another_has_overtaken_ends_what_it_is_sending(ledger: Ledger) -> None:
     await ledger.webhooks.add("https://x.example", events=["run.submitted"])
     held = Held()
-    keeper = asyncio.create_task(WebhookKeeper(ledger, Terms(held)).run())
+    sender = asyncio.create_task(WebhookSender(ledger, Terms(held)).run())
     try:
         run = await ledger.submit("parse")
         await until(lambda: held.asked == 1)
         await ledger.append(run.run_id, NoteAdded(text="not told, and a place further on"))
-        await ledger.pool.execute(  # as if another keeper had looked as far as this
+        await ledger.pool.execute(  # as if another sender had looked as far as this
             "UPDATE ledger.webhook SET checkpoint = "
             "(SELECT generation || '/' || moment || '//0' FROM ledger.feed_now())"
         )
@@ -199,8 +199,8 @@ async def test_a_keeper_that_another_has_overtaken_ends_what_it_is_sending(ledge
 
         await until(ended)
     finally:
-        keeper.cancel()
-        await asyncio.gather(keeper, return_exceptions=True)
+        sender.cancel()
+        await asyncio.gather(sender, return_exceptions=True)
     assert held.asked == 2
 
 
@@ -212,7 +212,7 @@ async def test_an_endpoint_that_is_gone_is_paused_and_no_redirect_is_followed(
     await ledger.submit("parse")
     receiver.answers, receiver.headers = [302, 410], f"location: {receiver.url}/else\r\n"
 
-    await WebhookKeeper(ledger, LOCAL).once()
+    await WebhookSender(ledger, LOCAL).once()
 
     assert len(receiver.requests) == 2
     assert {one.error for one in await deliveries(ledger)} == {"answered 302", "answered 410"}
@@ -317,7 +317,7 @@ async def test_types_that_no_event_can_have_are_refused_in_python_and_in_sql(
     await fetch(ledger.pool, add, PROJECT, right)
 
 
-async def test_the_secret_is_its_keepers_alone_and_in_no_record(
+async def test_the_secret_is_its_senders_alone_and_in_no_record(
     ledger: Ledger, database: str, receiver: Receiver
 ) -> None:
     _, secret = await ledger.webhooks.add(receiver.url, events=["run.submitted"], reason="r")
@@ -333,10 +333,10 @@ async def test_the_secret_is_its_keepers_alone_and_in_no_record(
             with pytest.raises(AccessDenied):
                 await fetch(other.pool, f"SELECT {statement}")
     async with (
-        with_login(database, "runfold_projector", rights=("read",)) as keeper,
-        Ledger.open(keeper, PROJECT) as own,
+        with_login(database, "runfold_projector", rights=("read",)) as sender,
+        Ledger.open(sender, PROJECT) as own,
     ):
-        await WebhookKeeper(own, LOCAL).once()
+        await WebhookSender(own, LOCAL).once()
         with pytest.raises(AccessDenied):
             await own.webhooks.add("https://example.com")
     assert json.loads(receiver.requests[0][1])["type"] == "run.submitted"

@@ -22,7 +22,7 @@ from runfold.ledger.payload import PayloadRules
 from runfold.ledger.postgres.connections import NewConnections
 from runfold.ledger.run import Receipt
 from runfold.workers.errors import HistoryMismatch, Refused, Stop, Stopped, Unwind
-from runfold.workers.leases.deadline import AGAIN_SECONDS, in_time, raise_judged, within
+from runfold.workers.leases.deadline import RETRY_SECONDS, in_time, raise_judged, within
 from runfold.workers.leases.outage import Outage
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Recorder:
                 self._connections = None
                 if outage.is_news(error):
                     self.log.warning(names.WRITE_POSTPONED, reason=str(error))
-                await asyncio.sleep(AGAIN_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
             except LeaseLost as error:
                 self.stopped = Stop.LOST
                 raise Stopped(str(error)) from error

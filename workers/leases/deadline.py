@@ -21,7 +21,7 @@ from runfold.ledger.errors import (
 )
 
 T = TypeVar("T")
-AGAIN_SECONDS: Final = 0.25
+RETRY_SECONDS: Final = 0.25
 """The pause before a call is made again."""
 _DEPLOYMENT: Final = (
     AccessDenied, ConfigurationError, MissingPartition, NewerSchema, NotMigrated, UnknownProject,

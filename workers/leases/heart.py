@@ -20,7 +20,7 @@ from runfold.ledger.operations.columns import MAX_BATCH
 from runfold.ledger.operations.heartbeat import HeartbeatRow, beat, refuse
 from runfold.ledger.postgres.connections import connect
 from runfold.workers.errors import Stop
-from runfold.workers.leases.deadline import AGAIN_SECONDS
+from runfold.workers.leases.deadline import RETRY_SECONDS
 from runfold.workers.leases.outage import Outage, cause_of
 from runfold.workers.leases.room import Room
 from runfold.workers.shared_limits import SharedLimits
@@ -309,7 +309,7 @@ async def _repeated(loop: Callable[[], Awaitable[None]]) -> None:
     while True:
         with suppress(Exception):
             await loop()
-        await asyncio.sleep(AGAIN_SECONDS)
+        await asyncio.sleep(RETRY_SECONDS)
 
 
 def _remedy(error: Exception) -> str:

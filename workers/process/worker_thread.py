@@ -16,7 +16,7 @@ from runfold.workers.errors import WorkerEnded
 from runfold.workers.shared_limits import SharedLimits
 from runfold.workers.worker import Worker
 
-AGAIN_SECONDS: Final = 1.0
+RETRY_SECONDS: Final = 1.0
 REPORTED_EVERY: Final = 60
 """One of this many tries to reach the database is logged."""
 UNWIND_SECONDS: Final = 2.0
@@ -147,7 +147,7 @@ async def when_it_answers(
             if tries % REPORTED_EVERY == 0:
                 log.logger().warning(names.WAITING_FOR_DATABASE, reason=str(error))
             tries += 1
-            await asyncio.sleep(AGAIN_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)
         else:
             if tries:
                 log.logger().warning(names.DATABASE_ANSWERS, tries=tries)

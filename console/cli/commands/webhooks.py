@@ -169,18 +169,18 @@ async def run(
         )
     from runfold.workers.duties.webhooks.deliverer import Terms  # noqa: PLC0415
     from runfold.workers.duties.webhooks.posting import Poster  # noqa: PLC0415
-    from runfold.workers.duties.webhooks.sender import WebhookKeeper  # noqa: PLC0415
+    from runfold.workers.duties.webhooks.sender import WebhookSender  # noqa: PLC0415
 
     terms = Terms(Poster(loopback=allow_loopback), console.rstrip("/"))
     if once:
         async with session.ledger() as ledger:
-            await WebhookKeeper(ledger, terms).once()
+            await WebhookSender(ledger, terms).once()
         return
     async with AsyncExitStack() as stack:
         stack.enter_context(until_terminated())
         ledger = await when_it_answers(session.ledger, stack)
         session.out.begin(f"delivering events of project {ledger.project_id}; Ctrl-C ends it")
-        await WebhookKeeper(ledger, terms).run()
+        await WebhookSender(ledger, terms).run()
 
 
 def _known(listed: list[Webhook], webhook: str) -> None:

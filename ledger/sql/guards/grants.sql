@@ -59,11 +59,11 @@ GRANT EXECUTE ON FUNCTION ledger.submit, ledger.claim, ledger.heartbeat, ledger.
   ledger.change_webhook, ledger.resend_delivery,
   ledger.make_partitions
   TO runfold_worker;
--- The keeper of webhooks, who signs with their secrets.
+-- The sender of webhooks, which signs with their secrets.
 GRANT EXECUTE ON FUNCTION ledger.webhook_duties, ledger.queue_deliveries, ledger.due_deliveries,
   ledger.record_attempt, ledger.forget_deliveries TO runfold_projector;
 -- Tables and views of projections are the owner's: the functions make, exchange and drop them
--- for keepers of projections.
+-- for projectors.
 REVOKE CREATE ON SCHEMA projection FROM runfold_projector;
 GRANT EXECUTE ON FUNCTION ledger.make_projection_table, ledger.publish_projection,
   ledger.exchange_projection_table, ledger.note_rebuild,

@@ -3,7 +3,7 @@
 -- would tell by its refusal that another project has it. A new one is sent what happens from now
 -- on, and so is one that is resumed with p_from_now; a resumed one is otherwise sent what it
 -- missed. Needs the right admin. Locks: the webhook, and what goes with it; waits two seconds for
--- its keeper.
+-- its sender.
 CREATE OR REPLACE FUNCTION ledger.change_webhook(
   p_project text, p_actor text, p_webhook text, p_action text, p_url text, p_events text[],
   p_kinds text[], p_secret bytea, p_from_now boolean, p_reason text

@@ -1,6 +1,6 @@
--- Notes what is to be sent to a webhook, and how far its keeper has looked; false: another keeper
+-- Notes what is to be sent to a webhook, and how far its sender has looked; false: another sender
 -- was there first, or the webhook is paused, and nothing is noted. The place it has come to must be
--- one of this feed: with another no keeper could go on. Needs the right read; see
+-- one of this feed: with another no sender could go on. Needs the right read; see
 -- ledger.webhook_duties.
 CREATE OR REPLACE FUNCTION ledger.queue_deliveries(
   p_project text, p_webhook text, p_before text, p_checkpoint text,

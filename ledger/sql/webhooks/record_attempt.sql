@@ -1,5 +1,5 @@
 -- Records how an attempt at a delivery ended. p_again: after how long it is tried again. Null with
--- an error: it is given up; null without one: it is delivered. An attempt that another keeper has
+-- an error: it is given up; null without one: it is delivered. An attempt that another sender has
 -- recorded already is left as it is. A webhook whose endpoint is gone (410) is paused. Needs the
 -- right read; see ledger.webhook_duties.
 CREATE OR REPLACE FUNCTION ledger.record_attempt(

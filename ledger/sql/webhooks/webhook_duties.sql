@@ -1,5 +1,5 @@
 -- The webhooks of a project that are not paused, with the secrets that sign what is sent to them:
--- for their keeper, a login with runfold_projector and the right read.
+-- for their sender, a login with runfold_projector and the right read.
 CREATE OR REPLACE FUNCTION ledger.webhook_duties(p_project text)
   RETURNS TABLE (webhook_id text, url text, events text[], kinds text[], checkpoint text,
     secret bytea)

@@ -14,7 +14,7 @@ from runfold.projections import CatchUp, install
 from runfold.projections.declared.installing import declared
 from runfold.workers.duties.webhooks.deliverer import Terms
 from runfold.workers.duties.webhooks.posting import Answer, Poster
-from runfold.workers.duties.webhooks.sender import WebhookKeeper
+from runfold.workers.duties.webhooks.sender import WebhookSender
 from tests.support.clock import set_clock
 
 MINUTES_AGO = 14
@@ -67,12 +67,12 @@ class Storyteller:
         return Filled(str(asking), str(running), webhook)
 
     async def _told(self) -> str:
-        keeper = WebhookKeeper(self._ledger, Terms(Down(), "https://console.example"))
+        sender = WebhookSender(self._ledger, Terms(Down(), "https://console.example"))
         webhook, _ = await self._ledger.webhooks.add(
             "https://example.com/hook", events=["run.submitted"]
         )
         await self._ledger.submit("report", {"month": 4})
-        await keeper.once()
+        await sender.once()
         return webhook
 
     async def _earlier_runs(self) -> None:

@@ -14,7 +14,7 @@ from runfold.ledger import Ledger
 from runfold.ledger.proof.bundle import check_evidence
 from runfold.workers.duties.webhooks.deliverer import Terms
 from runfold.workers.duties.webhooks.posting import Poster
-from runfold.workers.duties.webhooks.sender import WebhookKeeper
+from runfold.workers.duties.webhooks.sender import WebhookSender
 from tests.support.runs import claimed, event_count
 from tests.support.web import calling, token
 
@@ -142,7 +142,7 @@ async def test_the_pages_make_a_webhook_show_what_it_was_told_and_send_again(
     made = await web.post(base, data={"url": "https://x.example/h", "events": "run.submitted, a.b"})
     [webhook] = await ledger.webhooks.every()
     run = await ledger.submit("parse")
-    await WebhookKeeper(ledger, Terms(Poster(seconds=0.01))).once()
+    await WebhookSender(ledger, Terms(Poster(seconds=0.01))).once()
     page = await web.get(f"{base}/{webhook.webhook_id}")
     [delivery] = await ledger.webhooks.deliveries(webhook.webhook_id)
     order = {"change": "resend", "delivery": delivery.delivery_id}

@@ -18,8 +18,8 @@ from runfold.ledger import Ledger, State, access
 from runfold.projections.declared.installing import install
 from runfold.projections.models.counts import RUN_COUNTS
 from runfold.workers.duties.webhooks.deliverer import Terms
-from runfold.workers.duties.webhooks.keeper import WebhookKeeper
 from runfold.workers.duties.webhooks.posting import Poster
+from runfold.workers.duties.webhooks.sender import WebhookSender
 from tests.support.routes import RULES, name_of, routes
 from tests.support.runs import waiting
 from tests.support.web import sign_in
@@ -93,7 +93,7 @@ async def asked(
         webhook, _ = await ledger.webhooks.add("https://x.example")
         lease = await waiting(ledger, State.WAITING_APPROVAL, park=True)
         await ledger.schedule("nightly", "parse", cron="0 3 * * *")
-        await WebhookKeeper(ledger, Terms(Poster(seconds=0.01))).once()
+        await WebhookSender(ledger, Terms(Poster(seconds=0.01))).once()
         [delivery, *_] = await ledger.webhooks.deliveries(webhook)
         await install(ledger.pool, RUN_COUNTS)
         words = {

@@ -14,8 +14,8 @@ from runfold.console.web import app
 from runfold.console.web.options import Options
 from runfold.ledger import Ledger, access
 from runfold.workers.duties.webhooks.deliverer import Terms
-from runfold.workers.duties.webhooks.keeper import WebhookKeeper
 from runfold.workers.duties.webhooks.posting import Poster
+from runfold.workers.duties.webhooks.sender import WebhookSender
 from tests.support.routes import RULES, name_of, routes
 from tests.support.runs import claimed
 from tests.support.web import calling, sign_in
@@ -118,7 +118,7 @@ async def one_of_everything(theirs: Ledger) -> dict[str, str]:
     waits = await theirs.ask_approval(lease, "Pay?")
     await theirs.schedule("of-theirs", "parse", cron="0 3 * * *")
     await theirs.pause_kind("kind-of-theirs", ahead=True)
-    await WebhookKeeper(theirs, Terms(Poster(seconds=0.01))).once()
+    await WebhookSender(theirs, Terms(Poster(seconds=0.01))).once()
     [delivery] = (await theirs.webhooks.deliveries(webhook))[:1]
     return {
         "run_id": str(lease.run_id), "version": str(waits.version), "kind": "kind-of-theirs",

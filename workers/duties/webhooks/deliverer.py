@@ -1,4 +1,4 @@
-"""Delivers to one webhook: reads the feed, notes what is due, sends it, records how it ended."""
+"""Delivers to one webhook: reads the feed, queues deliveries, sends them and records each end."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ PAGE: Final = 500
 AT_ONCE: Final = 8
 """How many requests one webhook gets at a time."""
 NOTE_SECONDS: Final = 5.0
-"""How often the place in the feed is recorded while there is nothing to deliver."""
-AGAIN_SECONDS: Final = (
+"""How often the checkpoint is recorded while there is nothing to deliver."""
+PAUSES_SECONDS: Final = (
     5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400,
 )  # fmt: skip
-"""The pauses between attempts, as Standard Webhooks has them; after the last it is given up."""
+"""The pauses between attempts of Standard Webhooks; after the last, the delivery is given up."""
 
 DUTIES: Final = "SELECT * FROM ledger.webhook_duties($1)"
 _QUEUE: Final = "SELECT ledger.queue_deliveries($1, $2, $3, $4, $5, $6, $7, $8) AS noted"
@@ -37,47 +37,52 @@ _RECORD: Final = "SELECT ledger.record_attempt($1, $2, $3, $4, $5, $6, $7, $8, $
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How deliveries are made: by which poster, with which links, under how long a lease."""
+    """How deliveries are made."""
 
     poster: Poster
     console: str = ""
+    """The address that links begin with."""
     lease: float = 60.0
+    """The seconds after which a delivery without a record is due again."""
 
 
 class Deliverer:
-    """Delivers events to one webhook from its checkpoint on; any number of keepers may."""
+    """Delivers events to one webhook from its checkpoint on; any number of senders may."""
 
     def __init__(self, ledger: Ledger, duty: Mapping[str, Any], terms: Terms) -> None:
         """`duty` is a row of ledger.webhook_duties."""
         self._ledger, self._terms = ledger, terms
         self._id, self._url, self._secret = duty["webhook_id"], duty["url"], duty["secret"]
-        self._kept = str(duty["checkpoint"])
-        self._place, self._noted_at = Checkpoint.parse(self._kept), 0.0
+        self._recorded = str(duty["checkpoint"])
+        self._checkpoint, self._noted_at = Checkpoint.parse(self._recorded), 0.0
         events, kinds = list(duty["events"]), list(duty["kinds"])
         without = None if events else ["lease.heartbeat"]
         self._which = Filter(ledger.project_id, events or None, without, kinds or None)
 
     async def run(self) -> None:
-        """Look and send until cancelled, or until the webhook is paused or removed."""
+        """Read and send until cancelled, or until the webhook is paused or removed."""
         async with asyncio.TaskGroup() as tasks:
             sending = tasks.create_task(self._send_for_ever())
-            await self._look_for_ever()
+            await self._read_for_ever()
             sending.cancel()
 
     async def once(self) -> None:
         """Deliver what is new and due now."""
-        while await self.look() is not None:
+        while await self.read() is not None:
             pass
         while await self.send():
             pass
 
-    async def look(self) -> bool | None:
-        """Take a page of the feed: None if nothing is new, False if another keeper was first."""
+    async def read(self) -> bool | None:
+        """Read a page of the feed and queue deliveries; return whether this sender was first.
+
+        None: nothing is new.
+        """
         pool = self._ledger.pool
-        towards = await feed.towards(pool, self._place, PAGE)
+        towards = await feed.towards(pool, self._checkpoint, PAGE)
         if towards is None:
             return None
-        events, self._place = await feed.read(pool, towards, PAGE, self._which)
+        events, self._checkpoint = await feed.read(pool, towards, PAGE, self._which)
         now = asyncio.get_running_loop().time()
         if not events and now - self._noted_at < NOTE_SECONDS:
             return True
@@ -85,30 +90,30 @@ class Deliverer:
         return await self._queue(events)
 
     async def send(self) -> int:
-        """Send what is due, at most `AT_ONCE`; return how many that were."""
+        """Send what is due, at most `AT_ONCE`; return how many deliveries were sent."""
         lease = timedelta(seconds=self._terms.lease)
         values = (self._ledger.project_id, self._id, AT_ONCE, lease)
         due = await fetch(self._ledger.pool, _DUE, *values)
         await asyncio.gather(*(self._deliver(row) for row in due))
         return len(due)
 
-    async def _look_for_ever(self) -> None:
+    async def _read_for_ever(self) -> None:
         pauses = Pauses()
         while True:
-            is_first = await self.look()
+            is_first = await self.read()
             if is_first is None:
                 await pauses.pause()
-            elif is_first or await self._go_on_from_another():
+            elif is_first or await self._continue_from_another():
                 pauses.restart()
             else:
                 return
 
-    async def _go_on_from_another(self) -> bool:
-        """Go on from another keeper's checkpoint; return False if the webhook is gone or paused."""
+    async def _continue_from_another(self) -> bool:
+        """Take another sender's checkpoint; return False if the webhook is gone or paused."""
         for duty in await fetch(self._ledger.pool, DUTIES, self._ledger.project_id):
             if duty["webhook_id"] == self._id:
-                self._kept = str(duty["checkpoint"])
-                self._place = Checkpoint.parse(self._kept)
+                self._recorded = str(duty["checkpoint"])
+                self._checkpoint = Checkpoint.parse(self._recorded)
                 return True
         return False
 
@@ -127,10 +132,10 @@ class Deliverer:
             [event.type for event in events],
             [self._body(event) for event in events],
         )
-        place = str(self._place)
-        where = (self._ledger.project_id, self._id, self._kept, place)
+        checkpoint = str(self._checkpoint)
+        where = (self._ledger.project_id, self._id, self._recorded, checkpoint)
         [row] = await fetch(self._ledger.pool, _QUEUE, *where, *facts)
-        self._kept = place
+        self._recorded = checkpoint
         return bool(row["noted"])
 
     def _body(self, event: Event) -> str:
@@ -154,8 +159,8 @@ class Deliverer:
 
     async def _record(self, due: Mapping[str, Any], answer: Answer) -> None:
         attempt, again = due["attempts"] + 1, None
-        if answer.error is not None and attempt <= len(AGAIN_SECONDS):
-            again = timedelta(seconds=jittered(AGAIN_SECONDS[attempt - 1]))
+        if answer.error is not None and attempt <= len(PAUSES_SECONDS):
+            again = timedelta(seconds=jittered(PAUSES_SECONDS[attempt - 1]))
         which = (self._ledger.project_id, self._id, due["run_id"], due["version"], attempt)
         how = (answer.duration_ms, answer.status, answer.error, again)
         await fetch(self._ledger.pool, _RECORD, *which, *how)

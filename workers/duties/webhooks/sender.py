@@ -1,4 +1,4 @@
-"""The keeper of a project's webhooks: a task each, so that a dead endpoint delays no other."""
+"""The duty that sends webhooks: a task for each, so that a dead endpoint delays no other."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from runfold.workers.duties.duty import RETRY_SECONDS, Duty, Interruption
 from runfold.workers.duties.webhooks.deliverer import DUTIES, Deliverer, Terms
 
 LOOK_SECONDS: Final = 1.0
-"""How often webhooks that were added, changed or paused are looked for."""
+"""How often the sender looks for webhooks that were added, changed or paused."""
 FORGET_SECONDS: Final = 60.0
-"""How often deliveries that ended long ago are forgotten, of webhooks that are paused as well."""
+"""How often deliveries that ended long ago are deleted, those of paused webhooks too."""
 FORGOTTEN_AT_ONCE: Final = 100
-"""How many of one webhook a call forgets: as many may be left, and it is called again."""
+"""How many deliveries of a webhook one call deletes; after so many, it is called again."""
 _FORGET: Final = "SELECT ledger.forget_deliveries($1) AS forgotten"
 
 
-class WebhookKeeper(Duty):
+class WebhookSender(Duty):
     """Delivers a project's events to its webhooks until cancelled; any number may do so."""
 
     def __init__(self, ledger: Ledger, terms: Terms) -> None:
@@ -57,7 +57,7 @@ class WebhookKeeper(Duty):
             self._running.pop(facts).cancel()
         for facts, duty in wanted.items():
             if facts not in self._running or self._running[facts].done():
-                self._running[facts] = asyncio.create_task(self._kept(duty))
+                self._running[facts] = asyncio.create_task(self._deliver(duty))
 
     def pause(self) -> float:
         """Return the seconds until the next look."""
@@ -86,7 +86,7 @@ class WebhookKeeper(Duty):
                 [row] = await fetch(self._ledger.pool, _FORGET, self._ledger.project_id)
                 forgotten = row["forgotten"]
 
-    async def _kept(self, duty: Mapping[str, Any]) -> None:
+    async def _deliver(self, duty: Mapping[str, Any]) -> None:
         """Deliver to one webhook; a fault is logged, and the next look begins again."""
         try:
             await Deliverer(self._ledger, duty, self._terms).run()
