@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -15,6 +15,9 @@ LAST_RUN: Final = UUID(int=2**128 - 1)
 FIRST_YEAR: Final = 1970
 LAST_YEAR: Final = 9000
 """The years that times given to the ledger may lie in."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MOST_MS: Final = 2**48 - 1
+"""The milliseconds that a run id has room for."""
 _MONTH: Final = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
 
 
@@ -47,13 +50,15 @@ def bounds(month: str) -> tuple[UUID, UUID]:
     """Return the smallest id of a run of this month, and the smallest after the month."""
     begins = start_of(month)
     ends = begins.replace(year=begins.year + begins.month // 12, month=begins.month % 12 + 1)
-    return _floor(begins), _floor(ends)
+    return first_run_at(begins), first_run_at(ends)
+
+
+def first_run_at(instant: datetime) -> UUID:
+    """Return the smallest run id of an instant's millisecond: an id begins with its time."""
+    milliseconds = (instant - _EPOCH) // timedelta(milliseconds=1)
+    return UUID(int=min(max(milliseconds, 0), _MOST_MS) << 80)
 
 
 def table_of(month: str) -> str:
     """Name the table of the month's events, in schema `ledger`."""
     return f"event_{month[:4]}_{month[5:]}"
-
-
-def _floor(instant: datetime) -> UUID:
-    return UUID(int=round(instant.timestamp() * 1000) << 80)

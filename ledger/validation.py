@@ -155,6 +155,11 @@ def check_duration(name: str, value: object, *, positive: bool = False) -> timed
     return duration
 
 
+def check_seconds(name: str, value: object, *, positive: bool = False) -> float:
+    """Return what check_duration takes in seconds; raise InvalidValue as it does."""
+    return check_duration(name, value, positive=positive).total_seconds()
+
+
 def check_lease_time(name: str, value: object) -> timedelta:
     """Return seconds or a timedelta as a timedelta; raise InvalidValue unless it is up to a day."""
     lifetime = check_duration(name, value, positive=True)

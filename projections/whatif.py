@@ -20,14 +20,14 @@ import math
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
 from runfold.ledger import Ledger
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.lifecycle import ATTEMPTS_EXHAUSTED
-from runfold.ledger.months import FIRST_RUN
+from runfold.ledger.months import FIRST_RUN, first_run_at
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.validation import check_duration, check_int
 from runfold.projections.state.run_state import LEASED
@@ -37,7 +37,6 @@ JITTER: Final = 0.9
 """The share of its interval after which a beat counts as on time."""
 
 _PAGE: Final = 5_000
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TYPES: Final = sorted(
     LEASED | {"run.submitted", "lease.heartbeat", "cancel.requested", "write.refused"}
 )
@@ -296,9 +295,9 @@ async def judge(
 
 
 def _first_run(since: datetime | None) -> UUID:
-    """Return the least id of runs submitted at an instant; ids begin with milliseconds."""
+    """Return the smallest id of a run submitted at an instant or later; raises InvalidValue."""
     if since is None:
         return FIRST_RUN
     if since.tzinfo is None:
         raise InvalidValue("since", since, "has no time zone")
-    return UUID(int=max((since - _EPOCH) // timedelta(milliseconds=1), 0) << 80)
+    return first_run_at(since)

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from runfold.ledger.errors import InvalidValue
-from runfold.ledger.validation import check_duration
+from runfold.ledger.validation import check_seconds
 
 MAX_EXPONENT: Final = 64
 
@@ -28,8 +28,8 @@ class Backoff:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a backoff."""
-        check_duration("first", self.first)
-        check_duration("limit", self.limit)
+        check_seconds("first", self.first)
+        check_seconds("limit", self.limit)
         if not 1 <= self.factor <= 100:  # noqa: PLR2004  beyond it, a delay is the limit
             raise InvalidValue("factor", self.factor, "must be 1 to 100")
         if not 0 <= self.jitter <= 1:
@@ -37,8 +37,6 @@ class Backoff:
 
     def delay(self, attempt: int) -> float:
         """Return the seconds to wait after attempt number `attempt` failed."""
-        first, limit = (
-            check_duration("backoff", bound).total_seconds() for bound in (self.first, self.limit)
-        )
+        first, limit = (check_seconds("backoff", bound) for bound in (self.first, self.limit))
         whole = min(limit, first * self.factor ** min(attempt - 1, MAX_EXPONENT))
         return whole * (1 - self.jitter * random.random())  # noqa: S311  a delay, not a secret

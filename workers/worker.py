@@ -11,7 +11,7 @@ from uuid import UUID
 
 from runfold.ledger import Lease, Ledger, default_worker_id, log, names
 from runfold.ledger.errors import DatabaseRefused, DatabaseUnavailable, InvalidValue, LedgerError
-from runfold.ledger.validation import check_duration, check_int, check_list, check_trimmed
+from runfold.ledger.validation import check_int, check_list, check_seconds, check_trimmed
 from runfold.workers import forked_child
 from runfold.workers.duties.duty import Duty, jittered, supervised
 from runfold.workers.duties.reaper import Reaper
@@ -62,8 +62,10 @@ class Worker:
         self.kinds = _kinds(self.handlers, kinds)
         default_id = default_worker_id(ledger.project.speaker)
         self.worker_id = check_trimmed("worker_id", worker_id or default_id)
-        self.grace = _seconds("grace", settings.grace_seconds if grace is None else grace)
-        self.poll = _seconds("poll", settings.poll_seconds if poll is None else poll, positive=True)
+        self.grace = check_seconds("grace", settings.grace_seconds if grace is None else grace)
+        self.poll = check_seconds(
+            "poll", settings.poll_seconds if poll is None else poll, positive=True
+        )
         self.left: list[UUID] = []
         """The runs that could not be given back before `run` ended: a reaper takes them up."""
         listens = settings.listen if listen is None else listen
@@ -235,10 +237,6 @@ class Worker:
     @property
     def _log(self) -> Any:
         return log.logger(project_id=self.ledger.project_id, worker_id=self.worker_id)
-
-
-def _seconds(name: str, value: float, *, positive: bool = False) -> float:
-    return check_duration(name, value, positive=positive).total_seconds()
 
 
 def _kinds(handlers: Handlers, kinds: Sequence[str] | None) -> list[str]:

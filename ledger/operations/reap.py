@@ -22,7 +22,7 @@ PULSE: Final = """
 SELECT current_setting('transaction_read_only') = 'on' AS read_only, ledger.clock() AS clock,
   ledger.keep_time() AS now, ledger.next_due($1, $2) AS due
 """
-_EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Read in a separate statement, so that a run that cannot be read does not undo the sweep.
 _RUNS: Final = (
     "SELECT run.* FROM unnest($2::uuid[]) AS reaped (run_id)"
@@ -61,7 +61,7 @@ class Pulse:
 
 async def pulse(project: Project, after: datetime | None) -> Pulse:
     """Ask whether the database takes writes, and when a run is due `after` then."""
-    [row] = await fetch(project.pool, PULSE, project.project_id, after or _EVER)
+    [row] = await fetch(project.pool, PULSE, project.project_id, after or _LONG_AGO)
     return Pulse(row["read_only"], row["clock"], row["now"], row["due"])
 
 

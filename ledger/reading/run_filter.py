@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Final
+from datetime import datetime
 from uuid import UUID
 
 from runfold.ledger.commands import check_state
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.lifecycle import State
-from runfold.ledger.months import FIRST_RUN, LAST_RUN
+from runfold.ledger.months import FIRST_RUN, LAST_RUN, first_run_at
 from runfold.ledger.validation import check_run_id, check_text
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MOST_MS: Final = 2**48 - 1
-"""The milliseconds that a run id has room for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +80,8 @@ def _just_below(time: datetime | None) -> UUID:
 
 
 def floor(time: datetime | None, otherwise: UUID) -> UUID:
-    """Return the smallest id of the instant's millisecond: an id begins with its time."""
-    if time is None:
-        return otherwise
-    milliseconds = (time - _EPOCH) // timedelta(milliseconds=1)
-    return UUID(int=min(max(milliseconds, 0), _MOST_MS) << 80)
+    """Return the smallest run id of a time; `otherwise` where there is none."""
+    return otherwise if time is None else first_run_at(time)
 
 
 def _states(state: State | str | Sequence[State | str] | None) -> list[str] | None:

@@ -12,14 +12,10 @@ from runfold.console.cli.kit import exits
 from runfold.console.cli.kit.run_id import AmbiguousRun, bounds
 from runfold.console.cli.main import main
 from runfold.ledger.errors import InvalidValue
-from tests.support.console import Cli, execute
+from tests.support.console import Cli, cli, execute
 from tests.support.logins import as_login
 
-
-@pytest.fixture
-def cli(database: str, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """The program on the test's database."""
-    return Cli(database, capsys)
+__all__ = ["cli"]
 
 
 def events_in(cli: Cli) -> int:

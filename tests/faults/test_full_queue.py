@@ -15,11 +15,12 @@ from runfold.ledger.operations import wakeups
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.access_holes import access_holes
 from runfold.ledger.postgres.embedded.registry import temporary_postgres
+from runfold.ledger.postgres.embedded.store import UNSAFE
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
 from tests.support.logins import login_of, with_login
 from tests.support.place import place
-from tests.support.server import FAST, ROOM
+from tests.support.server import ROOM
 from tests.support.waiting import until
 
 FLOOD = "SELECT pg_notify('flood', lpad(n::text, 7999, '0')) FROM generate_series(1, 200) AS n"
@@ -28,7 +29,7 @@ FLOOD = "SELECT pg_notify('flood', lpad(n::text, 7999, '0')) FROM generate_serie
 @pytest.fixture
 def small_queue() -> Iterator[str]:
     """A server whose queue takes the fewest pages there are: half a megabyte."""
-    with temporary_postgres(ROOM | FAST | {"max_notify_queue_pages": "64"}, place()) as postgres:
+    with temporary_postgres(ROOM | UNSAFE | {"max_notify_queue_pages": "64"}, place()) as postgres:
         yield postgres.url()
 
 

@@ -11,12 +11,13 @@ from runfold import Ledger
 from runfold.ledger.errors import DatabaseUnavailable
 from runfold.ledger.postgres import access_holes, schema
 from runfold.ledger.postgres.embedded.registry import temporary_postgres
+from runfold.ledger.postgres.embedded.store import UNSAFE
 from runfold.ledger.postgres.table_locks import _LOCK
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
 from tests.support.logins import login_of, with_login
 from tests.support.place import place
-from tests.support.server import FAST, ROOM
+from tests.support.server import ROOM
 
 GRANT = "SELECT ledger.change_access('test', $1, 'x', '{read}', NULL, NULL, NULL)"
 
@@ -24,7 +25,9 @@ GRANT = "SELECT ledger.change_access('test', $1, 'x', '{read}', NULL, NULL, NULL
 @pytest.fixture
 def server() -> Iterator[str]:
     """A server that lets transactions be prepared, as an application beside the ledger may need."""
-    with temporary_postgres(ROOM | FAST | {"max_prepared_transactions": "2"}, place()) as postgres:
+    with temporary_postgres(
+        ROOM | UNSAFE | {"max_prepared_transactions": "2"}, place()
+    ) as postgres:
         yield postgres.url()
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import typer
 
 from runfold.console.cli.kit.exits import MEANINGS
+from runfold.console.cli.kit.global_options import PANEL
 from runfold.console.cli.main import Program, app
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "command-line.md"
-OF_EVERY = "Options of every command"
 INTRODUCTION = """\
 # Command line
 
@@ -53,7 +53,7 @@ def _command(command: Any, path: str) -> Iterator[str]:
 
 def _is_own(parameter: Any) -> bool:
     panel = getattr(parameter, "rich_help_panel", None)
-    return not getattr(parameter, "hidden", False) and panel != OF_EVERY
+    return not getattr(parameter, "hidden", False) and panel != PANEL
 
 
 def _word(argument: Any) -> str:
@@ -64,7 +64,7 @@ def _word(argument: Any) -> str:
 
 def _item(parameter: Any) -> str:
     name = _word(parameter) if parameter.param_type_name == "argument" else _option(parameter)
-    return _wrapped(f"- `{name}`: {parameter.help or ''}", "  ")
+    return wrapped(f"- `{name}`: {parameter.help or ''}", "  ")
 
 
 def _option(option: Any) -> str:
@@ -74,7 +74,7 @@ def _option(option: Any) -> str:
 
 def _shared(program: Any) -> str:
     shared = [parameter for parameter in program.params if not _is_own(parameter)]
-    return f"## {OF_EVERY}\n\n" + "\n".join(_item(parameter) for parameter in shared) + "\n"
+    return f"## {PANEL}\n\n" + "\n".join(_item(parameter) for parameter in shared) + "\n"
 
 
 def _exit_codes() -> str:
@@ -84,10 +84,11 @@ def _exit_codes() -> str:
 
 def _prose(text: str | None) -> str:
     paragraphs = re.split(r"\n\s*\n", (text or "").strip())
-    return "\n\n".join(_wrapped(paragraph, "") for paragraph in paragraphs) + "\n"
+    return "\n\n".join(wrapped(paragraph) for paragraph in paragraphs) + "\n"
 
 
-def _wrapped(text: str, indent: str) -> str:
+def wrapped(text: str, indent: str = "") -> str:
+    """Return a paragraph in lines of 100 columns; all but the first have the indent."""
     return textwrap.fill(
         " ".join(text.split()), 100, subsequent_indent=indent,
         break_long_words=False, break_on_hyphens=False,

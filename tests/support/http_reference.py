@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 from typing import Any
 
 from runfold.console.web import app
 from runfold.console.web.problems import MEANINGS
+from tests.support.command_reference import wrapped
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "http.md"
 METHODS = ("get", "post", "put", "delete")
@@ -70,7 +70,7 @@ def page() -> str:
 
 def _operation(method: str, path: str, operation: dict[str, Any], schemas: dict[str, Any]) -> str:
     described = operation["description"].replace("\n\n", "\n").replace("\n", " ")
-    lines = [f"### `{method.upper()} {path}`\n", _wrapped(described), ""]
+    lines = [f"### `{method.upper()} {path}`\n", wrapped(described), ""]
     for parameter in operation.get("parameters", ()):
         if parameter["in"] != "path" and parameter["name"] != "Runfold-Project":
             where = "" if parameter["in"] == "query" else ", a header"
@@ -92,7 +92,7 @@ def _operation(method: str, path: str, operation: dict[str, Any], schemas: dict[
 
 def _item(name: str, schema: dict[str, Any], described: dict[str, Any], where: str) -> str:
     text = described.get("description", "")
-    return _wrapped(f"- `{name}` ({_type(schema)}{where}){': ' + text if text else ''}", "  ")
+    return wrapped(f"- `{name}` ({_type(schema)}{where}){': ' + text if text else ''}", "  ")
 
 
 def _type(schema: dict[str, Any]) -> str:
@@ -103,13 +103,6 @@ def _type(schema: dict[str, Any]) -> str:
     if schema.get("type") == "array":
         return f"list of {_type(schema['items'])}"
     return str(schema.get("type", "object" if "$ref" in schema else "any JSON"))
-
-
-def _wrapped(text: str, indent: str = "") -> str:
-    return textwrap.fill(
-        " ".join(text.split()), 100, subsequent_indent=indent,
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from runfold.ledger.postgres.embedded.registry import temporary_postgres
+from runfold.ledger.postgres.embedded.store import UNSAFE
 from tests.support.place import place
 
 # A small cache: to make and to drop a database, a server walks all of it. No vacuum but a test's
 # own: its transactions hold back the feed, and its statistics change plans.
 ROOM = {"max_connections": "200", "shared_buffers": "32MB", "autovacuum": "off"}
-# A test server may lose everything when it crashes; in return it is fast.
-FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def _docker() -> Iterator[Server]:
         image, username="postgres", password=password, dbname="postgres", driver=None
     )
     container.with_command(
-        [word for name, value in (ROOM | FAST).items() for word in ("-c", f"{name}={value}")]
+        [word for name, value in (ROOM | UNSAFE).items() for word in ("-c", f"{name}={value}")]
     )
     with container:
         yield Server(url=container.get_connection_url(), name=f"docker {image}")

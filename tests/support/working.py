@@ -11,7 +11,7 @@ from uuid import UUID
 from runfold.ledger import Ledger, Run, State
 from runfold.ledger.events import LeaseReleased
 from runfold.ledger.lifecycle import TERMINAL
-from runfold.workers import Handler, Worker
+from runfold.workers import Backoff, Handler, Worker
 from tests.support.waiting import BOUND, until
 
 FAST = {
@@ -21,6 +21,8 @@ FAST = {
     "RUNFOLD_POLL_SECONDS": "0.05",
 }
 """Settings under which leases lapse while a test can wait for it."""
+AT_ONCE = Backoff(first=0, jitter=0)
+"""The backoff of handlers that are retried at once."""
 BRIEF = {"RUNFOLD_LEASE_TTL_SECONDS": "2.5"}
 """The setting where leases are to lapse with their worker, and not because it is held up."""
 LONG = {"RUNFOLD_LEASE_TTL_SECONDS": "10"}

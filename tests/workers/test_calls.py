@@ -19,13 +19,12 @@ from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import ToolRequested
 from runfold.ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH
 from runfold.ledger.run import Receipt
-from runfold.workers import Backoff, BlockingContext, Context, Handler, handler
+from runfold.workers import BlockingContext, Context, Handler, handler
 from tests.support.runs import types
 from tests.support.waiting import BOUND, until
-from tests.support.working import done, ended, given_back, reached, working
+from tests.support.working import AT_ONCE, done, ended, given_back, reached, working
 
 ROOT = Path(__file__).parents[2]
-AT_ONCE = Backoff(first=0, jitter=0)
 
 
 class Shy:

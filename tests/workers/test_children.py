@@ -19,7 +19,6 @@ from runfold.ledger.events import (
     ToolRequested,
 )
 from runfold.workers import (
-    Backoff,
     ChildFailed,
     Context,
     Fail,
@@ -32,11 +31,9 @@ from runfold.workers.journal.fanout import WINDOW, Fanout
 from tests.conftest import PROJECT
 from tests.support.waiting import until
 from tests.support.waits import ledger, parked, short_beats, square
-from tests.support.working import done, ended, working
+from tests.support.working import AT_ONCE, done, ended, working
 
 __all__ = ["ledger", "short_beats"]
-
-AT_ONCE = Backoff(first=0, jitter=0)
 
 
 @handler("broken")

@@ -23,7 +23,6 @@ from runfold.ledger.events import (
 )
 from runfold.ledger.operations.decide import shown_sha256
 from runfold.workers import (
-    Backoff,
     BlockingContext,
     Cancel,
     Context,
@@ -37,9 +36,8 @@ from runfold.workers import (
 )
 from tests.support.runs import types
 from tests.support.waiting import until
-from tests.support.working import done, ended, given_back, reached, working
+from tests.support.working import AT_ONCE, done, ended, given_back, reached, working
 
-AT_ONCE = Backoff(first=0, jitter=0)
 calls: Counter[str] = Counter()
 
 

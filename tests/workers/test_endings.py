@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 
 from runfold.ledger import Ledger, State, Submit
-from runfold.workers import Backoff, Cancel, Context, Fail, Handler, Retry, Worker, handler
+from runfold.workers import Cancel, Context, Fail, Handler, Retry, Worker, handler
 from tests.support.runs import types
 from tests.support.waiting import BOUND, until
-from tests.support.working import ended, working
-
-AT_ONCE = Backoff(first=0, jitter=0)
+from tests.support.working import AT_ONCE, ended, working
 
 
 @handler("completes")

@@ -15,17 +15,16 @@ from pydantic import BaseModel, Field, SecretStr, field_validator
 from runfold.ledger import Lease, Ledger, Run, State
 from runfold.ledger.events import LeaseReleased, NoteAdded, StepCompleted, StepFailed, ToolFailed
 from runfold.ledger.lifecycle import HANDLER_FAILED, HISTORY_MISMATCH, INPUT_REFUSED
-from runfold.workers import Backoff, BlockingContext, Context, Fail, StepError, ToolError, handler
+from runfold.workers import BlockingContext, Context, Fail, StepError, ToolError, handler
 from runfold.workers.journal.replay import Replay
 from runfold.workers.leases.writer import Writer
 from tests.support.runs import abandoned, types
 from tests.support.waiting import BOUND, lapsed, until
-from tests.support.working import done, ended, reached, working
+from tests.support.working import AT_ONCE, done, ended, reached, working
 
 if TYPE_CHECKING:
     from runfold.workers.leases.heart import Heart
 
-AT_ONCE = Backoff(first=0, jitter=0)
 calls: Counter[str] = Counter()
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from runfold.ledger import Ledger, Run, State
-from runfold.workers import Backoff, Context, Handler, Worker, handler, judge
+from runfold.workers import Context, Handler, Worker, handler, judge
 from tests.conftest import PROJECT
 from tests.support.runs import types
 from tests.support.waiting import BOUND, until
+from tests.support.working import AT_ONCE
 
-AT_ONCE = Backoff(first=0, jitter=0)
 WORKERS: list[Worker] = []
 
 

@@ -17,7 +17,7 @@ from runfold.ledger import Ledger, Run, State
 from runfold.ledger.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
 from runfold.ledger.events import WriteRefused
 from runfold.ledger.postgres.connections import connect
-from runfold.workers import Backoff, BlockingContext, Context, Worker, handler
+from runfold.workers import BlockingContext, Context, Worker, handler
 from runfold.workers.leases import heart as heartbeat
 from runfold.workers.leases.heart import Heart
 from tests.conftest import PROJECT
@@ -26,7 +26,6 @@ from tests.support.runs import types
 from tests.support.waiting import BOUND, until
 from tests.support.working import BRIEF, FAST, LONG, ended, reached, working
 
-AT_ONCE = Backoff(first=0, jitter=0)
 seen: Counter[str] = Counter()
 gate = threading.Event()
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from runfold.ledger import Ledger, names
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.proof.fold import Drift
-from runfold.ledger.validation import check_duration, check_int
+from runfold.ledger.validation import check_int, check_seconds
 from runfold.projections.state.drift import sample
 from runfold.workers.duties.duty import Duty, Interruption, jittered
 
@@ -31,7 +31,7 @@ class Sampler(Duty):
         """Start nothing yet; `every` is in seconds, `size` in runs. Raises InvalidValue."""
         super().__init__(sleep=sleep, project_id=ledger.project_id)
         self.ledger = ledger
-        self.every = check_duration("every", every, positive=True).total_seconds()
+        self.every = check_seconds("every", every, positive=True)
         self.size = check_int("size", size, least=1, most=10_000)
         self.checked = 0
         """Comparisons made so far."""

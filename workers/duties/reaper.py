@@ -16,7 +16,7 @@ from runfold.ledger.errors import DatabaseRefused, DatabaseUnavailable, LedgerEr
 from runfold.ledger.operations.reap import Pulse, pulse
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.partitions import MAKE
-from runfold.ledger.validation import check_duration, check_int
+from runfold.ledger.validation import check_int, check_seconds
 from runfold.workers.duties.duty import Duty, Interruption, jittered
 from runfold.workers.journal.children import sweep
 from runfold.workers.leases.deadline import within
@@ -60,10 +60,10 @@ class Reaper(Duty):
         super().__init__(sleep=sleep, project_id=ledger.project_id)
         settings = ledger.settings
         self.ledger = ledger
-        self.every = _seconds(
+        self.every = check_seconds(
             "every", settings.reaper_seconds if every is None else every, positive=True
         )
-        self.grace = _seconds("grace", settings.lease_ttl_seconds if grace is None else grace)
+        self.grace = check_seconds("grace", settings.lease_ttl_seconds if grace is None else grace)
         self.limit = check_int("limit", limit, least=1, most=10_000)
         self.pulse = min(self.every, self.grace / BEATS_IN_A_LEASE) if self.grace else self.every
         self.look = min(self.pulse, settings.poll_seconds, DUE_SECONDS)
@@ -176,7 +176,3 @@ class Reaper(Duty):
     def _resume(self, now: float) -> None:
         self._sweep_at = now + self.grace
         self._interruption.end(reaps_in_seconds=self.grace)
-
-
-def _seconds(name: str, value: float, *, positive: bool = False) -> float:
-    return check_duration(name, value, positive=positive).total_seconds()

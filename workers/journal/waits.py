@@ -10,7 +10,7 @@ from runfold.ledger.errors import VersionConflict
 from runfold.ledger.lifecycle import DEADLINE_PASSED
 from runfold.ledger.operations.signal import kept_signal
 from runfold.ledger.postgres.clock import ledger_now
-from runfold.ledger.validation import check_duration
+from runfold.ledger.validation import check_seconds
 from runfold.workers.errors import Asleep, WaitTimedOut
 from runfold.workers.journal.call import Call
 from runfold.workers.journal.journal import Journal
@@ -29,7 +29,7 @@ class Waits:
         """Record when the sleep began; hold the run for a short rest, else give it back."""
         journal = self._journal
         with journal.recorder.asking():
-            seconds = check_duration("seconds", duration).total_seconds()
+            seconds = check_seconds("seconds", duration)
         if called.earlier is None:
             called.output = {"seconds": seconds}
             await journal.record(called)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import typer
 
-from runfold.console.cli.kit.options import OWNER, Actor, command
+from runfold.console.cli.kit.options import OWNER, Actor, RequiredReason, command
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.plain import number_of
@@ -19,18 +19,17 @@ from runfold.ledger.months import is_month
 Target = Annotated[
     str, typer.Argument(metavar="MONTH|RUN", help="A month such as 2026-01, or a run.")
 ]
-Because = Annotated[
-    str, typer.Option("--reason", metavar="TEXT", help="The reason, kept in the control history.")
-]
 
 
-async def hold(session: Session, target: Target, *, reason: Because, actor: Actor = None) -> None:
+async def hold(
+    session: Session, target: Target, *, reason: RequiredReason, actor: Actor = None
+) -> None:
     """Hold a month, or the month of a run: it is not exported or detached until released."""
     await _hold(session, target, actor, reason, placed=True)
 
 
 async def release(
-    session: Session, target: Target, *, reason: Because, actor: Actor = None
+    session: Session, target: Target, *, reason: RequiredReason, actor: Actor = None
 ) -> None:
     """Release a hold."""
     await _hold(session, target, actor, reason, placed=False)

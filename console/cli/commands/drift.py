@@ -16,7 +16,7 @@ from runfold.console.shared.values import Misuse, duration
 from runfold.ledger import Ledger
 from runfold.ledger.proof.fold import Drift
 from runfold.ledger.reading.tag_checks import WrongTag, hidden_tags, invented_tags
-from runfold.ledger.validation import check_duration, check_int
+from runfold.ledger.validation import check_int, check_seconds
 from runfold.projections.state import drift as comparing
 from runfold.projections.state.repair import repair as repair_runs
 from runfold.projections.state.tag_repair import repair_tags
@@ -60,7 +60,7 @@ async def drift(
         raise Misuse("--reason", "--repair needs a reason, which is recorded")
     if repair and watch:
         raise Misuse("--watch", "cannot be combined with --repair")
-    seconds = check_duration("--every", duration("--every", every), positive=True).total_seconds()
+    seconds = check_seconds("--every", duration("--every", every), positive=True)
     size = None if sample is None else check_int("--sample", sample, least=1, most=10_000)
     async with session.ledger() as ledger:
         if watch:

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from runfold.console.cli.kit.options import WORKER, Actor, Ahead, command, program
+from runfold.console.cli.kit.options import WORKER, Actor, Ahead, RequiredReason, command, program
 from runfold.console.cli.kit.output import EMPTY
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.plain import moment
@@ -18,10 +18,6 @@ app: Final = program("Submit runs by cron expressions.")
 
 _STOPPED: Final = {(True, False): "paused", (False, True): "no handler"}
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule.")]
-
-Why = Annotated[
-    str, typer.Option("--reason", metavar="TEXT", help="The reason, kept in the control history.")
-]
 
 
 @command(app, "list")
@@ -83,7 +79,9 @@ async def remove(session: Session, name: Name) -> None:
 
 
 @command(app, "pause", needs=WORKER)
-async def pause(session: Session, name: Name, *, reason: Why, actor: Actor = None) -> None:
+async def pause(
+    session: Session, name: Name, *, reason: RequiredReason, actor: Actor = None
+) -> None:
     """Have a schedule submit nothing until it is resumed."""
     async with session.ledger() as ledger:
         paused = await ledger.pause_schedule(name, reason=reason, actor=actor)
@@ -91,7 +89,9 @@ async def pause(session: Session, name: Name, *, reason: Why, actor: Actor = Non
 
 
 @command(app, "resume", needs=WORKER)
-async def resume(session: Session, name: Name, *, reason: Why, actor: Actor = None) -> None:
+async def resume(
+    session: Session, name: Name, *, reason: RequiredReason, actor: Actor = None
+) -> None:
     """Have a paused schedule go on from its next due time; what it missed is not made up for."""
     async with session.ledger() as ledger:
         resumed = await ledger.resume_schedule(name, reason=reason, actor=actor)
@@ -101,7 +101,7 @@ async def resume(session: Session, name: Name, *, reason: Why, actor: Actor = No
 
 
 @command(app, "run", needs=WORKER)
-async def run(session: Session, name: Name, *, reason: Why, actor: Actor = None) -> None:
+async def run(session: Session, name: Name, *, reason: RequiredReason, actor: Actor = None) -> None:
     """Submit a schedule's run now and print its id; its due times stay."""
     async with session.ledger() as ledger:
         made = await ledger.run_schedule(name, reason=reason, actor=actor)

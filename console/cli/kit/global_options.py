@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-_PANEL: Final = "Options of every command"
+PANEL: Final = "Options of every command"
 
 Url = Annotated[
     str | None,
@@ -17,7 +17,7 @@ Url = Annotated[
         metavar="URL",
         help="PostgreSQL URL, in the list of processes for all to see; else RUNFOLD_URL, else the"
         " built-in server.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 Project = Annotated[
@@ -26,7 +26,7 @@ Project = Annotated[
         "--project",
         metavar="NAME",
         help="Project; else RUNFOLD_PROJECT, else `default`.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 Json = Annotated[
@@ -34,7 +34,7 @@ Json = Annotated[
     typer.Option(
         "--json",
         help="Print JSON, one object a line; errors too.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 Verbose = Annotated[
@@ -42,7 +42,7 @@ Verbose = Annotated[
     typer.Option(
         "--verbose",
         help="Log more; show where an unexpected error happened.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 

@@ -32,7 +32,9 @@ OrderReason = Annotated[
     str | None,
     typer.Option("--reason", metavar="TEXT", help="The reason, kept in the control history."),
 ]
-
+RequiredReason = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="The reason, kept in the control history.")
+]
 
 Body = TypeVar("Body", bound=Callable[..., Any])
 

@@ -47,6 +47,7 @@ DEFAULTS: Final = {
     "log_checkpoints": "off",
 }
 UNSAFE: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+"""What makes a server fast that may lose everything when it crashes."""
 
 
 class Store:

@@ -11,21 +11,22 @@ from runfold.ledger import Ledger
 from runfold.ledger.errors import FeedOnStandby
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.postgres.embedded.store import UNSAFE
 from runfold.ledger.reading import feed
 from tests.support.feeding import Reader
 from tests.support.place import open_folder
-from tests.support.server import FAST, ROOM
+from tests.support.server import ROOM
 
 
 @pytest.fixture
 def standby() -> Iterator[str]:
     """The URL of a server in recovery, whose database has a run."""
     with open_folder() as folder:
-        with EmbeddedPostgres(folder, settings=ROOM | FAST) as postgres:
+        with EmbeddedPostgres(folder, settings=ROOM | UNSAFE) as postgres:
             asyncio.run(submitted(postgres.url()))
         [data] = [path.parent for path in folder.rglob("postgresql.conf")]
         (data / "standby.signal").touch()
-        with EmbeddedPostgres(folder, settings=ROOM | FAST) as postgres:
+        with EmbeddedPostgres(folder, settings=ROOM | UNSAFE) as postgres:
             yield postgres.url()
 
 
