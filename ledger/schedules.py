@@ -27,7 +27,7 @@ from runfold.ledger.validation import check_text, check_trimmed
 MAX_NAME: Final = 150
 BATCH: Final = 100
 ORPHAN_SECONDS: Final = 60.0
-"""A declared schedule that is so late has no process that declares it."""
+"""How late a declared schedule is before no process is taken to have its handler."""
 
 _COLUMNS: Final = f"""
 name, kind, input, cron, timezone, next_at, last_due, actor, release,
@@ -40,13 +40,13 @@ _DROP: Final = "SELECT ledger.drop_schedule($1, $2, $3) AS dropped"
 _ADVANCE: Final = "SELECT ledger.advance_schedule($1, $2, $3, $4, $5, $6, $7)"
 _ALL: Final = f"SELECT {_COLUMNS} FROM ledger.schedule WHERE project_id = $1 ORDER BY name"
 _ONE: Final = f"SELECT {_COLUMNS} FROM ledger.schedule WHERE project_id = $1 AND name = $2"
-_FED: Final = "NOT paused AND (release IS NULL OR name = ANY ($2::text[]))"
+_IN_FORCE: Final = "NOT paused AND (release IS NULL OR name = ANY ($2::text[]))"
 _DUE: Final = f"""
 SELECT {_COLUMNS} FROM ledger.schedule
-WHERE project_id = $1 AND {_FED} AND next_at <= $3 ORDER BY next_at, name LIMIT $4
+WHERE project_id = $1 AND {_IN_FORCE} AND next_at <= $3 ORDER BY next_at, name LIMIT $4
 """
 _SOONEST: Final = f"""
-SELECT min(next_at) AS next_at FROM ledger.schedule WHERE project_id = $1 AND {_FED}
+SELECT min(next_at) AS next_at FROM ledger.schedule WHERE project_id = $1 AND {_IN_FORCE}
 """
 _ORPHANS: Final = f"""
 SELECT {_COLUMNS} FROM ledger.schedule
@@ -201,9 +201,9 @@ async def schedules(project: Project) -> list[Schedule]:
 
 
 async def due(project: Project, declared: Sequence[str]) -> tuple[list[Schedule], datetime]:
-    """Return what is due by the database's clock, most overdue first, at most 100; and its time.
+    """Return the schedules that are due, most overdue first, at most 100; and the ledger's time.
 
-    Of the schedules that handlers declare only those `declared` here, by name.
+    Of the schedules that handlers declare only those named in `declared`.
     """
     present = await ledger_now(project.pool)
     rows = await fetch(project.pool, _DUE, project.project_id, declared, present, BATCH)
@@ -211,16 +211,16 @@ async def due(project: Project, declared: Sequence[str]) -> tuple[list[Schedule]
 
 
 async def orphans(project: Project, declared: Sequence[str]) -> list[Schedule]:
-    """Return those that handlers declared and no process keeps: late, and not `declared` here."""
+    """Return the schedules of handlers that no process has: late ones, not named in `declared`."""
     rows = await fetch(project.pool, _ORPHANS, project.project_id, declared, ORPHAN_SECONDS, BATCH)
     return [_schedule(row) for row in rows]
 
 
-async def ask(project: Project, schedule: Schedule, now: datetime) -> None:
-    """Submit the latest due time of a schedule, under its own key, and move the schedule on.
+async def submit_due(project: Project, schedule: Schedule, now: datetime) -> None:
+    """Submit the run of a schedule's latest due time, and move the schedule on.
 
-    Several workers may do it at the same time: the key returns the same run. A crash in between
-    repeats the key, not the run.
+    The due time is the run's key: several workers may do this at the same time, or one again after
+    a crash, and there is one run.
     """
     at = max(latest_due(schedule.cron, schedule.timezone, now), schedule.next_at)
     key = f"schedule:{schedule.name}:{at:%Y-%m-%dT%H:%MZ}"
@@ -234,7 +234,7 @@ async def ask(project: Project, schedule: Schedule, now: datetime) -> None:
 
 
 async def until_next(project: Project, declared: Sequence[str]) -> timedelta | None:
-    """Return how long it is until something of `due` is; None when there is no such schedule."""
+    """Return how long it is until `due` returns a schedule; None if it never will."""
     present = await ledger_now(project.pool)
     [soonest] = await fetch(project.pool, _SOONEST, project.project_id, declared)
     return None if soonest["next_at"] is None else soonest["next_at"] - present

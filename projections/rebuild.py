@@ -78,22 +78,18 @@ class Rebuild:
     def __init__(
         self, pool: Pool, plan: RebuildPlan, rebuild_id: int, moment: str | None, *, resumed: bool
     ) -> None:
-        self.pool, self.plan, self.rebuild_id, self.moment, self.resumed = (
-            pool,
-            plan,
-            rebuild_id,
-            moment,
-            resumed,
-        )
+        self.pool, self.plan, self.rebuild_id = pool, plan, rebuild_id
+        self.moment, self.resumed = moment, resumed
         self.shadow = f"{plan.schema}.rebuild_{rebuild_id}_of_{plan.projection}"
-        self._began, self._events_before, self._done_before = time.monotonic(), 0, 0
+        self._began = time.monotonic()
+        self._events_before, self._done_before = 0, 0
 
     @classmethod
     @asynccontextmanager
     async def begin(
         cls, pool: Pool, plan: RebuildPlan, *, events_a_range: int = EVENTS_A_RANGE
     ) -> AsyncIterator[Self]:
-        """Resume the unfinished rebuild by this plan, or begin one; the block has it alone.
+        """Resume the unfinished rebuild by this plan, or begin one; no other process works on it.
 
         Raises RebuildRunning, or AccessDenied without the right to make tables.
         """
@@ -107,7 +103,7 @@ class Rebuild:
                 async with beginning, connection.transaction():
                     begun = await cls._resumed_or_begun(connection, pool, plan, events_a_range)
                 async with AsyncExitStack() as work:
-                    await _claim(connection, begun, work)
+                    await _exclude_others(connection, begun, work)
                     yield begun
         except (*FAILURES, OSError) as error:
             raise translated(error, (plan.project_id,)) from error
@@ -120,13 +116,8 @@ class Rebuild:
         if unfinished := await connection.fetchrow(_UNFINISHED, *key):
             await connection.execute(_RETRY_FAILED, unfinished["rebuild_id"])
             return cls(pool, plan, unfinished["rebuild_id"], unfinished["moment"], resumed=True)
-        begun = cls(
-            pool,
-            plan,
-            await connection.fetchval(_BEGIN, *key, plan.moment),
-            plan.moment,
-            resumed=False,
-        )
+        rebuild_id = await connection.fetchval(_BEGIN, *key, plan.moment)
+        begun = cls(pool, plan, rebuild_id, plan.moment, resumed=False)
         await connection.execute(plan.create.format(shadow=begun.shadow))
         await ranges.cut(connection, begun.rebuild_id, plan.project_id, events_a_range)
         return begun
@@ -139,11 +130,8 @@ class Rebuild:
         At most 100 are returned. Raises RebuildFailed for the first of them when `strict`.
         """
         before = await self.progress()
-        self._began, self._events_before, self._done_before = (
-            time.monotonic(),
-            before.events,
-            before.done,
-        )
+        self._began = time.monotonic()
+        self._events_before, self._done_before = before.events, before.done
         workers = [
             asyncio.create_task(self._work(strict=strict, on_progress=on_progress))
             for _ in range(connections)
@@ -209,7 +197,7 @@ class Rebuild:
                     (filled,) = await connection.fetch(
                         self.plan.fill.format(shadow=self.shadow), *arguments
                     )
-                    await ranges.done(
+                    await ranges.mark_filled(
                         connection, self.rebuild_id, row["first"], filled["rows"], filled["events"]
                     )
             except asyncpg.PostgresError as error:
@@ -229,9 +217,9 @@ class Rebuild:
         return True
 
 
-async def _claim(connection: Any, rebuild: Rebuild, work: AsyncExitStack) -> None:
-    # A killed process is at work until its connection ends, which the server may take a moment to
-    # see.
+async def _exclude_others(connection: Any, rebuild: Rebuild, work: AsyncExitStack) -> None:
+    """Keep other processes from this rebuild until `work` is left. Raises RebuildRunning."""
+    # A process that was killed keeps others out until the server sees that its connection ended.
     name = f"rebuild {rebuild.rebuild_id}"
     try:
         await work.enter_async_context(at_work(connection, name, wait_seconds=_GRACE_SECONDS))
@@ -240,7 +228,7 @@ async def _claim(connection: Any, rebuild: Rebuild, work: AsyncExitStack) -> Non
 
 
 async def drop_old(pool: Pool, plan: RebuildPlan) -> list[str]:
-    """Drop every table that finished rebuilds by such a plan left behind; return their names."""
+    """Drop the tables that finished rebuilds by this plan left behind; return their names."""
     rows = await fetch(pool, _LEFT_OVER, plan.projection, plan.project_id, plan.schema)
     for row in rows:
         await fetch(pool, f"DROP TABLE {row['name']}")

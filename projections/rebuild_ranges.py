@@ -46,8 +46,10 @@ async def cut(
     await connection.execute(_CUT, rebuild_id, firsts, lasts)
 
 
-async def done(connection: Any, rebuild_id: int, first: UUID, rows: int, events: int) -> None:
-    """Mark a range as filled."""
+async def mark_filled(
+    connection: Any, rebuild_id: int, first: UUID, rows: int, events: int
+) -> None:
+    """Record that a range is filled, with so many rows from so many events."""
     await connection.execute(_DONE, rebuild_id, first, rows, events, None)
 
 

@@ -20,7 +20,7 @@ from runfold.projections.declared.projection import Projection
 from runfold.projections.errors import TableChanged
 from runfold.projections.rebuild import Rebuild
 
-FOUND: Final = "SELECT * FROM ledger.projection WHERE name = $1"
+INSTALLED: Final = "SELECT * FROM ledger.projection WHERE name = $1"
 _MOMENT: Final = "UPDATE ledger.rebuild SET moment = $2 WHERE rebuild_id = $1"
 _FINISHED: Final = "UPDATE ledger.rebuild SET finished_at = clock_timestamp() WHERE rebuild_id = $1"
 _REPLACED: Final = """
@@ -55,17 +55,18 @@ async def catch_up(pool: Pool, rebuild: Rebuild, projection: Projection) -> Chec
     while True:
         try:
             async with pool.acquire() as connection, connection.transaction():
-                further = await _further(connection, rebuild, projection, checkpoint)
+                following = await _fold_page(connection, rebuild, projection, checkpoint)
         except (*FAILURES, OSError) as error:
             raise translated(error) from error
-        if further is None:
+        if following is None:
             return checkpoint
-        checkpoint = further
+        checkpoint = following
 
 
-async def _further(
+async def _fold_page(
     connection: Any, rebuild: Rebuild, projection: Projection, checkpoint: Checkpoint
 ) -> Checkpoint | None:
+    """Fold the next page into the shadow; return the checkpoint after it, None if none is new."""
     towards = await feed.towards(connection, checkpoint, BATCH)
     if towards is None:
         return None
@@ -101,9 +102,9 @@ async def _exchange(
     checkpoint: Checkpoint,
     order: Order,
 ) -> tuple[int | None, str]:
-    row = await connection.fetchrow(f"{FOUND} FOR UPDATE", projection.name)
+    row = await connection.fetchrow(f"{INSTALLED} FOR UPDATE", projection.name)
     here = await feed.now(connection)
-    await _bring(connection, projection, checkpoint, here, rebuild.shadow)
+    await _fold_up_to(connection, projection, checkpoint, here, rebuild.shadow)
     wrong = await _compare(connection, projection, row, here, rebuild.shadow)
     identity = (projection.name, projection.version)
     kept_in = await connection.fetchval(_EXCHANGE, *identity, rebuild.rebuild_id)
@@ -116,7 +117,7 @@ async def _exchange(
     return wrong, kept_in
 
 
-async def _bring(
+async def _fold_up_to(
     connection: Any, projection: Projection, checkpoint: Checkpoint, here: Checkpoint, table: str
 ) -> None:
     """Fold into a table everything from its checkpoint up to this moment."""
@@ -142,7 +143,7 @@ async def _compare(
     live, key = projection.table, ", ".join(f'"{name}"' for name in projection.key)
     try:
         async with connection.transaction():
-            await _bring(connection, projection, checkpoint_of(row), here, live)
+            await _fold_up_to(connection, projection, checkpoint_of(row), here, live)
     except (FeedArchived, CheckpointUnknown):  # the live table cannot come here any more
         return None
     except asyncpg.PostgresError as error:

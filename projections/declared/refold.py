@@ -19,7 +19,7 @@ from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint
 from runfold.ledger.reading.past import check_project_instant
 from runfold.ledger.validation import order_reason
-from runfold.projections.declared.exchange import FOUND, NOTED, Order, catch_up, replace_table
+from runfold.projections.declared.exchange import INSTALLED, NOTED, Order, catch_up, replace_table
 from runfold.projections.declared.installing import install
 from runfold.projections.declared.projection import Projection
 from runfold.projections.declared.sources import text, texts
@@ -120,12 +120,10 @@ async def refold(
 ) -> Refolded:
     """Fold every event again beside the live table, and put the result in its place.
 
-    Writers and readers go on meanwhile. The exchange of the tables is an event of the control
-    history, with who gave the order and why.
-
-    Also how a newer version takes the place of an older one. A killed rebuild is resumed. Runs that
-    cannot be folded are set aside, as they are by `CatchUp`. The old table is kept until
-    `drop_replaced`.
+    Writers and readers go on meanwhile. A killed rebuild is resumed. Runs that cannot be folded are
+    set aside, as they are by `CatchUp`. A newer version takes the place of an older one in the same
+    way. The exchange of the tables is an event of the control history, with who gave the order and
+    why. The old table is kept until `drop_replaced`.
 
     Raises InvalidValue for a function, OtherVersion, Redeclared, RebuildFailed, RebuildRunning,
     LockTimeout.
@@ -201,7 +199,7 @@ async def _check_instant(pool: Pool, until: datetime) -> None:
 
 
 async def _check_installed(pool: Pool, projection: Projection) -> None:
-    rows = await fetch(pool, FOUND, projection.name)
+    rows = await fetch(pool, INSTALLED, projection.name)
     if not rows:
         await install(pool, projection)
     elif rows[0]["version"] > projection.version:

@@ -94,11 +94,9 @@ async def replay(
 ) -> Replayed:
     """Rebuild the state of a project beside the live one, and exchange the rows that are wrong.
 
-    Writers go on meanwhile.
-
-    A killed replay is resumed. Every exchanged row is noted on its run, as a repair is, and kept as
-    it was in a table until `drop_replaced`. Takes the owner of the schema; raises AccessDenied,
-    RebuildFailed, RebuildRunning or LockTimeout.
+    Writers go on meanwhile; a killed replay is resumed. Every exchanged row is noted on its run, as
+    a repair is, and kept as it was in a table until `drop_replaced`. Needs the owner of the schema;
+    raises AccessDenied, RebuildFailed, RebuildRunning or LockTimeout.
     """
     check_actor(actor)
     check_text("reason", reason, limit=1_000)

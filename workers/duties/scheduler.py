@@ -27,10 +27,10 @@ _OTHER_KIND: Final = (
 
 
 class Scheduler(Duty):
-    """Declares the handlers' schedules, then submits what is due until cancelled.
+    """Declares the schedules of its handlers, then submits what is due until cancelled.
 
-    Of what handlers declare it submits only what its own do: a schedule whose handler is gone from
-    the code makes no runs that nobody takes.
+    Of the schedules that handlers declare it submits only those of its own handlers: one whose
+    handler is gone from the code makes no runs that nobody takes.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Scheduler(Duty):
             due, now = await schedules.due(self.ledger.project, self._kinds)
             submitted = [await self._submit(schedule, now) for schedule in due]
             wait = await schedules.until_next(self.ledger.project, self._kinds)
-            await self._name_orphans()
+            await self._warn_of_orphans()
         except LedgerError as error:
             self._interruption.begin(str(error))
             return
@@ -81,7 +81,7 @@ class Scheduler(Duty):
     async def _submit(self, schedule: schedules.Schedule, now: datetime) -> bool:
         """Submit one run; return whether it was accepted, so that a refusal delays no other."""
         try:
-            await schedules.ask(self.ledger.project, schedule, now)
+            await schedules.submit_due(self.ledger.project, schedule, now)
         except (InvalidValue, PayloadTooLarge) as error:
             return self._refuse(schedule, error)
         return True
@@ -114,7 +114,7 @@ class Scheduler(Duty):
                 )
         self._declared = True
 
-    async def _name_orphans(self) -> None:
+    async def _warn_of_orphans(self) -> None:
         orphans = await schedules.orphans(self.ledger.project, self._kinds)
         for schedule in orphans:
             if schedule.name not in self._orphans:
