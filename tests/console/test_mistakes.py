@@ -19,7 +19,7 @@ from runfold.console.cli.kit import exits
 from tests.console.test_process import PROGRAM, environment, run, started
 from tests.support.console import Cli, cli, execute
 from tests.support.forked import Forked
-from tests.support.place import open_folder
+from tests.support.server_folder import open_folder
 from tests.support.waiting import BOUND
 
 __all__ = ["cli"]

@@ -27,8 +27,8 @@ from runfold.ledger import Ledger, State
 from tests.conftest import PROJECT
 from tests.support import forked
 from tests.support.forked import Forked
-from tests.support.place import open_folder
 from tests.support.runs import abandoned, claimed
+from tests.support.server_folder import open_folder
 from tests.support.waiting import BOUND, until
 
 T = TypeVar("T")

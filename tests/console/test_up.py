@@ -20,7 +20,7 @@ from runfold.console.cli.commands import up_parts
 from runfold.console.cli.kit import exits
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.main import main
-from tests.support.place import open_folder
+from tests.support.server_folder import open_folder
 from tests.support.waiting import BOUND, until
 
 ROOT = Path(__file__).parents[2]

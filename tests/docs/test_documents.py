@@ -22,7 +22,7 @@ from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 from runfold.ledger.settings import Settings
 from tests.support import forked
 from tests.support.forked import Forked
-from tests.support.place import open_folder
+from tests.support.server_folder import open_folder
 from tests.support.waiting import BOUND
 
 ROOT = Path(__file__).parents[2]

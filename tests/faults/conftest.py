@@ -14,7 +14,7 @@ from runfold.ledger import Ledger
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 from tests.conftest import PROJECT
-from tests.support.place import open_folder
+from tests.support.server_folder import open_folder
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from runfold.ledger.reading import feed
 from tests.conftest import PROJECT, assert_consistent
 from tests.faults.test_database import gone
 from tests.support.feeding import Reader, assert_complete, stored
-from tests.support.place import open_folder
+from tests.support.server_folder import open_folder
 from tests.support.waiting import until
 
 UNUSED_IDS = 50

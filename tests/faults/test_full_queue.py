@@ -19,8 +19,8 @@ from runfold.ledger.postgres.embedded.store import UNSAFE
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
 from tests.support.logins import login_of, with_login
-from tests.support.place import place
 from tests.support.server import ROOM
+from tests.support.server_folder import server_folder
 from tests.support.waiting import until
 
 FLOOD = "SELECT pg_notify('flood', lpad(n::text, 7999, '0')) FROM generate_series(1, 200) AS n"
@@ -29,7 +29,9 @@ FLOOD = "SELECT pg_notify('flood', lpad(n::text, 7999, '0')) FROM generate_serie
 @pytest.fixture
 def small_queue() -> Iterator[str]:
     """A server whose queue takes the fewest pages there are: half a megabyte."""
-    with temporary_postgres(ROOM | UNSAFE | {"max_notify_queue_pages": "64"}, place()) as postgres:
+    with temporary_postgres(
+        ROOM | UNSAFE | {"max_notify_queue_pages": "64"}, server_folder()
+    ) as postgres:
         yield postgres.url()
 
 

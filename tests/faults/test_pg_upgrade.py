@@ -16,7 +16,7 @@ from runfold.ledger.postgres.embedded.store import Store
 from tests.conftest import PROJECT, assert_consistent
 from tests.support.console import Cli
 from tests.support.feeding import Reader, assert_complete, stored
-from tests.support.place import open_folder
+from tests.support.server_folder import open_folder
 
 
 def upgraded(old_data: Path, home: Path) -> None:

@@ -16,8 +16,8 @@ from runfold.ledger.postgres.table_locks import _LOCK
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
 from tests.support.logins import login_of, with_login
-from tests.support.place import place
 from tests.support.server import ROOM
+from tests.support.server_folder import server_folder
 
 GRANT = "SELECT ledger.change_access('test', $1, 'x', '{read}', NULL, NULL, NULL)"
 
@@ -26,7 +26,7 @@ GRANT = "SELECT ledger.change_access('test', $1, 'x', '{read}', NULL, NULL, NULL
 def server() -> Iterator[str]:
     """A server that lets transactions be prepared, as an application beside the ledger may need."""
     with temporary_postgres(
-        ROOM | UNSAFE | {"max_prepared_transactions": "2"}, place()
+        ROOM | UNSAFE | {"max_prepared_transactions": "2"}, server_folder()
     ) as postgres:
         yield postgres.url()
 

@@ -23,10 +23,10 @@ from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT, assert_consistent
 from tests.support.console import Cli
 from tests.support.feeding import Reader, assert_complete, stored
-from tests.support.place import open_folder, place
 from tests.support.processes import ROOT
 from tests.support.runs import claimed
 from tests.support.server import ROOM
+from tests.support.server_folder import open_folder, server_folder
 from tests.support.waiting import until
 
 LOGICAL = ROOM | {"wal_level": "logical", "wal_retrieve_retry_interval": "100ms"}
@@ -67,7 +67,7 @@ async def have_owner(url: str) -> None:
 
 @contextmanager
 def _server_18() -> Iterator[str]:
-    with temporary_postgres(LOGICAL, place()) as postgres:
+    with temporary_postgres(LOGICAL, server_folder()) as postgres:
         yield postgres.url()
 
 

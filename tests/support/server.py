@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from runfold.ledger.postgres.embedded.registry import temporary_postgres
 from runfold.ledger.postgres.embedded.store import UNSAFE
-from tests.support.place import place
+from tests.support.server_folder import server_folder
 
 # A small cache: to make and to drop a database, a server walks all of it. No vacuum but a test's
 # own: its transactions hold back the feed, and its statistics change plans.
@@ -43,7 +43,7 @@ def postgres_server() -> Iterator[Server]:
 
 @contextmanager
 def _embedded() -> Iterator[Server]:
-    with temporary_postgres(ROOM, place()) as postgres:
+    with temporary_postgres(ROOM, server_folder()) as postgres:
         yield Server(url=postgres.url(), name="embedded")
 
 

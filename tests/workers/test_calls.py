@@ -88,7 +88,7 @@ async def test_a_signal_that_no_wait_could_have_is_refused(ledger: Ledger) -> No
 def test_a_set_is_recorded_alike_in_every_process() -> None:
     outputs = {
         subprocess.check_output(
-            [sys.executable, "-m", "tests.support.sets"],
+            [sys.executable, "-m", "tests.support.printed_sets"],
             cwd=ROOT,
             env={**os.environ, "PYTHONHASHSEED": seed},
             text=True,

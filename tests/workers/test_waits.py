@@ -29,8 +29,8 @@ from runfold.workers import (
 )
 from runfold.workers.testing import Kit
 from tests.support.runs import claimed, types
+from tests.support.short_beats import ledger, parked, short_beats, square
 from tests.support.waiting import until
-from tests.support.waits import ledger, parked, short_beats, square
 from tests.support.working import done, ended, reached, working
 
 __all__ = ["ledger", "short_beats"]

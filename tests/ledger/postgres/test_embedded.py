@@ -31,7 +31,7 @@ from runfold.ledger.postgres.embedded.registry import (
     default_home,
     temporary_postgres,
 )
-from tests.support.place import open_folder
+from tests.support.server_folder import open_folder
 from tests.support.waiting import BOUND
 
 pytestmark = pytest.mark.own_server

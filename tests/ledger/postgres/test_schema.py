@@ -28,10 +28,10 @@ from runfold.ledger.proof.encoding import FIELDS
 from runfold.projections.state.compile import compiled, outputs
 from runfold.projections.state.run_state import COLUMNS, KEY
 from tests.conftest import PROJECT
-from tests.support.place import place
 from tests.support.runs import abandoned, claimed
 from tests.support.schema_dump import SCHEMA_FILE, dump
 from tests.support.server import Server
+from tests.support.server_folder import server_folder
 from tests.support.signatures import broken_calls, callable_functions, recorded
 
 
@@ -275,7 +275,7 @@ async def test_an_upgrade_of_a_filled_database_keeps_every_event(
 async def test_an_owner_that_may_not_make_roles_is_told_what_to_ask_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with temporary_postgres({}, place()) as postgres:
+    with temporary_postgres({}, server_folder()) as postgres:
         superuser = await asyncpg.connect(driver_url(postgres.url()))
         await superuser.execute("CREATE ROLE owner LOGIN")
         await superuser.execute("CREATE DATABASE owned OWNER owner")

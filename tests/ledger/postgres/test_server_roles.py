@@ -16,8 +16,8 @@ from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
 from tests.support.console import Cli
-from tests.support.place import place
 from tests.support.server import ROOM
+from tests.support.server_folder import server_folder
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.own_server
@@ -28,7 +28,7 @@ WAITING = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
 @pytest.fixture
 def fresh() -> Iterator[EmbeddedPostgres]:
     """A server without the roles."""
-    with temporary_postgres(ROOM, place()) as postgres:
+    with temporary_postgres(ROOM, server_folder()) as postgres:
         yield postgres
 
 

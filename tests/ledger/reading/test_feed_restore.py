@@ -22,8 +22,8 @@ from runfold.ledger.reading import feed
 from tests.conftest import PROJECT, assert_consistent
 from tests.ledger.reading.test_feed import note
 from tests.support.feeding import Reader, assert_complete, stored
-from tests.support.place import place
 from tests.support.server import ROOM, Server
+from tests.support.server_folder import server_folder
 from tests.support.waiting import until
 
 BURN = "DO $$ BEGIN FOR i IN 1..20000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
@@ -37,7 +37,7 @@ WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0
 @pytest.fixture(scope="module")
 def other_cluster() -> Iterator[str]:
     """The URL of a cluster of its own, with the ledger's roles."""
-    with temporary_postgres(ROOM, place()) as postgres:
+    with temporary_postgres(ROOM, server_folder()) as postgres:
         asyncio.run(schema.upgrade(postgres.url()))
         yield postgres.url()
 

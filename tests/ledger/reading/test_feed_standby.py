@@ -14,8 +14,8 @@ from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 from runfold.ledger.postgres.embedded.store import UNSAFE
 from runfold.ledger.reading import feed
 from tests.support.feeding import Reader
-from tests.support.place import open_folder
 from tests.support.server import ROOM
+from tests.support.server_folder import open_folder
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`python3 -m tests.support.sets` prints sets as a handler's call records them."""
+"""`python3 -m tests.support.printed_sets` prints sets as a handler's call records them."""
 
 from __future__ import annotations
 

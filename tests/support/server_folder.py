@@ -1,6 +1,6 @@
 """The folder for the data of test servers.
 
-`python3 -m tests.support.place` prints it, by the standard library alone.
+`python3 -m tests.support.server_folder` prints it, by the standard library alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MEMORY = Path("/dev/shm")  # noqa: S108  folders of their own are made there
 DISK = Path("/tmp")  # noqa: S108  as above; whatever TMPDIR says: a socket's path must stay short, and its server reach it
 
 
-def place() -> Path:
+def server_folder() -> Path:
     """Return a folder in memory, if it has room and runs programs: a test copies some 350 files."""
     if (
         not MEMORY.is_dir()
@@ -32,7 +32,7 @@ def place() -> Path:
 @contextmanager
 def open_folder() -> Iterator[Path]:
     """Yield a folder for servers: its path is short, and every account can enter it."""
-    folder = Path(tempfile.mkdtemp(prefix="runfold-", dir=place()))
+    folder = Path(tempfile.mkdtemp(prefix="runfold-", dir=server_folder()))
     folder.chmod(0o755)
     try:
         yield folder
@@ -53,4 +53,4 @@ def _free() -> list[int]:
 
 
 if __name__ == "__main__":
-    print(place())
+    print(server_folder())

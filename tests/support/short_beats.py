@@ -1,4 +1,4 @@
-"""Runs that wait: what the tests of waits share."""
+"""What tests of waits share: a ledger whose workers beat often, and runs that wait."""
 
 from __future__ import annotations
 
