@@ -1,8 +1,8 @@
-"""The program as a child: it ends when its standard input closes, as it does when its parent dies.
+"""The program as a child process: it ends when its standard input closes, as when its parent dies.
 
-The first words are `--tell` and a descriptor, by which the parent hears that the child has begun or
-why it could not, and each second that it is not frozen. `--quiet` after them leaves out what it
-would tell people, but for its log.
+The first words are `--tell` and a descriptor. By it the parent learns that the child has begun, or
+why it could not, and once a second that it is not frozen. With `--quiet` after them, the child
+writes nothing for people except its log.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def main() -> int:
     if words[:1] == ["--quiet"]:
         Output.talks = False
         del words[0]
-    threading.Thread(target=_live_with_parent, name="runfold-parent", daemon=True).start()
+    threading.Thread(target=_end_with_parent, name="runfold-parent", daemon=True).start()
     return run(words)
 
 
-def _live_with_parent() -> None:
+def _end_with_parent() -> None:
     with suppress(OSError):
         while not select([0], [], [], ALIVE_SECONDS)[0] or os.read(0, 1):
             beginning.alive()

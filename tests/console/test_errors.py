@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runfold.console.cli.kit import exits
-from runfold.console.cli.kit.run_id import AmbiguousRun, bounds
+from runfold.console.cli.kit.run_id import AmbiguousRun, id_range
 from runfold.console.cli.main import main
 from runfold.ledger.errors import InvalidValue
 from tests.support.console import Cli, cli, execute
@@ -76,11 +76,11 @@ def test_a_prefix_of_no_run_is_not_found(cli: Cli) -> None:
 )
 def test_what_cannot_begin_a_run_id_is_refused(given: str) -> None:
     with pytest.raises(InvalidValue, match="run id"):
-        bounds(given)
+        id_range(given)
 
 
 def test_a_prefix_spans_the_ids_that_begin_with_it() -> None:
-    assert bounds("0197c2a1-") == (
+    assert id_range("0197c2a1-") == (
         uuid.UUID("0197c2a1-0000-0000-0000-000000000000"),
         uuid.UUID("0197c2a1-ffff-ffff-ffff-ffffffffffff"),
     )

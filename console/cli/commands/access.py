@@ -105,7 +105,7 @@ async def revoke(
     actor: Actor = None,
     reason: OrderReason = None,
 ) -> None:
-    """Take all rights of a login or token in the project."""
+    """Revoke all rights of a login or token in the project."""
     async with session.ledger() as ledger:
         await access.revoke(
             ledger.project, credential, everywhere=everywhere, actor=actor, reason=reason

@@ -47,7 +47,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 @asynccontextmanager
 async def ready_database(session: Session) -> AsyncIterator[Database]:
-    """Open the chosen database, started where it is the built-in one, its schema as needed here.
+    """Open the chosen database with its schema up to date; start it if it is the built-in one.
 
     Raises LedgerError.
     """
@@ -66,10 +66,11 @@ async def stay_up(
     beside: Coroutine[Any, Any, None] | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> None:
-    """Keep the console, a reaper, projections, webhooks and a worker going until SIGTERM or SIGINT.
+    """Run the console, a reaper, projections, webhooks and a worker until SIGTERM or SIGINT.
 
     Each is a process; one that dies is named in the log and started again. `ready` is called when
-    signals are heard. `beside` runs along, and `settings` are of the environment of each.
+    signals are handled. `beside` runs in this process meanwhile; `settings` are added to the
+    environment of each process.
     """
     environment = {"RUNFOLD_URL": database.url, **(settings or {})}
     loaded = Settings.load()

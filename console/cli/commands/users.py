@@ -66,14 +66,13 @@ async def add(
     """
     if (issuer is None) != (subject is None):
         raise InvalidValue("issuer", issuer, "must come with --subject, and --subject with it")
-    users.check_name(name)
+    plain = users.check_name(name)
     provider = None if issuer is None or subject is None else (issuer, subject)
     password = None if provider else _password()
     async with session.ledger() as ledger:
         added = await users.add(
-            ledger.project, name, password=password, provider=provider, actor=actor, reason=reason
+            ledger.project, plain, password=password, provider=provider, actor=actor, reason=reason
         )
-    plain = users.check_name(name)
     _tell(session, plain, changed=added, no=f"{plain} exists already, or the subject does")
     session.out.talk(f"grant rights: runfold access grant user:{plain} --rights read")
 

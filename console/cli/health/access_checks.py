@@ -44,7 +44,7 @@ SELECT count(*) AS grants FROM ledger.access_grant WHERE cardinality(rights) > 0
 
 
 async def access(opened: Database) -> list[Check]:
-    """Whether anybody gets past the grants: one check for each hole, or one that there is none."""
+    """Whether anybody gets past the grants: a check for each hole, or one that finds none."""
     holes = [
         Check(
             "access", Level.FAILED if hole.is_open else Level.WARNING, f"{hole.hole}: {hole.remedy}"
@@ -62,7 +62,7 @@ async def access(opened: Database) -> list[Check]:
 
 
 async def limits(opened: Database) -> list[Check]:
-    """Whether each login with rights has limits of time and connections; one check for each."""
+    """Whether each login with rights has limits of time and connections; a check for each."""
     lacking = [] if opened.embedded else await unlimited(opened.pool)
     detail = "no login with rights that this login sees lacks a limit"
     return [Check("limits", Level.WARNING, line) for line in lacking] or [

@@ -1,4 +1,4 @@
-"""What one check of `runfold doctor` found, and how well it went."""
+"""The result of one check of `runfold doctor`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """A check's result; only FAILED makes the ledger unhealthy."""
+    """How a check went; only FAILED makes the ledger unhealthy."""
 
     OK = "ok"
     WARNING = "warning"

@@ -9,7 +9,7 @@ from runfold.ledger.postgres.object_differences import object_differences
 from runfold.ledger.postgres.opening import Database
 
 _SHOWN: Final = 50
-"""More than one person opens; somebody who installed another schema over this one sees no flood."""
+"""Differences shown: more than a person changes by hand, fewer than another schema makes."""
 _REMEDY: Final = "find out who changed it; `runfold db upgrade` installs this program's"
 
 

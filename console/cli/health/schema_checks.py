@@ -85,7 +85,7 @@ FROM ledger.event_position AS sequence
 
 
 async def feed(database: Database) -> Check:
-    """Whether the sequence of positions is ahead of the events, as replication may leave it not."""
+    """Whether the sequence of positions is ahead of the events; replication may leave it behind."""
     (row,) = await fetch(database.pool, _FEED)
     newest = row["newest"] or 0
     if newest <= (row["next"] if row["is_called"] else 0):

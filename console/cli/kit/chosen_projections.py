@@ -1,4 +1,4 @@
-"""The projections that a command names, or the module that it should have named."""
+"""The projections that a command names, and the error where their module is not named."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ async def chosen_projections(
     *,
     besides: Sequence[str] = (),
 ) -> list[Projection]:
-    """Return what `declared_projections` does.
+    """Return the projections of these names, or all that are declared, as `declared_projections`.
 
-    Raises Misuse for a projection that is installed and whose module is not named.
+    Raises ProjectionNotFound, or Misuse for one that is installed and whose module is not named.
     """
     try:
         with broken_module_shown(as_json=session.as_json):

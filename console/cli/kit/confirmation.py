@@ -1,4 +1,4 @@
-"""Ask a person at the terminal for a yes."""
+"""Confirmation by a person at the terminal, or by a count given on the command line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from runfold.console.shared.values import Misuse
 
 
 def agreed(action: str, found: str, *, matching: int | None, count: int | None) -> bool:
-    """Whether to act on the runs that were found: by the count given, else by a yes.
+    """Whether to act on the runs that were found: the count was given, or a person says yes.
 
     `found` says in words how many they are; `matching` is their number, None where counting ended
     early.

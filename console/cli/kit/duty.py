@@ -13,11 +13,11 @@ from runfold.workers.process.last_resort import LastResort
 
 @contextmanager
 def until_terminated() -> Iterator[None]:
-    """End the work within quietly on SIGTERM; Ctrl-C interrupts as usual.
+    """End the block without an error on SIGTERM; Ctrl-C interrupts as usual.
 
     The first process of a container is not ended by a signal that it does not handle: it would be
-    killed after the grace, and its exit code would tell of a fault. A server that does not answer
-    keeps nobody: ten seconds after the first signal, or two after another, the process ends.
+    killed after the grace, with the exit code of a fault. A server that does not answer cannot hold
+    the process up: it ends ten seconds after the first signal, or two after another.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None

@@ -37,7 +37,7 @@ _FACTS: Final[tuple[tuple[str, Callable[[Any], str]], ...]] = (
     ("late_ms", lambda value: f"{value} ms late"),
     ("compensates", lambda value: f"compensates #{value}"),
     ("available_at", lambda value: f"claimable from {moment(value)[11:]}"),
-    ("yes", clean),
+    ("approvals", clean),
     ("wait_until", lambda value: f"undecided ends {moment(value)}"),
     ("wait_outcome", lambda value: f"as {clean(value)}"),
     ("deadline", lambda value: f"deadline {moment(value)}"),
@@ -69,7 +69,7 @@ def facts(event: Event) -> str:
     if since is not None and event.recorded_at is not None and since <= event.recorded_at:
         del values["available_at"]  # claimable at once, as usual
     if values.get("approvals") is not None:
-        values["yes"] = f"{values['approved']} of {values['approvals']} approved"
+        values["approvals"] = f"{values['approved']} of {values['approvals']} approved"
     parts = [f"→ {event.state}"] if event.state is not None else []
     parts += [write(values[name]) for name, write in _FACTS if values.get(name) is not None]
     return "  ".join(part for part in parts if part)

@@ -34,7 +34,7 @@ EPILOG: Final = "Exit codes:\n" + "\n".join(
     f"  {code:>3}  {meaning}" for code, meaning in MEANINGS.items()
 )
 
-_OF_ERRORS: Final = {
+_CODES: Final = {
     "InvalidValue": USAGE,
     "PayloadTooLarge": USAGE,
     "FutureInstant": USAGE,
@@ -73,6 +73,6 @@ _OF_ERRORS: Final = {
 def exit_code(error: BaseException) -> int:
     """Return the exit code of an error, by the nearest of its classes that has one."""
     return next(
-        (_OF_ERRORS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _OF_ERRORS),
+        (_CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _CODES),
         ERROR,
     )

@@ -20,7 +20,7 @@ from runfold.console.cli.kit.output import console, safe_text
 
 _LOOK_SECONDS: Final = 0.1
 Draw = Callable[[int, int], Awaitable[Sequence[Text]]]
-"""Makes the lines of a screen, by its columns and lines."""
+"""Returns the lines of a screen, given its width and height."""
 
 
 def has_screen() -> bool:

@@ -53,14 +53,14 @@ REBUILDER: Final = (
     "rebuilt by the owner of the schema"
 )
 WORKER: Final = "the login needs the role runfold_worker: GRANT runfold_worker TO login"
-"""What a command needs, for the login that lacks it."""
+"""What commands need, said to a login that lacks it."""
 
 
 def command(app: typer.Typer, name: str, *, needs: str | None = None) -> Callable[[Body], Body]:
     """Make a command of a function, async or not.
 
-    The function takes the session first; what it returns is the exit code, None for 0. `needs`: the
-    privilege that it takes, named if the login lacks it.
+    The function takes the session first and returns the exit code; None is 0. `needs` says which
+    privilege it takes; a login that lacks it reads that.
     """
 
     def register(body: Body) -> Body:

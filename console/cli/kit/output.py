@@ -42,7 +42,7 @@ class Output:
     """
 
     talks: ClassVar[bool] = True
-    """Off in a process whose parent talks for it."""
+    """False in a process whose parent talks to people."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
@@ -62,7 +62,7 @@ class Output:
     def block(self, text: str, indent: str = "") -> None:
         """Write text of several lines, such as indented JSON.
 
-        Where the lines' own content may break them, an indent keeps them from looking like output.
+        An indent keeps content with line breaks from looking like other output.
         """
         for line in text.split("\n"):
             self.line(indent + line)

@@ -12,7 +12,7 @@ from rich import progress as bars
 from runfold.console.cli.kit.output import console
 
 Progress: TypeAlias = Callable[[int], None]
-"""Takes how many are done, of an unknown number: to count them would take a long snapshot."""
+"""Takes how many are done; of how many is unknown, as counting would take a long snapshot."""
 
 
 @contextmanager

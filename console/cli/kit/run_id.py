@@ -36,7 +36,7 @@ async def find_run(ledger: Ledger, text: str) -> UUID:
 
     Raises InvalidValue if no id can begin so, AmbiguousRun, or RunNotFound.
     """
-    first, last = bounds(text)
+    first, last = id_range(text)
     if first == last:
         return check_run_id(first)
     rows = await fetch(ledger.pool, _RANGE, ledger.project_id, first, last)
@@ -48,7 +48,7 @@ async def find_run(ledger: Ledger, text: str) -> UUID:
     return run_id
 
 
-def bounds(text: str) -> tuple[UUID, UUID]:
+def id_range(text: str) -> tuple[UUID, UUID]:
     """Return the smallest and the largest id that begin with `text`; raises InvalidValue."""
     prefix = text.strip().lower()
     digits = prefix.replace("-", "")

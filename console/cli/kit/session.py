@@ -43,7 +43,7 @@ class Session:
     ) -> object:
         """Run a command to its end and return its result.
 
-        `needs`: the privilege that the command takes, named if the login lacks it.
+        `needs` says which privilege the command takes; a login that lacks it reads that.
         """
         configure_log(as_json=self.as_json, verbose=self.verbose)
         for line in unknown_settings(os.environ):
@@ -72,13 +72,13 @@ class Session:
 
     @asynccontextmanager
     async def duty(self) -> AsyncIterator[Ledger]:
-        """Open the ledger for a command that runs until a signal: holes in access are logged."""
+        """Open the ledger for a command that runs until a signal, and log holes in access."""
         async with self.ledger() as ledger:
             await warn_of_holes(ledger.pool, production=ledger.settings.env == "production")
             yield ledger
 
     def database(self, *, checked: bool = True) -> AbstractAsyncContextManager[Database]:
-        """Open the chosen database, without a project; unless `checked`, with any schema."""
+        """Open the chosen database, without a project; its schema may be any unless `checked`."""
         return opened(self._chosen_url(), Settings.load(), checked=checked)
 
 

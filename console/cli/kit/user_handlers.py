@@ -1,4 +1,4 @@
-"""The handlers of the user's module, and what is said when it cannot be imported."""
+"""The handlers of the user's module; an error in the module is shown with its traceback."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from runfold.workers.process.loading import load
 
 
 def user_handlers(handlers: str, *, as_json: bool) -> Handlers:
-    """Import `MODULE[:NAME]`; an error in the user's module is shown with its traceback.
-
-    Raises InvalidValue and ModuleBroken.
-    """
+    """Import `MODULE[:NAME]` and return its handlers; raises InvalidValue or ModuleBroken."""
     with broken_module_shown(as_json=as_json):
         return load(handlers)

@@ -18,7 +18,7 @@ _IMPORT_SYSTEM: Final = str(Path(importlib.__file__).parent)
 
 @contextmanager
 def broken_module_shown(*, as_json: bool) -> Iterator[None]:
-    """Show the traceback of a ModuleBroken on its way; as JSON the error has it."""
+    """Print the traceback of a ModuleBroken that passes; with `as_json` put it into the error."""
     try:
         yield
     except ModuleBroken as error:

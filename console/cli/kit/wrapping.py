@@ -1,4 +1,4 @@
-"""Wrap what is too long for a terminal, at the joints between facts and without losing a word."""
+"""Wrap text that is too long for a terminal, between facts where possible, without loss."""
 
 from __future__ import annotations
 
