@@ -25,7 +25,7 @@ import structlog
 
 from benchmarks import raw
 from runfold.ledger import Lease, Ledger, Receipt, Submit, Transition
-from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
 
 ROUNDS = 5
 RUNS = 8_000

@@ -35,7 +35,7 @@ from urllib.parse import parse_qs, urlsplit
 import structlog
 
 from runfold.ledger import Ledger, Submit, Transition
-from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
 from runfold.ledger.postgres.schema import sql
 from runfold.projections.declared.catch_up import CatchUp
 from runfold.projections.declared.installing import install

@@ -22,7 +22,7 @@ import psutil  # type: ignore[import-untyped]
 import structlog
 
 from runfold.ledger import Lease, Ledger, Submit, default_worker_id
-from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
 from runfold.workers.duties.reaper import Reaper
 from runfold.workers.leases.heart import Heart
 

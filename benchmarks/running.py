@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from runfold.ledger import Ledger, Submit
-from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
 from runfold.workers import Context, Worker, handler
 
 RUNS = 10_000

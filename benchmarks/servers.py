@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from runfold.ledger import Ledger
-from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
 
 
 @asynccontextmanager

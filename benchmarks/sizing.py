@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from runfold.events import StepCompleted
 from runfold.ledger import Lease, Ledger, Submit, Transition
-from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
 
 RUNS: Final = int(os.environ.get("RUNS", "20000"))
 BATCH: Final = 500

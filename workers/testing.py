@@ -26,7 +26,7 @@ from runfold.ledger.errors import ConfigurationError, InvalidValue, LeaseLost
 from runfold.ledger.events import Event, StepCompleted
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.connections import connect
-from runfold.ledger.postgres.embedded.registry import temporary_postgres
+from runfold.ledger.postgres.embedded.postgres import temporary_postgres
 from runfold.ledger.run import Receipt
 from runfold.ledger.settings import Settings
 from runfold.ledger.validation import check_duration

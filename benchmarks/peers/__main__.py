@@ -30,7 +30,7 @@ from benchmarks.peers.page import publish
 from benchmarks.peers.report import table, written
 from benchmarks.peers.rounds import Rounds
 from benchmarks.peers.sizes import FULL, MIDDLE, QUICK, Size
-from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
 
 NAMES: Final = (
     "runfold", "pgqueuer", "oban", "procrastinate", "awa", "chancy", "absurd", "dbos", "plain",

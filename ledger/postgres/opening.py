@@ -17,7 +17,7 @@ from runfold.ledger.postgres.urls import driver_url, parse
 from runfold.ledger.settings import Settings
 
 if TYPE_CHECKING:
-    from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+    from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
 
 DEFAULT_PROJECT: Final = "default"
 _PROJECT: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -115,7 +115,7 @@ def _embedded(settings: Settings) -> EmbeddedPostgres:
             "set RUNFOLD_URL (or --url) to a server of your own"
         )
     # Imported late: it needs psutil, which a client of another server does not.
-    from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres, default_home
+    from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres, default_home
 
     return EmbeddedPostgres(settings.home or default_home())
 

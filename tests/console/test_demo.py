@@ -21,7 +21,7 @@ from runfold.console.demo import reviews
 from runfold.console.demo.measure import call_tool, library, measure, sources, tool
 from runfold.ledger import Ledger
 from runfold.ledger.events import Event, ToolCompleted
-from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
 from tests.support.server_folder import open_folder
 from tests.support.waiting import BOUND, until
 from tests.support.working import ended, working

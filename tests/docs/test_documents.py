@@ -18,7 +18,7 @@ import structlog
 from runfold.console.cli.main import main
 from runfold.ledger import Ledger
 from runfold.ledger.postgres import schema
-from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
 from runfold.ledger.settings import Settings
 from tests.support import forked
 from tests.support.forked import Forked

@@ -12,7 +12,7 @@ import pytest
 
 from runfold.ledger import Ledger
 from runfold.ledger.postgres import schema
-from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
 from tests.conftest import PROJECT
 from tests.support.server_folder import open_folder
 

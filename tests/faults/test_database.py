@@ -14,7 +14,7 @@ import pytest
 from runfold.ledger import Ledger, State
 from runfold.ledger.errors import DatabaseUnavailable, LeaseLost
 from runfold.ledger.events import NoteAdded
-from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
 from tests.conftest import assert_consistent
 from tests.support.runs import claimed, event_count
 from tests.support.waiting import BOUND, blocked, until

@@ -15,7 +15,7 @@ import pytest
 
 from runfold.ledger import Ledger, State
 from runfold.ledger.errors import CheckpointUnknown, LeaseLost, RunNotFound
-from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
 from runfold.ledger.postgres.embedded.store import Store
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.reading import feed

@@ -14,7 +14,7 @@ from runfold.ledger import names
 from runfold.ledger.operations import wakeups
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.access_holes import access_holes
-from runfold.ledger.postgres.embedded.registry import temporary_postgres
+from runfold.ledger.postgres.embedded.postgres import temporary_postgres
 from runfold.ledger.postgres.embedded.store import UNSAFE
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT

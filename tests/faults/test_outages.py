@@ -11,7 +11,7 @@ import pytest
 
 from runfold.ledger import Ledger, Submission, names
 from runfold.ledger.errors import DatabaseUnavailable
-from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
 from tests.conftest import assert_consistent
 from tests.support.processes import assert_story, said, worker
 from tests.support.runs import types

@@ -10,8 +10,8 @@ import pytest
 from runfold.console.cli.kit import exits
 from runfold.ledger import Ledger
 from runfold.ledger.errors import FeedMoved
+from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
 from runfold.ledger.postgres.embedded.programs import runnable_programs
-from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
 from runfold.ledger.postgres.embedded.store import Store
 from tests.conftest import PROJECT, assert_consistent
 from tests.support.console import Cli

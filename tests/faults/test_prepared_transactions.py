@@ -10,7 +10,7 @@ import pytest
 from runfold import Ledger
 from runfold.ledger.errors import DatabaseUnavailable
 from runfold.ledger.postgres import access_holes, schema
-from runfold.ledger.postgres.embedded.registry import temporary_postgres
+from runfold.ledger.postgres.embedded.postgres import temporary_postgres
 from runfold.ledger.postgres.embedded.store import UNSAFE
 from runfold.ledger.postgres.table_locks import _LOCK
 from runfold.ledger.postgres.urls import driver_url

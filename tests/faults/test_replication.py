@@ -17,8 +17,8 @@ import pytest
 from runfold.console.cli.kit import exits
 from runfold.ledger import Ledger, State
 from runfold.ledger.postgres import schema, tables
+from runfold.ledger.postgres.embedded.postgres import temporary_postgres
 from runfold.ledger.postgres.embedded.programs import find_programs
-from runfold.ledger.postgres.embedded.registry import temporary_postgres
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT, assert_consistent
 from tests.support.console import Cli

@@ -16,7 +16,7 @@ import pytest
 
 from runfold.console.cli.kit import exits
 from runfold.ledger import Ledger, names
-from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
 from runfold.workers import Worker
 from runfold.workers.duties import duty as duties
 from runfold.workers.duties.reaper import Reaper

@@ -53,7 +53,7 @@ UNSAFE: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes"
 class Store:
     """One home: `data` (whole or absent), `socket`, settings and locks.
 
-    One client at a time changes it: see the registry.
+    One client at a time changes it: see `client.py`.
     """
 
     def __init__(self, home: Path, settings: Mapping[str, str], *, ephemeral: bool) -> None:

@@ -13,7 +13,7 @@ import random
 import tempfile
 from pathlib import Path
 
-from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
 from tests.faults.soak.whole import soak
 
 

@@ -11,7 +11,7 @@ import asyncpg
 
 from runfold.ledger import Ledger
 from runfold.ledger.errors import ArchiveRefused, LockTimeout
-from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
 from runfold.ledger.postgres.urls import driver_url
 from tests.support.past_month import MONTH, in_that_month
 from tests.support.processes import worker

@@ -26,7 +26,7 @@ from runfold.ledger.errors import EmbeddedPostgresError
 from runfold.ledger.postgres.connections import FAILURES
 from runfold.ledger.postgres.embedded import programs as embedded_programs
 from runfold.ledger.postgres.embedded import server as embedded_server
-from runfold.ledger.postgres.embedded.registry import (
+from runfold.ledger.postgres.embedded.postgres import (
     EmbeddedPostgres,
     default_home,
     temporary_postgres,
@@ -150,7 +150,7 @@ def client(
         for name, path in zip(("runfold", "runfold.ledger"), sys.argv[2:], strict=True):
             sys.modules[name] = types.ModuleType(name)
             sys.modules[name].__path__ = [path]
-        from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+        from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
     """
     code = textwrap.dedent(script) + textwrap.dedent(body)
     packages = [str(Path(package.__file__ or "").parent) for package in (runfold, runfold.ledger)]

@@ -22,7 +22,7 @@ from runfold.ledger.errors import ConfigurationError, LeaseLost, NewerSchema, No
 from runfold.ledger.events import CATALOGUE, Event, StepCompleted
 from runfold.ledger.lifecycle import EDGES, FIRST, MOVES, State
 from runfold.ledger.postgres import revisions, schema, tables
-from runfold.ledger.postgres.embedded.registry import temporary_postgres
+from runfold.ledger.postgres.embedded.postgres import temporary_postgres
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.proof.encoding import FIELDS
 from runfold.projections.state.compile import compiled, outputs

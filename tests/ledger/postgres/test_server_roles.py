@@ -11,7 +11,7 @@ import pytest
 
 from runfold.ledger import Ledger
 from runfold.ledger.postgres import schema
-from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres, temporary_postgres
+from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres, temporary_postgres
 from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT

@@ -15,8 +15,8 @@ from runfold.ledger import Ledger
 from runfold.ledger.errors import FeedMoved
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.postgres import schema
+from runfold.ledger.postgres.embedded.postgres import temporary_postgres
 from runfold.ledger.postgres.embedded.programs import find_programs
-from runfold.ledger.postgres.embedded.registry import temporary_postgres
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.reading import feed
 from tests.conftest import PROJECT, assert_consistent

@@ -10,7 +10,7 @@ import pytest
 from runfold.ledger import Ledger
 from runfold.ledger.errors import FeedOnStandby
 from runfold.ledger.postgres import schema
-from runfold.ledger.postgres.embedded.registry import EmbeddedPostgres
+from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
 from runfold.ledger.postgres.embedded.store import UNSAFE
 from runfold.ledger.reading import feed
 from tests.support.feeding import Reader
