@@ -17,7 +17,8 @@ from runfold.ledger.reading.history import history
 from runfold.ledger.reading.run_filter import RunFilter, floor
 from runfold.ledger.reading.run_lists import page_ids
 from runfold.ledger.reading.runs import get, require_kinds
-from runfold.ledger.reading.search import EXAMINED, MAX_RUNS, Page, listed
+from runfold.ledger.reading.search import MAX_RUNS, Page, listed
+from runfold.ledger.reading.search_statements import EXAMINED
 from runfold.ledger.run import Run
 from runfold.ledger.validation import check_int, check_run_id
 

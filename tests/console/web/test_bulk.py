@@ -250,7 +250,7 @@ async def test_the_key_of_one_bulk_begins_no_other(web: httpx.AsyncClient, ledge
 
 
 async def test_counting_ends_and_says_so(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runfold.ledger.reading.search.EXAMINED", 3)
+    monkeypatch.setattr("runfold.ledger.reading.search_statements.EXAMINED", 3)
     for n in range(5):
         await ledger.submit("page", tags=["a"] if n == 4 else [])
     every = await bulk.preview(ledger, await bulk.bulk_of(ledger, "cancel", "kind:page"))

@@ -34,7 +34,7 @@ async def full(
 ) -> AsyncIterator[tuple[Ledger, Run]]:
     """A ledger with many runs, one of which asks a person, and one connection."""
     monkeypatch.setenv("RUNFOLD_POOL_SIZE", "1")
-    monkeypatch.setattr("runfold.ledger.reading.search.EXAMINED", EXAMINED)
+    monkeypatch.setattr("runfold.ledger.reading.search_statements.EXAMINED", EXAMINED)
     monkeypatch.setattr("runfold.ledger.reading.search.ENTRIES", 2 * EXAMINED)
     monkeypatch.setattr("runfold.ledger.reading.search.LEAST", 2)
     monkeypatch.setattr("runfold.console.web.pages.whatif.EVENTS", EXAMINED)

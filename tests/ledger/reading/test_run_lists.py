@@ -14,8 +14,9 @@ import pytest
 
 from runfold.ledger import Ledger, Run, State, Submit
 from runfold.ledger.errors import InvalidValue
-from runfold.ledger.reading import search as searching
+from runfold.ledger.reading import search_statements as searching
 from runfold.ledger.reading.run_filter import RunFilter
+from runfold.ledger.reading.search import query_of
 from tests.conftest import PROJECT
 
 MANY: Final = 200_000
@@ -238,7 +239,7 @@ async def test_a_page_reads_blocks_for_its_own_runs_only_whatever_the_filter_and
 
 async def read_blocks(connection: asyncpg.Connection[Any], chosen: RunFilter) -> int:
     """Count the blocks that a page reads, of the indexes and of the tables."""
-    query, forward = searching.query_of(chosen), chosen.is_forward
+    query, forward = query_of(chosen), chosen.is_forward
     statement = await searching.prepared(connection, PROJECT, query, forward=forward)
     statements = [statement.page(PAGE)]
     if statement.is_checked:

@@ -8,7 +8,7 @@ import pytest
 
 from runfold.ledger import Ledger, Submit
 from runfold.ledger.errors import InvalidQuery, InvalidValue
-from runfold.ledger.reading import search as searching
+from runfold.ledger.reading import search_statements as searching
 from runfold.ledger.reading.query import parse
 from tests.support.runs import claimed
 
