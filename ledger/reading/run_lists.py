@@ -85,7 +85,7 @@ _STATE_OF_TAGGED: Final = """
 FEW: Final = 2_000
 """Up to this many runs with a tag, their states are looked up; else the lists by state are read."""
 # Ordered, so that no plan reads the whole table for want of statistics.
-_WHETHER_FEW: Final = """
+_ARE_FEW: Final = """
 SELECT count(*) <= {few} AS are_few FROM (
   SELECT FROM {kinds} AS chosen (kind) CROSS JOIN unnest({tags}::text[]) AS wanted (tag)
   CROSS JOIN LATERAL (SELECT FROM ledger.run_tag AS entry
@@ -99,7 +99,7 @@ SELECT found.run_id FROM ({parts}) AS found ORDER BY found.run_id {order} LIMIT 
 
 # A list that gave as many runs as it may can have more beyond its last one. So nothing is known
 # beyond the nearest such run, of any list.
-_LOOKED: Final = """
+_FIRST_IDS: Final = """
 WITH found (run_id, is_last) AS MATERIALIZED ({parts}), cut AS MATERIALIZED (
   SELECT found.run_id FROM found WHERE found.is_last ORDER BY found.run_id {order} LIMIT 1)
 SELECT found.run_id, row_number() OVER (ORDER BY found.run_id {order}) AS place,
@@ -163,7 +163,7 @@ def page_ids(
 ) -> tuple[Any, ...]:
     """Return the statement that finds the ids of a page, and its parameters.
 
-    Not of a tag with a state. With `at` only of runs that were submitted by then.
+    Not for a tag together with a state. With `at` only runs that were submitted by then.
     """
     conditions = _Conditions(project_id, chosen, at)
     words = {"order": "ASC" if chosen.is_forward else "DESC", "limit": limit}
@@ -171,24 +171,24 @@ def page_ids(
     return (_IDS.format(parts=parts, **words), *conditions.parameters)
 
 
-def looked_through(project_id: str, chosen: RunFilter, limit: int, each: int) -> tuple[Any, ...]:
+def first_ids(project_id: str, chosen: RunFilter, limit: int, each: int) -> tuple[Any, ...]:
     """Return the statement that finds the first ids, `each` of a list at most, and its parameters.
 
-    Not of a tag with a state. No run that fits is left out up to the last id. The rows are ids with
-    their place, and whether there may be more beyond the last.
+    Not for a tag together with a state. Up to the last id, no run that fits is left out. Each row
+    has an id, its place, and whether there may be more beyond the last.
     """
     conditions = _Conditions(project_id, chosen, None)
     words = {"order": "ASC" if chosen.is_forward else "DESC", "limit": each}
     parts = " UNION ALL ".join(_parts(chosen, conditions, words, marked=True))
     words |= {"limit": limit, "sign": "<=" if chosen.is_forward else ">="}
-    return (_LOOKED.format(parts=parts, **words), *conditions.parameters)
+    return (_FIRST_IDS.format(parts=parts, **words), *conditions.parameters)
 
 
-def whether_few(project_id: str, chosen: RunFilter) -> tuple[Any, ...]:
-    """Return the statement that says if at most FEW runs have the tags, and its parameters."""
+def few_have_tags(project_id: str, chosen: RunFilter) -> tuple[Any, ...]:
+    """Return the statement that says whether at most FEW runs have the tags, and its parameters."""
     conditions = _Conditions(project_id, chosen, None)
     kinds, tags = _kinds(chosen, conditions.bound), conditions.bound["tags"]
-    return (_WHETHER_FEW.format(kinds=kinds, tags=tags, few=FEW), *conditions.parameters)
+    return (_ARE_FEW.format(kinds=kinds, tags=tags, few=FEW), *conditions.parameters)
 
 
 def number_of_lists(chosen: RunFilter, kinds: int) -> int:

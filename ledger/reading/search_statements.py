@@ -16,10 +16,10 @@ from runfold.ledger.postgres.connections import Connection, Pool, fetch
 from runfold.ledger.reading.query import SIGNS, Bound, Choice, Query
 from runfold.ledger.reading.run_filter import RunFilter, floor
 from runfold.ledger.reading.run_lists import (
-    looked_through,
+    few_have_tags,
+    first_ids,
     number_of_lists,
     page_ids,
-    whether_few,
 )
 
 EXAMINED: Final = 10_000
@@ -61,7 +61,7 @@ async def prepared(
     statement = Statement(project_id, query, cursor, forward=forward)
     if statement.may_be_by_tag:
         by_tag = Statement(project_id, query, cursor, forward=forward, by_tag=True)
-        [row] = await fetch(pool, *by_tag.whether_few())
+        [row] = await fetch(pool, *by_tag.are_few())
         statement = by_tag if row["are_few"] else statement
     if statement.is_checked:
         await statement.share(pool)
@@ -123,13 +123,13 @@ class Statement:
         """Return the statement of how many runs fit of those that are looked through."""
         return (self._checked("count(*) AS number"), *self._values)
 
-    def whether_few(self) -> tuple[Any, ...]:
+    def are_few(self) -> tuple[Any, ...]:
         """Return the statement that tells whether few runs have the leading tag, and its values."""
-        return whether_few(self._project_id, self._led)
+        return few_have_tags(self._project_id, self._led)
 
     def frontier(self) -> tuple[Any, ...]:
         """Return the statement of the last run that is looked through, and its values."""
-        looked, *values = looked_through(self._project_id, self._led, EXAMINED, self._each)
+        looked, *values = first_ids(self._project_id, self._led, EXAMINED, self._each)
         statement = (
             f"SELECT run.run_id, run.place FROM ({looked}) AS run"
             f" WHERE run.is_more OR run.place = {EXAMINED} ORDER BY run.place DESC LIMIT 1"
@@ -138,7 +138,7 @@ class Statement:
 
     def _checked(self, what: str) -> str:
         """Return the query of something of the runs that fit, of those that are looked through."""
-        looked = looked_through(self._project_id, self._led, EXAMINED, self._each)[0]
+        looked = first_ids(self._project_id, self._led, EXAMINED, self._each)[0]
         return _CHECKED.format(what=what, looked=looked, where=self._where)
 
     def _chosen(self, choice: Choice) -> str:

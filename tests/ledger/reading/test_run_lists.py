@@ -246,7 +246,7 @@ async def read_blocks(connection: asyncpg.Connection[Any], chosen: RunFilter) ->
         statements.append(statement.frontier())
     if chosen.tags and chosen.states:
         by_tag = searching.Statement(PROJECT, query, None, forward=forward, by_tag=True)
-        statements.append(by_tag.whether_few())
+        statements.append(by_tag.are_few())
     blocks = 0
     for text, *values in statements:
         rows = await connection.fetch(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {text}", *values)
