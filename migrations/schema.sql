@@ -98,17 +98,15 @@ BEGIN
       WHERE next.body IS NOT NULL
   )
   INSERT INTO ledger.event AS appended (project_id, run_id, version, recorded_at, type,
-    schema_version, actor, name, token, cost_usd,
-    step_count, error_code, key, payload_hash, credential, hash)
+    schema_version, actor, name, token, cost_usd, step_count, error_code, key, payload_hash,
+    credential, hash)
   SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.schema_version,
-    next.who, next.name, next.token, next.cost, next.steps,
-    next.error_code, next.key, next.payload_hash,
-    writer,
+    next.who, next.name, next.token, next.cost, next.steps, next.error_code, next.key,
+    next.payload_hash, writer,
     ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
-      next.type, next.who, next.schema_version, name => next.name,
-      token => next.token, cost_usd => next.cost, step_count => next.steps,
-      error_code => next.error_code, key => next.key,
-      payload_hash => next.payload_hash, credential => writer)
+      next.type, next.who, next.schema_version, name => next.name, token => next.token,
+      cost_usd => next.cost, step_count => next.steps, error_code => next.error_code,
+      key => next.key, payload_hash => next.payload_hash, credential => writer)
   FROM next
   RETURNING appended.run_id, appended.version, appended.hash;
 
@@ -1746,9 +1744,9 @@ BEGIN
     payload_hash => made.payload_hash, credential => writer, shown_sha256 => made.shown_sha256,
     request => made.request, meaning => made.meaning, approvals => made.approvals,
     approved => made.approved);
-  INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state,
-    worker_id, token, lease_until, available_at, wait_until, wait_outcome, key, payload_hash,
-    credential, shown_sha256, request, meaning, approvals, approved, hash)
+  INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, worker_id,
+    token, lease_until, available_at, wait_until, wait_outcome, key, payload_hash, credential,
+    shown_sha256, request, meaning, approvals, approved, hash)
   VALUES (p_project, p_run, made.version, made.recorded_at, made.type, p_actor, made.state,
     made.worker_id, made.token, made.lease_until, made.available_at, made.wait_until,
     made.wait_outcome, p_key, made.payload_hash,
@@ -4650,8 +4648,8 @@ BEGIN
     SELECT p_project, next.run_id, next.new_version, next.salt, next.body::json FROM next
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state,
-      worker_id, token, lease_until, attempt, available_at, error_code,
-      compensates, payload_hash, credential, hash)
+      worker_id, token, lease_until, attempt, available_at, error_code, compensates, payload_hash,
+      credential, hash)
     SELECT p_project, hashed.run_id, hashed.new_version, hashed.now, hashed.type, p_actor,
       hashed.new_state, hashed.kept_worker, hashed.kept_token, hashed.kept_until,
       hashed.new_attempt, hashed.new_available_at, hashed.code, hashed.closed_token,
@@ -4946,16 +4944,15 @@ BEGIN
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, name,
       worker_id, token, credential, hash)
     SELECT p_project, bounded.run_id, bounded.new_version, bounded.recorded_at, 'write.refused',
-      p_actor, bounded.name, p_actor, bounded.given_token,
-      writer,
+      p_actor, bounded.name, p_actor, bounded.given_token, writer,
       ledger.event_hash(bounded.hash, p_project, bounded.run_id, bounded.new_version,
         bounded.recorded_at, 'write.refused', p_actor, name => bounded.name,
         worker_id => p_actor, token => bounded.given_token, credential => writer)
     FROM bounded
   )
   SELECT seen.run_id, seen.given_token, seen.refused, seen.state, seen.version, seen.token,
-    seen.worker_id, seen.lease_until, seen.available_at,
-    seen.attempt_count, seen.max_attempts, seen.cost_usd, seen.step_count
+    seen.worker_id, seen.lease_until, seen.available_at, seen.attempt_count, seen.max_attempts,
+    seen.cost_usd, seen.step_count
   FROM seen;
 END $$;
 
@@ -5061,8 +5058,7 @@ BEGIN
       WHERE next.body IS NOT NULL
   )
   INSERT INTO ledger.event AS appended (project_id, run_id, version, recorded_at, type, actor,
-    state, attempt, available_at, error_code,
-    compensates, payload_hash, credential, hash)
+    state, attempt, available_at, error_code, compensates, payload_hash, credential, hash)
   SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.worker_id,
     next.state, next.attempt, next.available_at, next.error_code, next.token,
     next.payload_hash,
@@ -5380,8 +5376,7 @@ BEGIN
     SELECT array_agg(known.run_id ORDER BY known.ordinal),
       array_agg(known.fresh ORDER BY known.ordinal) INTO ids, fresh
     FROM ledger.submit_keys(p_project, ids, p_kinds, p_inputs, p_keys, p_priorities, p_delays,
-      p_max_attempts, p_deadlines,
-      p_deadlines_in, p_tags, seed) AS known;
+      p_max_attempts, p_deadlines, p_deadlines_in, p_tags, seed) AS known;
   END IF;
 
   -- Only new runs are refused: a repeated command has its first outcome, however late it comes.
@@ -5396,11 +5391,10 @@ BEGIN
   WITH made AS MATERIALIZED ( -- the runs that do not exist yet
     SELECT salted.*,
       ledger.event_hash(''::bytea, p_project, salted.run_id, 1, salted.recorded_at,
-        'run.submitted', p_actor, state => 'pending',
-        kind => salted.kind, priority => salted.priority, max_attempts => salted.max_attempts,
-        deadline => salted.deadline, tags => salted.tags,
-        available_at => salted.available_at, key => salted.key,
-        payload_hash => salted.payload_hash, credential => writer) AS hash
+        'run.submitted', p_actor, state => 'pending', kind => salted.kind,
+        priority => salted.priority, max_attempts => salted.max_attempts,
+        deadline => salted.deadline, tags => salted.tags, available_at => salted.available_at,
+        key => salted.key, payload_hash => salted.payload_hash, credential => writer) AS hash
     FROM (
       SELECT timed.*, ledger.payload_hash(timed.salt, timed.input) AS payload_hash
       FROM ( -- with its instants and the salt of its input
@@ -5426,11 +5420,10 @@ BEGIN
       WHERE made.input IS NOT NULL
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, kind,
-      priority, max_attempts,
-      deadline, tags, available_at, key, payload_hash, credential, hash)
+      priority, max_attempts, deadline, tags, available_at, key, payload_hash, credential, hash)
     SELECT p_project, made.run_id, 1, made.recorded_at, 'run.submitted', p_actor, 'pending',
-      made.kind, made.priority, made.max_attempts,
-      made.deadline, made.tags, made.available_at, made.key, made.payload_hash, writer, made.hash
+      made.kind, made.priority, made.max_attempts, made.deadline, made.tags, made.available_at,
+      made.key, made.payload_hash, writer, made.hash
     FROM made
   )
   SELECT told.ordinal::int, told.run_id, told.fresh, told.recorded_at, told.available_at,
@@ -5619,12 +5612,11 @@ BEGIN
       ledger.event_hash(decided.hash, p_project, decided.run_id, decided.new_version,
         decided.recorded_at, decided.type, decided.who, state => decided.new_state,
         name => decided.name, worker_id => decided.new_worker, token => decided.new_token,
-        lease_until => decided.new_until,
-        available_at => decided.available_at, wait_until => decided.wait_until,
-        wait_outcome => decided.new_wait_outcome, cost_usd => decided.cost,
-        step_count => decided.steps, error_code => decided.error_code,
-        output_sha256 => decided.sha256, key => decided.key,
-        payload_hash => decided.payload_hash, credential => writer, role => decided.role,
+        lease_until => decided.new_until, available_at => decided.available_at,
+        wait_until => decided.wait_until, wait_outcome => decided.new_wait_outcome,
+        cost_usd => decided.cost, step_count => decided.steps, error_code => decided.error_code,
+        output_sha256 => decided.sha256, key => decided.key, payload_hash => decided.payload_hash,
+        credential => writer, role => decided.role,
         other_person => decided.other_person, shown_sha256 => decided.shown_sha256,
         based_on => decided.based_on, approvals => decided.approvals,
         approved => decided.approvals * 0) AS new_hash
@@ -5632,9 +5624,8 @@ BEGIN
       -- the event that each command makes of its run
       SELECT timed.run_id, timed.name, timed.error_code, timed.body, timed.cost, timed.steps,
         timed.sha256, timed.key, timed.salt, timed.hash, timed.from_state, timed.type,
-        timed.new_version,
-        timed.recorded_at, coalesce(timed.actor, CASE WHEN timed.token IS NOT NULL
-          THEN timed.worker_id END) AS who,
+        timed.new_version, timed.recorded_at,
+        coalesce(timed.actor, CASE WHEN timed.token IS NOT NULL THEN timed.worker_id END) AS who,
         CASE WHEN timed.keeps THEN timed.held_token END AS new_token,
         CASE WHEN timed.keeps THEN timed.worker_id END AS new_worker,
         CASE WHEN timed.keeps THEN timed.lease_until END AS new_until,
@@ -5642,8 +5633,7 @@ BEGIN
         CASE WHEN timed.answers_parked THEN timed.recorded_at END AS available_at,
         CASE WHEN timed.waits THEN timed.recorded_at + timed.wait END AS wait_until,
         CASE WHEN timed.state = 'waiting_approval' AND timed.wait IS NOT NULL
-          THEN coalesce(timed.wait_outcome, 'cancelled') END
-          AS new_wait_outcome,
+          THEN coalesce(timed.wait_outcome, 'cancelled') END AS new_wait_outcome,
         ledger.payload_hash(timed.salt, timed.body) AS payload_hash,
         -- Who may decide, and what was shown, are facts: content may be erased.
         CASE timed.type WHEN 'approval.requested' THEN timed.body::json ->> 'role' END AS role,
@@ -5715,16 +5705,15 @@ BEGIN
       WHERE next.body IS NOT NULL
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, name,
-      worker_id, token,
-      lease_until, available_at, wait_until, wait_outcome, cost_usd, step_count, error_code,
-      output_sha256, key, payload_hash,
-      credential, role, other_person, shown_sha256, based_on, approvals, approved, hash)
+      worker_id, token, lease_until, available_at, wait_until, wait_outcome, cost_usd, step_count,
+      error_code, output_sha256, key, payload_hash, credential, role, other_person, shown_sha256,
+      based_on, approvals, approved, hash)
     SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.who,
-      next.new_state, next.name, next.new_worker, next.new_token,
-      next.new_until, next.available_at, next.wait_until, next.new_wait_outcome, next.cost,
-      next.steps, next.error_code, next.sha256, next.key,
-      next.payload_hash, writer, next.role, next.other_person, next.shown_sha256, next.based_on,
-      next.approvals, next.approvals * 0, next.new_hash
+      next.new_state, next.name, next.new_worker, next.new_token, next.new_until,
+      next.available_at, next.wait_until, next.new_wait_outcome, next.cost, next.steps,
+      next.error_code, next.sha256, next.key, next.payload_hash, writer, next.role,
+      next.other_person, next.shown_sha256, next.based_on, next.approvals, next.approvals * 0,
+      next.new_hash
     FROM next
   )
   SELECT next.run_id, next.new_version, next.new_hash, next.from_state FROM next;

@@ -5,9 +5,8 @@
 -- kind of the run, and the state an event leads to; and the projects that the credential may read.
 CREATE OR REPLACE FUNCTION ledger.feed_page(
   p_generation int, p_moment text, p_target text, p_position bigint, p_limit int,
-  p_project text DEFAULT NULL,
-  p_types text[] DEFAULT NULL, p_without text[] DEFAULT NULL, p_kinds text[] DEFAULT NULL,
-    p_states text[] DEFAULT NULL
+  p_project text DEFAULT NULL, p_types text[] DEFAULT NULL, p_without text[] DEFAULT NULL,
+  p_kinds text[] DEFAULT NULL, p_states text[] DEFAULT NULL
 ) RETURNS SETOF ledger.event
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

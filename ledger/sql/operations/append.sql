@@ -3,10 +3,8 @@
 -- was not kept: ledger.refuse says why. Locks: run_state rows, in run_id order.
 CREATE OR REPLACE FUNCTION ledger.append(
   p_project text, p_actor text, p_runs uuid[], p_tokens int[], p_types text[],
-  p_schema_versions int[], p_names text[],
-  p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps int[], p_expected int[],
-  p_keys text[],
-  p_workers text[] DEFAULT NULL
+  p_schema_versions int[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[],
+  p_steps int[], p_expected int[], p_keys text[], p_workers text[] DEFAULT NULL
 ) RETURNS TABLE (run_id uuid, version int, hash bytea)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -82,17 +80,15 @@ BEGIN
       WHERE next.body IS NOT NULL
   )
   INSERT INTO ledger.event AS appended (project_id, run_id, version, recorded_at, type,
-    schema_version, actor, name, token, cost_usd,
-    step_count, error_code, key, payload_hash, credential, hash)
+    schema_version, actor, name, token, cost_usd, step_count, error_code, key, payload_hash,
+    credential, hash)
   SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.schema_version,
-    next.who, next.name, next.token, next.cost, next.steps,
-    next.error_code, next.key, next.payload_hash,
-    writer,
+    next.who, next.name, next.token, next.cost, next.steps, next.error_code, next.key,
+    next.payload_hash, writer,
     ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
-      next.type, next.who, next.schema_version, name => next.name,
-      token => next.token, cost_usd => next.cost, step_count => next.steps,
-      error_code => next.error_code, key => next.key,
-      payload_hash => next.payload_hash, credential => writer)
+      next.type, next.who, next.schema_version, name => next.name, token => next.token,
+      cost_usd => next.cost, step_count => next.steps, error_code => next.error_code,
+      key => next.key, payload_hash => next.payload_hash, credential => writer)
   FROM next
   RETURNING appended.run_id, appended.version, appended.hash;
 

@@ -34,8 +34,7 @@ CREATE OR REPLACE FUNCTION ledger.claim(
   p_mark_runs uuid[] DEFAULT '{}', p_mark_dues timestamptz[] DEFAULT '{}'
 ) RETURNS TABLE (
   run_id uuid, token int, attempt int, kind text, priority int, max_attempts int,
-  lease_until timestamptz, cancel_requested boolean,
-  input text, due_at timestamptz
+  lease_until timestamptz, cancel_requested boolean, input text, due_at timestamptz
 )
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

@@ -3,9 +3,8 @@
 -- event is read, so keys also answer for archived runs. Changes nothing.
 CREATE OR REPLACE FUNCTION ledger.commands(
   p_project text, p_runs uuid[], p_whats text[], p_parks boolean[], p_names text[],
-  p_error_codes text[], p_bodies text[],
-  p_costs numeric[], p_steps int[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[],
-  p_keys text[]
+  p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps int[], p_sha256s bytea[],
+  p_waits interval[], p_wait_outcomes text[], p_keys text[]
 ) RETURNS TABLE (key text, run_id uuid, version int, hash bytea, same boolean)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

@@ -125,9 +125,9 @@ BEGIN
     payload_hash => made.payload_hash, credential => writer, shown_sha256 => made.shown_sha256,
     request => made.request, meaning => made.meaning, approvals => made.approvals,
     approved => made.approved);
-  INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state,
-    worker_id, token, lease_until, available_at, wait_until, wait_outcome, key, payload_hash,
-    credential, shown_sha256, request, meaning, approvals, approved, hash)
+  INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, worker_id,
+    token, lease_until, available_at, wait_until, wait_outcome, key, payload_hash, credential,
+    shown_sha256, request, meaning, approvals, approved, hash)
   VALUES (p_project, p_run, made.version, made.recorded_at, made.type, p_actor, made.state,
     made.worker_id, made.token, made.lease_until, made.available_at, made.wait_until,
     made.wait_outcome, p_key, made.payload_hash,

@@ -197,8 +197,8 @@ BEGIN
     SELECT p_project, next.run_id, next.new_version, next.salt, next.body::json FROM next
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state,
-      worker_id, token, lease_until, attempt, available_at, error_code,
-      compensates, payload_hash, credential, hash)
+      worker_id, token, lease_until, attempt, available_at, error_code, compensates, payload_hash,
+      credential, hash)
     SELECT p_project, hashed.run_id, hashed.new_version, hashed.now, hashed.type, p_actor,
       hashed.new_state, hashed.kept_worker, hashed.kept_token, hashed.kept_until,
       hashed.new_attempt, hashed.new_available_at, hashed.code, hashed.closed_token,

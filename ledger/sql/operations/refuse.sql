@@ -5,13 +5,13 @@
 -- last is named 'and more': refusals after it are not recorded. A token that the run never had is
 -- refused without a record, because invented ones would fill the list. Locks: run_state rows, in
 -- run_id order.
-CREATE OR REPLACE FUNCTION ledger.refuse(p_project text, p_actor text, p_name text, p_runs uuid[],
-  p_tokens int[],
-  p_workers text[] DEFAULT NULL)
-RETURNS TABLE (
+CREATE OR REPLACE FUNCTION ledger.refuse(
+  p_project text, p_actor text, p_name text, p_runs uuid[], p_tokens int[],
+  p_workers text[] DEFAULT NULL
+) RETURNS TABLE (
   run_id uuid, given_token int, refused boolean, state text, version int, token int, worker_id text,
-  lease_until timestamptz,
-  available_at timestamptz, attempt_count int, max_attempts int, cost_usd numeric, step_count int
+  lease_until timestamptz, available_at timestamptz, attempt_count int, max_attempts int,
+  cost_usd numeric, step_count int
 )
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -93,15 +93,14 @@ BEGIN
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, name,
       worker_id, token, credential, hash)
     SELECT p_project, bounded.run_id, bounded.new_version, bounded.recorded_at, 'write.refused',
-      p_actor, bounded.name, p_actor, bounded.given_token,
-      writer,
+      p_actor, bounded.name, p_actor, bounded.given_token, writer,
       ledger.event_hash(bounded.hash, p_project, bounded.run_id, bounded.new_version,
         bounded.recorded_at, 'write.refused', p_actor, name => bounded.name,
         worker_id => p_actor, token => bounded.given_token, credential => writer)
     FROM bounded
   )
   SELECT seen.run_id, seen.given_token, seen.refused, seen.state, seen.version, seen.token,
-    seen.worker_id, seen.lease_until, seen.available_at,
-    seen.attempt_count, seen.max_attempts, seen.cost_usd, seen.step_count
+    seen.worker_id, seen.lease_until, seen.available_at, seen.attempt_count, seen.max_attempts,
+    seen.cost_usd, seen.step_count
   FROM seen;
 END $$;

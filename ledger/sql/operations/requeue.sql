@@ -4,8 +4,7 @@
 -- is not returned was not put back: ledger.refuse says why. Locks: run_state rows, in run_id order.
 CREATE OR REPLACE FUNCTION ledger.requeue(
   p_project text, p_type text, p_runs uuid[], p_tokens int[], p_delays interval[],
-  p_error_codes text[],
-  p_bodies text[], p_workers text[] DEFAULT NULL
+  p_error_codes text[], p_bodies text[], p_workers text[] DEFAULT NULL
 ) RETURNS TABLE (run_id uuid, version int, hash bytea)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -77,8 +76,7 @@ BEGIN
       WHERE next.body IS NOT NULL
   )
   INSERT INTO ledger.event AS appended (project_id, run_id, version, recorded_at, type, actor,
-    state, attempt, available_at, error_code,
-    compensates, payload_hash, credential, hash)
+    state, attempt, available_at, error_code, compensates, payload_hash, credential, hash)
   SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.worker_id,
     next.state, next.attempt, next.available_at, next.error_code, next.token,
     next.payload_hash,

@@ -4,8 +4,8 @@
 -- of `command` in key order (waits for a concurrent submit of the same key); new runs need none.
 CREATE OR REPLACE FUNCTION ledger.submit(
   p_project text, p_actor text, p_kinds text[], p_inputs text[], p_keys text[], p_priorities int[],
-  p_delays interval[],
-  p_max_attempts int[], p_deadlines timestamptz[], p_deadlines_in interval[], p_tags text[]
+  p_delays interval[], p_max_attempts int[], p_deadlines timestamptz[], p_deadlines_in interval[],
+  p_tags text[]
 ) RETURNS TABLE (ordinal int, run_id uuid, fresh boolean, recorded_at timestamptz,
   available_at timestamptz, deadline timestamptz, hash bytea)
 LANGUAGE plpgsql SECURITY DEFINER
@@ -73,8 +73,7 @@ BEGIN
     SELECT array_agg(known.run_id ORDER BY known.ordinal),
       array_agg(known.fresh ORDER BY known.ordinal) INTO ids, fresh
     FROM ledger.submit_keys(p_project, ids, p_kinds, p_inputs, p_keys, p_priorities, p_delays,
-      p_max_attempts, p_deadlines,
-      p_deadlines_in, p_tags, seed) AS known;
+      p_max_attempts, p_deadlines, p_deadlines_in, p_tags, seed) AS known;
   END IF;
 
   -- Only new runs are refused: a repeated command has its first outcome, however late it comes.
@@ -89,11 +88,10 @@ BEGIN
   WITH made AS MATERIALIZED ( -- the runs that do not exist yet
     SELECT salted.*,
       ledger.event_hash(''::bytea, p_project, salted.run_id, 1, salted.recorded_at,
-        'run.submitted', p_actor, state => 'pending',
-        kind => salted.kind, priority => salted.priority, max_attempts => salted.max_attempts,
-        deadline => salted.deadline, tags => salted.tags,
-        available_at => salted.available_at, key => salted.key,
-        payload_hash => salted.payload_hash, credential => writer) AS hash
+        'run.submitted', p_actor, state => 'pending', kind => salted.kind,
+        priority => salted.priority, max_attempts => salted.max_attempts,
+        deadline => salted.deadline, tags => salted.tags, available_at => salted.available_at,
+        key => salted.key, payload_hash => salted.payload_hash, credential => writer) AS hash
     FROM (
       SELECT timed.*, ledger.payload_hash(timed.salt, timed.input) AS payload_hash
       FROM ( -- with its instants and the salt of its input
@@ -119,11 +117,10 @@ BEGIN
       WHERE made.input IS NOT NULL
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, kind,
-      priority, max_attempts,
-      deadline, tags, available_at, key, payload_hash, credential, hash)
+      priority, max_attempts, deadline, tags, available_at, key, payload_hash, credential, hash)
     SELECT p_project, made.run_id, 1, made.recorded_at, 'run.submitted', p_actor, 'pending',
-      made.kind, made.priority, made.max_attempts,
-      made.deadline, made.tags, made.available_at, made.key, made.payload_hash, writer, made.hash
+      made.kind, made.priority, made.max_attempts, made.deadline, made.tags, made.available_at,
+      made.key, made.payload_hash, writer, made.hash
     FROM made
   )
   SELECT told.ordinal::int, told.run_id, told.fresh, told.recorded_at, told.available_at,

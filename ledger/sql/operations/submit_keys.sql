@@ -5,9 +5,8 @@
 -- Locks: rows of `command`, in key order.
 CREATE OR REPLACE FUNCTION ledger.submit_keys(
   p_project text, p_ids uuid[], p_kinds text[], p_inputs text[], p_keys text[], p_priorities int[],
-  p_delays interval[],
-  p_max_attempts int[], p_deadlines timestamptz[], p_deadlines_in interval[], p_tags text[],
-  p_seed bytea
+  p_delays interval[], p_max_attempts int[], p_deadlines timestamptz[], p_deadlines_in interval[],
+  p_tags text[], p_seed bytea
 ) RETURNS TABLE (ordinal int, run_id uuid, fresh boolean)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

@@ -6,10 +6,9 @@
 -- Locks: run_state rows, in run_id order.
 CREATE OR REPLACE FUNCTION ledger.transition(
   p_project text, p_actors text[], p_runs uuid[], p_tokens int[], p_states text[],
-  p_parks boolean[], p_names text[],
-  p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps int[], p_sha256s bytea[],
-  p_waits interval[],
-  p_wait_outcomes text[], p_expected int[], p_keys text[], p_workers text[] DEFAULT NULL
+  p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[],
+  p_steps int[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected int[],
+  p_keys text[], p_workers text[] DEFAULT NULL
 ) RETURNS TABLE (run_id uuid, version int, hash bytea, from_state text)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -65,12 +64,11 @@ BEGIN
       ledger.event_hash(decided.hash, p_project, decided.run_id, decided.new_version,
         decided.recorded_at, decided.type, decided.who, state => decided.new_state,
         name => decided.name, worker_id => decided.new_worker, token => decided.new_token,
-        lease_until => decided.new_until,
-        available_at => decided.available_at, wait_until => decided.wait_until,
-        wait_outcome => decided.new_wait_outcome, cost_usd => decided.cost,
-        step_count => decided.steps, error_code => decided.error_code,
-        output_sha256 => decided.sha256, key => decided.key,
-        payload_hash => decided.payload_hash, credential => writer, role => decided.role,
+        lease_until => decided.new_until, available_at => decided.available_at,
+        wait_until => decided.wait_until, wait_outcome => decided.new_wait_outcome,
+        cost_usd => decided.cost, step_count => decided.steps, error_code => decided.error_code,
+        output_sha256 => decided.sha256, key => decided.key, payload_hash => decided.payload_hash,
+        credential => writer, role => decided.role,
         other_person => decided.other_person, shown_sha256 => decided.shown_sha256,
         based_on => decided.based_on, approvals => decided.approvals,
         approved => decided.approvals * 0) AS new_hash
@@ -78,9 +76,8 @@ BEGIN
       -- the event that each command makes of its run
       SELECT timed.run_id, timed.name, timed.error_code, timed.body, timed.cost, timed.steps,
         timed.sha256, timed.key, timed.salt, timed.hash, timed.from_state, timed.type,
-        timed.new_version,
-        timed.recorded_at, coalesce(timed.actor, CASE WHEN timed.token IS NOT NULL
-          THEN timed.worker_id END) AS who,
+        timed.new_version, timed.recorded_at,
+        coalesce(timed.actor, CASE WHEN timed.token IS NOT NULL THEN timed.worker_id END) AS who,
         CASE WHEN timed.keeps THEN timed.held_token END AS new_token,
         CASE WHEN timed.keeps THEN timed.worker_id END AS new_worker,
         CASE WHEN timed.keeps THEN timed.lease_until END AS new_until,
@@ -88,8 +85,7 @@ BEGIN
         CASE WHEN timed.answers_parked THEN timed.recorded_at END AS available_at,
         CASE WHEN timed.waits THEN timed.recorded_at + timed.wait END AS wait_until,
         CASE WHEN timed.state = 'waiting_approval' AND timed.wait IS NOT NULL
-          THEN coalesce(timed.wait_outcome, 'cancelled') END
-          AS new_wait_outcome,
+          THEN coalesce(timed.wait_outcome, 'cancelled') END AS new_wait_outcome,
         ledger.payload_hash(timed.salt, timed.body) AS payload_hash,
         -- Who may decide, and what was shown, are facts: content may be erased.
         CASE timed.type WHEN 'approval.requested' THEN timed.body::json ->> 'role' END AS role,
@@ -161,16 +157,15 @@ BEGIN
       WHERE next.body IS NOT NULL
   ), appended AS (
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, state, name,
-      worker_id, token,
-      lease_until, available_at, wait_until, wait_outcome, cost_usd, step_count, error_code,
-      output_sha256, key, payload_hash,
-      credential, role, other_person, shown_sha256, based_on, approvals, approved, hash)
+      worker_id, token, lease_until, available_at, wait_until, wait_outcome, cost_usd, step_count,
+      error_code, output_sha256, key, payload_hash, credential, role, other_person, shown_sha256,
+      based_on, approvals, approved, hash)
     SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.who,
-      next.new_state, next.name, next.new_worker, next.new_token,
-      next.new_until, next.available_at, next.wait_until, next.new_wait_outcome, next.cost,
-      next.steps, next.error_code, next.sha256, next.key,
-      next.payload_hash, writer, next.role, next.other_person, next.shown_sha256, next.based_on,
-      next.approvals, next.approvals * 0, next.new_hash
+      next.new_state, next.name, next.new_worker, next.new_token, next.new_until,
+      next.available_at, next.wait_until, next.new_wait_outcome, next.cost, next.steps,
+      next.error_code, next.sha256, next.key, next.payload_hash, writer, next.role,
+      next.other_person, next.shown_sha256, next.based_on, next.approvals, next.approvals * 0,
+      next.new_hash
     FROM next
   )
   SELECT next.run_id, next.new_version, next.new_hash, next.from_state FROM next;

@@ -3,8 +3,7 @@
 -- erased. Others never verify it, so it is not part of the published encoding.
 CREATE OR REPLACE FUNCTION ledger.command_text(
   run_id uuid, what text, park boolean, name text, error_code text, body text, cost numeric,
-  steps int, output bytea,
-  wait interval, wait_outcome text
+  steps int, output bytea, wait interval, wait_outcome text
 ) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$

@@ -3,21 +3,18 @@
 -- planner inlines the body and drops the lines of the others.
 CREATE OR REPLACE FUNCTION ledger.event_hash(
   previous bytea, project_id text, run_id uuid, version int, recorded_at timestamptz, type text,
-  actor text,
-  schema_version int DEFAULT 1,
-  state text DEFAULT NULL, name text DEFAULT NULL, kind text DEFAULT NULL,
-  priority int DEFAULT NULL,
-  max_attempts int DEFAULT NULL, deadline timestamptz DEFAULT NULL, tags text[] DEFAULT NULL,
-  attempt int DEFAULT NULL,
+  actor text, schema_version int DEFAULT 1, state text DEFAULT NULL, name text DEFAULT NULL,
+  kind text DEFAULT NULL, priority int DEFAULT NULL, max_attempts int DEFAULT NULL,
+  deadline timestamptz DEFAULT NULL, tags text[] DEFAULT NULL, attempt int DEFAULT NULL,
   worker_id text DEFAULT NULL, token int DEFAULT NULL, lease_until timestamptz DEFAULT NULL,
   available_at timestamptz DEFAULT NULL, late_ms int DEFAULT NULL,
-  wait_until timestamptz DEFAULT NULL,
-  wait_outcome text DEFAULT NULL, cost_usd numeric DEFAULT NULL, step_count int DEFAULT NULL,
-  error_code text DEFAULT NULL, output_sha256 bytea DEFAULT NULL, compensates int DEFAULT NULL,
-  key text DEFAULT NULL, payload_hash bytea DEFAULT NULL,
-  credential text DEFAULT NULL, role text DEFAULT NULL, other_person boolean DEFAULT NULL,
-  shown_sha256 text DEFAULT NULL, request int DEFAULT NULL, meaning text DEFAULT NULL,
-  based_on int DEFAULT NULL, approvals int DEFAULT NULL, approved int DEFAULT NULL
+  wait_until timestamptz DEFAULT NULL, wait_outcome text DEFAULT NULL,
+  cost_usd numeric DEFAULT NULL, step_count int DEFAULT NULL, error_code text DEFAULT NULL,
+  output_sha256 bytea DEFAULT NULL, compensates int DEFAULT NULL, key text DEFAULT NULL,
+  payload_hash bytea DEFAULT NULL, credential text DEFAULT NULL, role text DEFAULT NULL,
+  other_person boolean DEFAULT NULL, shown_sha256 text DEFAULT NULL, request int DEFAULT NULL,
+  meaning text DEFAULT NULL, based_on int DEFAULT NULL, approvals int DEFAULT NULL,
+  approved int DEFAULT NULL
 ) RETURNS bytea
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
