@@ -60,7 +60,7 @@ class Pulse:
 
 
 async def pulse(project: Project, after: datetime | None) -> Pulse:
-    """Ask whether the database takes writes, and when a run is due `after` then."""
+    """Ask whether the database takes writes, and when the next run after an instant is due."""
     [row] = await fetch(project.pool, PULSE, project.project_id, after or _LONG_AGO)
     return Pulse(row["read_only"], row["clock"], row["now"], row["due"])
 

@@ -74,8 +74,8 @@ class Reaper(Duty):
         self._swept: datetime | None = None
         """When what was due by then had been ended, by the database's clock; None at first."""
         self._due_at: float | None = None
-        self._felt: tuple[datetime, float] | None = None
-        """The database's clock at the last pulse, and this one."""
+        self._clocks: tuple[datetime, float] | None = None
+        """The database's clock at the last pulse, and this process's."""
         self._partitions_at = clock()
         self._interruption = Interruption(
             self, names.REAPER_INTERRUPTED, names.REAPER_RESUMES, clock
@@ -89,11 +89,11 @@ class Reaper(Duty):
     async def tick(self) -> list[Run]:
         """Do what is due now, one bounded sweep at most; return the runs that it reaped."""
         try:
-            felt = await self._feel()
+            answer = await self._ask()
             if self._sweep_at is not None and self._clock() >= self._sweep_at:
-                return await self._sweep(felt)
-            if felt.due is not None and felt.due <= felt.now:
-                return await self._end_due(felt)
+                return await self._sweep(answer)
+            if answer.due is not None and answer.due <= answer.now:
+                return await self._end_due(answer)
         except LedgerError as error:
             self._interrupt(str(error), self._clock())
         return []
@@ -106,49 +106,50 @@ class Reaper(Duty):
         due = self.look if self._due_at is None else max(self._due_at - now, 0.0)
         return min(max(self._sweep_at - now, 0.0), self.look, due)
 
-    async def _feel(self) -> Pulse:
+    async def _ask(self) -> Pulse:
+        """Take the pulse of the database; note an outage, and when the next run is due."""
         asked_at = self._clock()
-        felt = await within(
+        answer = await within(
             self.patience, pulse(self.ledger.project, self._swept), has_content=False
         )
-        if felt.read_only:  # it answers, and yet no worker can beat
+        if answer.read_only:  # it answers, and yet no worker can beat
             raise DatabaseUnavailable(None, "it takes no writes")
         await self._make_partitions()
         now = self._clock()
         if self.grace and now - asked_at > self.grace / 2:
             # A server that stood still answers late; its workers' beats are as late as this answer.
             self._interrupt(f"the database took {now - asked_at:.1f} s to answer", asked_at)
-        if self.grace and abs(ahead := self._leapt(felt.clock, now)) > self.grace / 2:
+        if self.grace and abs(ahead := self._clock_step(answer.clock, now)) > self.grace / 2:
             way = "forward" if ahead > 0 else "back"
             self._interrupt(f"the database's clock was set {way} {abs(ahead):,.0f} s", now)
         if self._sweep_at is None:
             self._resume(now)
         self._due_at = None
-        if felt.due is not None:
-            due_in = (felt.due - felt.now).total_seconds()
+        if answer.due is not None:
+            due_in = (answer.due - answer.now).total_seconds()
             self._due_at = asked_at + due_in + jittered(SPREAD_SECONDS, 1)
-        return felt
+        return answer
 
-    def _leapt(self, server_clock: datetime, now: float) -> float:
-        """Return by how many seconds the database's clock was set forward, or back if below 0."""
-        before, self._felt = self._felt, (server_clock, now)
+    def _clock_step(self, server_clock: datetime, now: float) -> float:
+        """Return by how many seconds the database's clock was set forward; below 0, back."""
+        before, self._clocks = self._clocks, (server_clock, now)
         if before is None:
             return 0.0
         gone = (server_clock - before[0]).total_seconds()
         return gone if gone < 0 else max(gone - (now - before[1]), 0.0)
 
-    async def _sweep(self, felt: Pulse) -> list[Run]:
+    async def _sweep(self, answer: Pulse) -> list[Run]:
         runs = await within(self.patience, self.ledger.reap(limit=self.limit), has_content=False)
         await within(self.patience, sweep(self.ledger), has_content=False)
         if len(runs) < self.limit:
-            self._swept, self._due_at = felt.now, None
+            self._swept, self._due_at = answer.now, None
             self._sweep_at = self._clock() + jittered(self.every)
         return runs
 
-    async def _end_due(self, felt: Pulse) -> list[Run]:
+    async def _end_due(self, answer: Pulse) -> list[Run]:
         runs = await within(self.patience, self._ended(), has_content=False)
         if len(runs) < self.limit:
-            self._swept, self._due_at = felt.now, None
+            self._swept, self._due_at = answer.now, None
         return runs
 
     async def _ended(self) -> list[Run]:
