@@ -10,10 +10,10 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
-from runfold.console.demo.demo_workers import DemoWorkers
 
 from runfold.console.cli.commands import up_parts
 from runfold.console.demo.measure import ToolUnavailable, call_tool
+from runfold.console.demo.worker_processes import WorkerProcesses
 from runfold.workers.process.fleet import Part
 from runfold.workers.process.outside_watch import OutsideWatch
 
@@ -21,7 +21,7 @@ ROOT: Final = Path(__file__).parents[2]
 CANARY: Final = "canary-of-the-url"
 URL: Final = f"postgresql://ann:{CANARY}@127.0.0.1/runs"
 STARTERS: Final = {
-    "console/demo/demo_workers.py", "console/demo/measure.py", "workers/process/fleet.py",
+    "console/demo/worker_processes.py", "console/demo/measure.py", "workers/process/fleet.py",
     "workers/process/outside_watch.py",
     "ledger/postgres/embedded/store.py",  # see tests/ledger/postgres/test_embedded.py
 }  # fmt: skip
@@ -64,9 +64,9 @@ async def test_no_program_is_started_with_a_secret_among_its_words(
     monkeypatch.setattr(up_parts, "Fleet", Recorded)
     database: Any = SimpleNamespace(url=URL)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        place = up_parts.Console("test", "127.0.0.1", listener)
-        await up_parts.stay_up(database, place, "tests.support.handlers", ready=lambda: None)
-    with pytest.raises(OSError, match="not started"), DemoWorkers(URL, "test", 1):
+        console = up_parts.Console("test", "127.0.0.1", listener)
+        await up_parts.stay_up(database, console, "tests.support.handlers", ready=lambda: None)
+    with pytest.raises(OSError, match="not started"), WorkerProcesses(URL, "test", 1):
         pass
     with pytest.raises(ToolUnavailable):
         call_tool(["wc"], ["lines"], ROOT / "README.md")
