@@ -41,6 +41,7 @@ INSERT INTO ledger.projection_skip AS skip
 SELECT name, version, error_position, error_project_id, error_run_id, error_version, error, $2, $3
 FROM stopped ON CONFLICT DO NOTHING RETURNING skip.run_id, skip.event_version
 """
+# The run that was set aside first, at the event that could not be folded; a rebuild knows only the
 # run.
 _SKIP_ASIDE: Final = """
 WITH first AS (
@@ -61,7 +62,6 @@ SELECT name, version, first_position, project_id, run_id, event_version, error, 
 ON CONFLICT (name, version, position) DO UPDATE SET actor = skip.actor
 RETURNING skip.run_id, skip.event_version
 """
-# The run that was set aside first, at the event that could not be folded; a rebuild knows only the
 _SKIP_EVENT: Final = """
 WITH again AS (
   UPDATE ledger.projection_aside SET retry_at = clock_timestamp()

@@ -35,8 +35,8 @@ async def full(
     """A ledger with many runs, one of which asks a person, and one connection."""
     monkeypatch.setenv("RUNFOLD_POOL_SIZE", "1")
     monkeypatch.setattr("runfold.ledger.reading.search_statements.EXAMINED", EXAMINED)
-    monkeypatch.setattr("runfold.ledger.reading.search.ENTRIES", 2 * EXAMINED)
-    monkeypatch.setattr("runfold.ledger.reading.search.LEAST", 2)
+    monkeypatch.setattr("runfold.ledger.reading.search_statements.ENTRIES", 2 * EXAMINED)
+    monkeypatch.setattr("runfold.ledger.reading.search_statements.LEAST", 2)
     monkeypatch.setattr("runfold.console.web.pages.whatif.EVENTS", EXAMINED)
     async with Ledger.open(unverified_database, PROJECT) as ledger:
         for kind in KINDS:
