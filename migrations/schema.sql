@@ -3729,7 +3729,7 @@ BEGIN
       WHEN 'project_id' = ANY (p_columns) THEN everywhere || ' OR ' || in_project
       ELSE everywhere END);
   EXECUTE format('CREATE POLICY kept ON projection.%I TO runfold_projector USING (%s)', p_table,
-    everywhere);
+    everywhere || ' AND current_setting(''transaction_isolation'') = ''read committed''');
 END $$;
 
 CREATE FUNCTION ledger.marks_hold(p_project text, p_kind text) RETURNS boolean
@@ -4201,7 +4201,9 @@ CREATE FUNCTION ledger.policy_rules() RETURNS TABLE(relation text, policy text, 
     WHEN rules.policy = 'own' THEN 'credential = (SELECT ledger.credential())'
     WHEN rules.is_global THEN '(SELECT ledger.projects_with(VARIADIC %1$L::text[])) IS NULL'
     ELSE 'project_id = ANY ((SELECT ledger.projects_seen(VARIADIC %1$L::text[]))::text[])'
-  END, string_to_array(rules.rights, ' ')) AS rule
+  END || CASE rules.policy WHEN 'kept'
+    THEN ' AND current_setting(''transaction_isolation'') = ''read committed''' ELSE '' END,
+    string_to_array(rules.rights, ' ')) AS rule
   FROM (VALUES
     ('project', 'seen', 'SELECT', 'PUBLIC', '', false),
     ('event', 'seen', 'SELECT', 'PUBLIC', 'read work audit', false),
@@ -6637,25 +6639,25 @@ ALTER TABLE ledger.delivery_attempt ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ledger.event ENABLE ROW LEVEL SECURITY;
 
-CREATE POLICY kept ON ledger.projection TO runfold_projector USING ((( SELECT ledger.projects_with(VARIADIC '{read}'::text[]) AS projects_with) IS NULL));
+CREATE POLICY kept ON ledger.projection TO runfold_projector USING (((( SELECT ledger.projects_with(VARIADIC '{read}'::text[]) AS projects_with) IS NULL) AND (current_setting('transaction_isolation'::text) = 'read committed'::text)));
 
-COMMENT ON POLICY kept ON ledger.projection IS '(( SELECT ledger.projects_with(VARIADIC ''{read}''::text[]) AS projects_with) IS NULL) from 11a17c2b82f78eb8e736298ee9ac0dfd';
+COMMENT ON POLICY kept ON ledger.projection IS '((( SELECT ledger.projects_with(VARIADIC ''{read}''::text[]) AS projects_with) IS NULL) AND (current_setting(''transaction_isolation''::text) = ''read committed''::text)) from 112fc61a931a03b04e23b10e3bfd9e6a';
 
-CREATE POLICY kept ON ledger.projection_aside TO runfold_projector USING ((( SELECT ledger.projects_with(VARIADIC '{read}'::text[]) AS projects_with) IS NULL));
+CREATE POLICY kept ON ledger.projection_aside TO runfold_projector USING (((( SELECT ledger.projects_with(VARIADIC '{read}'::text[]) AS projects_with) IS NULL) AND (current_setting('transaction_isolation'::text) = 'read committed'::text)));
 
-COMMENT ON POLICY kept ON ledger.projection_aside IS '(( SELECT ledger.projects_with(VARIADIC ''{read}''::text[]) AS projects_with) IS NULL) from 11a17c2b82f78eb8e736298ee9ac0dfd';
+COMMENT ON POLICY kept ON ledger.projection_aside IS '((( SELECT ledger.projects_with(VARIADIC ''{read}''::text[]) AS projects_with) IS NULL) AND (current_setting(''transaction_isolation''::text) = ''read committed''::text)) from 112fc61a931a03b04e23b10e3bfd9e6a';
 
-CREATE POLICY kept ON ledger.projection_skip TO runfold_projector USING ((( SELECT ledger.projects_with(VARIADIC '{read}'::text[]) AS projects_with) IS NULL));
+CREATE POLICY kept ON ledger.projection_skip TO runfold_projector USING (((( SELECT ledger.projects_with(VARIADIC '{read}'::text[]) AS projects_with) IS NULL) AND (current_setting('transaction_isolation'::text) = 'read committed'::text)));
 
-COMMENT ON POLICY kept ON ledger.projection_skip IS '(( SELECT ledger.projects_with(VARIADIC ''{read}''::text[]) AS projects_with) IS NULL) from 11a17c2b82f78eb8e736298ee9ac0dfd';
+COMMENT ON POLICY kept ON ledger.projection_skip IS '((( SELECT ledger.projects_with(VARIADIC ''{read}''::text[]) AS projects_with) IS NULL) AND (current_setting(''transaction_isolation''::text) = ''read committed''::text)) from 112fc61a931a03b04e23b10e3bfd9e6a';
 
-CREATE POLICY kept ON ledger.rebuild TO runfold_projector USING ((( SELECT ledger.projects_with(VARIADIC '{read}'::text[]) AS projects_with) IS NULL));
+CREATE POLICY kept ON ledger.rebuild TO runfold_projector USING (((( SELECT ledger.projects_with(VARIADIC '{read}'::text[]) AS projects_with) IS NULL) AND (current_setting('transaction_isolation'::text) = 'read committed'::text)));
 
-COMMENT ON POLICY kept ON ledger.rebuild IS '(( SELECT ledger.projects_with(VARIADIC ''{read}''::text[]) AS projects_with) IS NULL) from 11a17c2b82f78eb8e736298ee9ac0dfd';
+COMMENT ON POLICY kept ON ledger.rebuild IS '((( SELECT ledger.projects_with(VARIADIC ''{read}''::text[]) AS projects_with) IS NULL) AND (current_setting(''transaction_isolation''::text) = ''read committed''::text)) from 112fc61a931a03b04e23b10e3bfd9e6a';
 
-CREATE POLICY kept ON ledger.rebuild_range TO runfold_projector USING ((( SELECT ledger.projects_with(VARIADIC '{read}'::text[]) AS projects_with) IS NULL));
+CREATE POLICY kept ON ledger.rebuild_range TO runfold_projector USING (((( SELECT ledger.projects_with(VARIADIC '{read}'::text[]) AS projects_with) IS NULL) AND (current_setting('transaction_isolation'::text) = 'read committed'::text)));
 
-COMMENT ON POLICY kept ON ledger.rebuild_range IS '(( SELECT ledger.projects_with(VARIADIC ''{read}''::text[]) AS projects_with) IS NULL) from 11a17c2b82f78eb8e736298ee9ac0dfd';
+COMMENT ON POLICY kept ON ledger.rebuild_range IS '((( SELECT ledger.projects_with(VARIADIC ''{read}''::text[]) AS projects_with) IS NULL) AND (current_setting(''transaction_isolation''::text) = ''read committed''::text)) from 112fc61a931a03b04e23b10e3bfd9e6a';
 
 ALTER TABLE ledger.kind ENABLE ROW LEVEL SECURITY;
 

@@ -11,6 +11,8 @@ import pytest
 from runfold.ledger import Ledger, access
 from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url
+from runfold.projections.declared.installing import install
+from runfold.projections.models.counts import RUN_COUNTS
 from tests.conftest import PROJECT
 from tests.ledger.test_access import calls
 from tests.support.logins import grant, with_login
@@ -89,3 +91,31 @@ async def test_no_token_and_no_session_that_ended_gives_a_right_in_an_older_snap
             with pytest.raises(asyncpg.SerializationError):
                 async with member.transaction():
                     await member.fetchval(SUBMIT, "ci")
+
+
+COUNT: Final = (
+    "INSERT INTO projection.run_counts_v1 (project_id, kind, state, entered, departed) "
+    "VALUES ('test', $1, 'x', 1, 0)"
+)
+SKIP: Final = "UPDATE ledger.projection SET position = position + 1 RETURNING name"
+RAISED: Final = "UPDATE projection.run_counts_v1 SET entered = 7 RETURNING kind"
+
+
+async def test_a_revoked_projector_writes_nothing_from_an_older_snapshot(
+    ledger: Ledger, connection: asyncpg.Connection[Any], member: asyncpg.Connection[Any]
+) -> None:
+    await install(ledger.pool, RUN_COUNTS)
+    await member.execute(COUNT, "before")
+    assert len(await member.fetch(SKIP)) == 1
+    login = await member.fetchval("SELECT session_user::text")
+    for level in LEVELS:
+        async with member.transaction(isolation=level):
+            assert await member.fetchval("SELECT count(*) FROM projection.run_counts_v1") == 1
+            await grant(connection, login, (), project="*")
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                async with member.transaction():
+                    await member.execute(COUNT, level)
+            assert await member.fetch(SKIP) == await member.fetch(RAISED) == []
+        await grant(connection, login, access.RIGHTS, project="*")
+    await connection.execute("DELETE FROM projection.run_counts_v1")
+    await connection.execute("UPDATE ledger.projection SET position = position - 1")

@@ -226,7 +226,9 @@ async def test_an_endpoint_that_is_gone_is_paused_and_no_redirect_is_followed(
         "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
         "0.0.0.1", "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fc00::1", "ff02::1",
         "::ffff:127.0.0.1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "2001:db8::1",
-        "fec0::1", "3fff::1", "5f00::1", "192.88.99.1",
+        "fec0::1", "3fff::1", "5f00::1", "192.88.99.1", "::ffff:169.254.169.254", "::7f00:1",
+        "::ffff:0:7f00:1", "64:ff9b:1::a9fe:a9fe", "2130706433", "0x7f000001", "0177.0.0.1",
+        "127.1", "localhost", "fe80::1%lo",
     ],
 )  # fmt: skip
 async def test_an_address_that_is_not_public_is_refused(address: str) -> None:
