@@ -1,4 +1,4 @@
-"""Whether a login sees what a check compares: where it sees a part, the rest would look damaged."""
+"""Whether a login sees what it asks about: a read without the right finds nothing, or a part."""
 
 from __future__ import annotations
 
@@ -7,13 +7,26 @@ from typing import Final
 from runfold.ledger.errors import AccessDenied
 from runfold.ledger.postgres.connections import Pool, fetch
 
-# Null: the login sees all projects.
-_MAY_READ: Final = "SELECT coalesce($1 = ANY (ledger.projects_with('read', 'audit')), true) AS may"
+# Null: the login has one of the rights in all projects.
+_MAY: Final = """
+SELECT ledger.credential() AS credential,
+  coalesce($1 = ANY (ledger.projects_with(VARIADIC $2::text[])), true) AS may
+"""
+
+
+async def check_may(pool: Pool, project_id: str, *rights: str) -> None:
+    """Raise AccessDenied unless the login has one of the rights in the project (`*`: in all)."""
+    [row] = await fetch(pool, _MAY, project_id, list(rights))
+    if not row["may"]:
+        place = "all projects" if project_id == "*" else f"project {project_id}"
+        raise AccessDenied.lacking(
+            f"{row['credential']} lacks the right {' or '.join(rights)} in {place}"
+        )
 
 
 async def check_may_read(pool: Pool, project_id: str) -> None:
-    """Raise AccessDenied unless the login may read the project's runs and their contents."""
-    [row] = await fetch(pool, _MAY_READ, project_id)
-    if not row["may"]:
-        reason = f"this login lacks the right read or audit in project {project_id}"
-        raise AccessDenied(reason, AccessDenied.GRANTS)
+    """Raise AccessDenied unless the login may read the project's runs and their contents.
+
+    A check compares them: where a login sees a part, the rest would look damaged.
+    """
+    await check_may(pool, project_id, "read", "audit")

@@ -9,10 +9,13 @@ from uuid import UUID
 import pytest
 
 from runfold.console.cli.kit import exits
+from runfold.ledger import State, access
 from tests.support.console import Cli
 from tests.support.logins import with_login
+from tests.support.runs import waiting
 
 ROLES = ("runfold_worker", "runfold_auditor", "runfold_projector")
+NOWHERE = "01a22335-cb51-73b0-ae5c-5a08e0a49e96"
 Login = Callable[..., Cli]
 
 
@@ -63,3 +66,75 @@ def test_a_login_that_may_not_read_is_refused_a_check(
     assert "lacks the right read or audit in project test" in refusal.err
     for right in ("read", "audit"):
         login(right).ok(*words)
+
+
+def test_a_request_that_is_not_seen_is_decided_by_its_number_and_no_other_way(
+    login: Login, owner: Cli
+) -> None:
+    asked = owner.given(lambda ledger: waiting(ledger, State.WAITING_APPROVAL, park=True))
+    run, decider = str(asked.run_id), login("decide")
+
+    for words in (("approve", run), ("reject", run), ("snooze", run, "--until", "4h")):
+        assert "lacks the right read" in decider.fails(exits.ERROR, *words).err
+    shortened = decider.fails(exits.ERROR, "approve", run[:13], "--request", "3").err
+    assert "lacks the right read or work or audit in project test" in shortened
+    assert "request 2" not in decider.fails(exits.CONFLICT, "approve", run, "--request", "2").err
+    decider.fails(exits.NOT_FOUND, "approve", NOWHERE, "--request", "3")
+    assert decider.ok("--json", "approve", run, "--request", "3").json["run_id"] == run
+
+
+def test_a_query_of_runs_that_are_not_seen_is_refused(login: Login, owner: Cli) -> None:
+    owner.ok("submit", "parse")
+    submitter = login("submit")
+    for verb in ("cancel", "rerun"):
+        words = (verb, "--query", "kind:parse", "--reason", "why", "--count", "1")
+        assert "lacks the right read in project test" in submitter.fails(exits.ERROR, *words).err
+
+
+def test_what_is_the_owners_is_said_to_be_so(login: Login) -> None:
+    for words in (
+        ("drift", "--repair", "--reason", "why"),
+        ("archive", "export", "2020-01", "--dry-run"),
+        ("archive", "release", "2020-01", "--reason", "why"),
+    ):
+        said = login(*access.RIGHTS).fails(exits.ERROR, *words).err
+        assert "only the owner of the schema may" in said
+
+
+def test_a_name_of_others_gets_the_answer_of_a_name_that_is_nowhere(
+    login: Login, owner: Cli, subtests: pytest.Subtests
+) -> None:
+    """Names of another project for whoever has every right here, and any name for the others."""
+    theirs, known = Cli(owner.url, owner.capsys, "zz-theirs"), {}
+    owner.ok("project", "create", "zz-theirs")
+    for there, of in ((theirs, "theirs"), (owner, "ours")):
+        there.ok("schedules", "add", of, of, "--cron", "0 3 * * *", "--ahead")
+        known[of] = {
+            "RUN": str(there.submitted(of)),
+            "WEBHOOK": there.ok("--json", "webhooks", "add", "https://example.com/a")
+            .json["webhook_id"],
+            "NAME": of,
+        }  # fmt: skip
+        owner.ok("users", "add", of, "--issuer", "https://id.example", "--subject", of)
+    known["nowhere"] = {"RUN": NOWHERE, "WEBHOOK": "wh_000000000000", "NAME": "nowhere"}
+    calls = (
+        "show RUN", "history RUN", "state RUN --at 1", "diff RUN --from 1", "trace RUN",
+        "verify RUN", "rerun RUN", "approve RUN --request 1", "reject RUN --request 1",
+        "snooze RUN --until 4h", "signal RUN go", "cancel RUN", "runs --kind NAME",
+        "runs --before RUN", "kinds history NAME", "kinds pause NAME",
+        "schedules pause NAME --reason why", "schedules run NAME --reason why",
+        "schedules remove NAME", "webhooks pause WEBHOOK", "webhooks deliveries WEBHOOK",
+        "webhooks remove WEBHOOK", "users disable NAME", "access reads --run RUN",
+    )  # fmt: skip
+    for rights, of in ((access.RIGHTS, "theirs"), (("erase",), "ours")):
+        program = login(*rights)
+        for call in calls:
+            answers = []
+            for words in (known[of], known["nowhere"]):
+                answer = program(*(words.get(word, word) for word in call.split()))
+                told = answer.out + answer.err
+                for name, word in words.items():
+                    told = told.replace(word, name)
+                answers.append((answer.code, told))
+            with subtests.test(f"{call} with {', '.join(rights)}"):
+                assert answers[0] == answers[1]

@@ -16,6 +16,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from runfold.console.cli.kit import exits
+from runfold.ledger import access
 from tests.console.test_process import PROGRAM, environment, run, started
 from tests.support.console import Cli, cli, execute
 from tests.support.forked import Forked
@@ -215,6 +216,8 @@ def test_a_login_that_lacks_a_privilege_hears_which_role_it_needs(
         with subtests.test(" ".join(words)):
             cli.submitted()
             with login_with_rights(database, "runfold_reader", "read") as login:
+                rights = f"'*', 'tests', '{login}', '{{{','.join(access.RIGHTS)}}}'"
+                execute(database, f"SELECT ledger.change_access({rights}, NULL, NULL, NULL)")
                 as_reader = Cli(database.replace("postgres@", f"{login}@"), capsys)
 
                 assert needed in as_reader.fails(exits.ERROR, *words).err

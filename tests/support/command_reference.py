@@ -44,6 +44,8 @@ def _command(command: Any, path: str) -> Iterator[str]:
         for name, subcommand in subcommands.items():
             yield from _command(subcommand, f"{path} {name}")
         return
+    if command.epilog:
+        yield f"{command.epilog}\n"
     own = [parameter for parameter in command.params if _is_own(parameter)]
     words = [_word(parameter) for parameter in own if parameter.param_type_name == "argument"]
     yield f"```text\n{' '.join([path, '[OPTIONS]', *words])}\n```\n"

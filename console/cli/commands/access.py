@@ -17,6 +17,7 @@ from runfold.console.shared.values import Misuse
 from runfold.ledger import access
 from runfold.ledger.access import Grant
 from runfold.ledger.postgres.login_limits import unlimited
+from runfold.ledger.reading.permitted import check_may
 
 app: Final = program("Show and grant what logins and API tokens may do.")
 
@@ -49,7 +50,7 @@ Everywhere = Annotated[
 ]
 
 
-@command(app, "list")
+@command(app, "list", rights="")
 async def list_(session: Session, credential: Some = None) -> None:
     """List who may do what in the project."""
     async with session.ledger() as ledger:
@@ -60,7 +61,7 @@ async def list_(session: Session, credential: Some = None) -> None:
         session.out.talk("no grants: only the owner's login may do anything here")
 
 
-@command(app, "grant", needs=WORKER)
+@command(app, "grant", rights="admin", needs=WORKER)
 async def grant(
     session: Session,
     credential: Credential,
@@ -96,7 +97,7 @@ async def grant(
             session.out.talk(lacking)
 
 
-@command(app, "revoke", needs=WORKER)
+@command(app, "revoke", rights="admin", needs=WORKER)
 async def revoke(
     session: Session,
     credential: Credential,
@@ -115,7 +116,7 @@ async def revoke(
     session.out.talk(f"revoked what {credential} might do")
 
 
-@command(app, "check")
+@command(app, "check", rights="")
 async def check(
     session: Session,
     right: Annotated[str, typer.Argument(metavar="RIGHT", help="One of the rights.")],
@@ -136,10 +137,12 @@ async def check(
         raise typer.Exit(exits.ERROR)
 
 
-@command(app, "history")
+@command(app, "history", rights="audit")
 async def history(session: Session, *, everywhere: Everywhere = False) -> None:
     """Show every change of grants, kinds, roles, schedules, archives and tokens."""
     async with session.ledger() as ledger:
+        if everywhere:
+            await check_may(ledger.pool, access.EVERYWHERE, "audit")
         after = 0
         while events := await access.control_history(
             ledger.project, after=after, everywhere=everywhere
@@ -156,7 +159,7 @@ async def history(session: Session, *, everywhere: Everywhere = False) -> None:
                     )
 
 
-@command(app, "reads")
+@command(app, "reads", rights="audit")
 async def reads(
     session: Session,
     *,
@@ -183,7 +186,7 @@ async def reads(
         session.out.talk("nobody read the content of a run by the API or the pages")
 
 
-@command(app, "drop-reads", needs=OWNER)
+@command(app, "drop-reads", rights="owner", needs=OWNER)
 async def drop_reads(
     session: Session,
     before: Annotated[
@@ -206,7 +209,7 @@ async def drop_reads(
         session.out.line(f"{dropped:,} records of reads from before {moment:%Y-%m-%d %H:%M} UTC")
 
 
-@command(app, "token", needs=WORKER)
+@command(app, "token", rights="*admin", needs=WORKER)
 async def token(
     session: Session,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What the token is for.")],
@@ -227,7 +230,7 @@ async def token(
     session.out.talk(f"grant it rights: runfold access grant {credential} --rights ...")
 
 
-@command(app, "tokens")
+@command(app, "tokens", rights="*audit | admin")
 async def tokens(session: Session) -> None:
     """List the API tokens, without their secrets."""
     async with session.ledger() as ledger:
@@ -243,7 +246,7 @@ async def tokens(session: Session) -> None:
         )
 
 
-@command(app, "revoke-token", needs=WORKER)
+@command(app, "revoke-token", rights="*admin", needs=WORKER)
 async def revoke_token(
     session: Session,
     token_id: Annotated[str, typer.Argument(metavar="TOKEN", help="Its id, or token:ID.")],

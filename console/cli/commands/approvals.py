@@ -38,7 +38,7 @@ _LIMIT: Final = 10_000
 app: Final = program()
 
 
-@command(app, "approvals")
+@command(app, "approvals", rights="read | work | audit")
 async def approvals(
     session: Session,
     *,

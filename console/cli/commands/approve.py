@@ -11,7 +11,7 @@ from runfold.console.cli.kit.session import Session
 app: Final = program()
 
 
-@command(app, "approve", needs=WORKER)
+@command(app, "approve", rights="decide", needs=WORKER)
 async def approve(
     session: Session,
     run: RunId,

@@ -32,7 +32,7 @@ Dry = Annotated[
 ]
 
 
-@command(app, "list")
+@command(app, "list", rights="")
 async def list_(session: Session) -> None:
     """List the months of the database and of the archive, all projects together."""
     async with session.database() as database:
@@ -64,7 +64,7 @@ async def list_(session: Session) -> None:
     )
 
 
-@command(app, "export", needs=OWNER)
+@command(app, "export", rights="owner", needs=OWNER)
 async def export(
     session: Session,
     month: Month,
@@ -99,7 +99,7 @@ async def export(
     return OK
 
 
-@command(app, "detach", needs=OWNER)
+@command(app, "detach", rights="owner", needs=OWNER)
 async def detach(
     session: Session,
     month: Month,
@@ -120,7 +120,7 @@ async def detach(
     return OK
 
 
-@command(app, "attach", needs=OWNER)
+@command(app, "attach", rights="owner", needs=OWNER)
 async def attach(
     session: Session, month: Month, *, actor: Actor = None, reason: OrderReason = None
 ) -> None:

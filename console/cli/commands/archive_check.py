@@ -50,4 +50,4 @@ def check(
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "check")(check)
+    command(app, "check", rights="")(check)

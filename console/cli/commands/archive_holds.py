@@ -86,6 +86,6 @@ def _line(event: Mapping[str, Any]) -> str:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    command(app, "hold", needs=OWNER)(hold)
-    command(app, "release", needs=OWNER)(release)
-    command(app, "history")(history)
+    command(app, "hold", rights="owner", needs=OWNER)(hold)
+    command(app, "release", rights="owner", needs=OWNER)(release)
+    command(app, "history", rights="")(history)

@@ -17,7 +17,7 @@ from runfold.console.shared.values import Misuse
 app: Final = program()
 
 
-@command(app, "cancel", needs=WORKER)
+@command(app, "cancel", rights="submit", needs=WORKER)
 async def cancel(
     session: Session,
     run: Annotated[

@@ -14,7 +14,7 @@ from runfold.ledger.postgres.urls import shown
 app: Final = program("Upgrade the database's schema; show its status and URL.")
 
 
-@command(app, "upgrade", needs=OWNER)
+@command(app, "upgrade", rights="owner", needs=OWNER)
 async def upgrade(session: Session) -> None:
     """Upgrade the database to this program's schema.
 
@@ -53,7 +53,7 @@ async def upgrade(session: Session) -> None:
         session.out.talk("to create a project: runfold project create NAME")
 
 
-@command(app, "status")
+@command(app, "status", rights="")
 async def status(session: Session) -> None:
     """Show the server, the schema it has and the one this program needs, and the partitions."""
     async with session.database(checked=False) as database:
@@ -92,7 +92,7 @@ def _lines(status: DatabaseStatus, url: str, *, embedded: bool) -> list[tuple[st
     ]
 
 
-@command(app, "url")
+@command(app, "url", rights="")
 async def url(session: Session) -> None:
     """Print the database's URL, for other programs.
 

@@ -27,7 +27,7 @@ from runfold.ledger.errors import InvalidValue
 app: Final = program()
 
 
-@command(app, "demo")
+@command(app, "demo", rights="")
 def demo(
     session: Session,
     *,

@@ -22,7 +22,7 @@ _POINT: Final = "VERSION|TIME"
 app: Final = program()
 
 
-@command(app, "diff")
+@command(app, "diff", rights="read")
 async def diff(
     session: Session,
     run: RunId,

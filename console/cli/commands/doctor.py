@@ -44,7 +44,7 @@ _COLOURS: Final = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 app: Final = program()
 
 
-@command(app, "doctor")
+@command(app, "doctor", rights="")
 async def doctor(session: Session) -> int:
     """Check the ledger's health and name remedies.
 

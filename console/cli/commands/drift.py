@@ -10,6 +10,7 @@ from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import Actor, command, program
 from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.progress import progress
+from runfold.console.cli.kit.rights import check
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.plain import number_of
 from runfold.console.shared.values import Misuse, duration
@@ -28,7 +29,7 @@ _WATCHED_RUNS: Final = 200
 app: Final = program()
 
 
-@command(app, "drift")
+@command(app, "drift", rights="read | audit")
 async def drift(
     session: Session,
     *,
@@ -63,6 +64,8 @@ async def drift(
     seconds = check_seconds("--every", duration("--every", every), positive=True)
     size = None if sample is None else check_int("--sample", sample, least=1, most=10_000)
     async with session.ledger() as ledger:
+        if repair:
+            await check(ledger.pool, "owner")
         if watch:
             await _watch(session.out, ledger, seconds, size or _WATCHED_RUNS)
         repairs = _Repairs(ledger, actor or ledger.actor, reason or "") if repair else None

@@ -18,7 +18,7 @@ AUDITOR: Final = (
 app: Final = program()
 
 
-@command(app, "export", needs=AUDITOR)
+@command(app, "export", rights="audit", needs=AUDITOR)
 async def export(
     session: Session,
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, by id.")],

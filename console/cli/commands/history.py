@@ -21,7 +21,7 @@ POLL_SECONDS: Final = 1.0
 app: Final = program()
 
 
-@command(app, "history")
+@command(app, "history", rights="read | work")
 async def history(
     session: Session,
     run: RunId,

@@ -16,7 +16,7 @@ app: Final = program("Pause, resume and limit kinds of runs.")
 Name = Annotated[str, typer.Argument(metavar="KIND", help="The kind of run.")]
 
 
-@command(app, "list")
+@command(app, "list", rights="read | work | submit | audit")
 async def list_(session: Session) -> None:
     """List every kind with its settings and how many runs workers hold of it."""
     async with session.ledger() as ledger:
@@ -27,7 +27,7 @@ async def list_(session: Session) -> None:
         session.out.talk("no kinds yet: runfold submit KIND")
 
 
-@command(app, "pause", needs=WORKER)
+@command(app, "pause", rights="admin", needs=WORKER)
 async def pause(
     session: Session,
     kind: Name,
@@ -41,7 +41,7 @@ async def pause(
         _write(session, await ledger.pause_kind(kind, actor=actor, reason=reason, ahead=ahead))
 
 
-@command(app, "resume", needs=WORKER)
+@command(app, "resume", rights="admin", needs=WORKER)
 async def resume(
     session: Session,
     kind: Name,
@@ -55,7 +55,7 @@ async def resume(
         _write(session, await ledger.resume_kind(kind, actor=actor, reason=reason, ahead=ahead))
 
 
-@command(app, "limit", needs=WORKER)
+@command(app, "limit", rights="admin", needs=WORKER)
 async def limit(
     session: Session,
     kind: Name,
@@ -81,7 +81,7 @@ async def limit(
         )
 
 
-@command(app, "history")
+@command(app, "history", rights="read | audit")
 async def history(session: Session, kind: Name) -> None:
     """Show who paused, resumed or limited a kind, when and why."""
     async with session.ledger() as ledger:

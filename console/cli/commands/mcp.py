@@ -14,7 +14,7 @@ TOKEN: Final = "RUNFOLD_TOKEN"  # noqa: S105  the name of a setting
 app: Final = program()
 
 
-@command(app, "mcp")
+@command(app, "mcp", rights="")
 async def mcp(session: Session) -> None:
     """Serve an agent's questions over standard input and output.
 

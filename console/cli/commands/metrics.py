@@ -23,7 +23,7 @@ SCRAPE_SECONDS: Final = 10.0
 app: Final = program()
 
 
-@command(app, "metrics")
+@command(app, "metrics", rights="")
 async def metrics(
     session: Session,
     *,

@@ -12,7 +12,7 @@ from runfold.console.cli.kit.session import Session
 app: Final = program("Create and list projects.")
 
 
-@command(app, "create", needs=OWNER)
+@command(app, "create", rights="owner", needs=OWNER)
 async def create(
     session: Session,
     name: Annotated[
@@ -30,7 +30,7 @@ async def create(
         session.out.talk("nothing new: the project exists")
 
 
-@command(app, "list")
+@command(app, "list", rights="")
 async def list_(session: Session) -> None:
     """List every project."""
     async with session.database() as database:

@@ -42,7 +42,7 @@ app: Final = program("Run, inspect and rebuild projections.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The projection.")]
 
 
-@command(app, "run", needs=PROJECTOR)
+@command(app, "run", rights="*read", needs=PROJECTOR)
 async def run(
     session: Session,
     names: Annotated[
@@ -83,7 +83,7 @@ async def run(
     return INTEGRITY if failed else OK
 
 
-@command(app, "pause", needs=PROJECTOR)
+@command(app, "pause", rights="*read", needs=PROJECTOR)
 async def pause(session: Session, name: Name) -> None:
     """Pause a projection: no process feeds it until it is resumed."""
     async with session.database() as database:
@@ -93,7 +93,7 @@ async def pause(session: Session, name: Name) -> None:
     )
 
 
-@command(app, "resume", needs=PROJECTOR)
+@command(app, "resume", rights="*read", needs=PROJECTOR)
 async def resume(session: Session, name: Name) -> None:
     """Resume a paused projection; one that stopped tries its event again.
 
@@ -108,7 +108,7 @@ async def resume(session: Session, name: Name) -> None:
     session.out.talk(f"{name} is resumed{again}")
 
 
-@command(app, "skip", needs=PROJECTOR)
+@command(app, "skip", rights="*read", needs=PROJECTOR)
 async def skip(
     session: Session,
     name: Name,
@@ -153,7 +153,7 @@ async def skip(
     session.out.talk(f"{name} skips version {number} of run {skipped}")
 
 
-@command(app, "drop", needs=PROJECTOR)
+@command(app, "drop", rights="*read", needs=PROJECTOR)
 async def drop(session: Session, name: Name) -> None:
     """Remove a projection: its view, its tables and its checkpoint. The events stay.
 
@@ -167,7 +167,7 @@ async def drop(session: Session, name: Name) -> None:
     session.out.line(f"{name} is dropped" + (f", with {', '.join(dropped)}" if dropped else ""))
 
 
-@command(app, "rebase", needs=OWNER)
+@command(app, "rebase", rights="owner", needs=OWNER)
 async def rebase(session: Session) -> None:
     """Restart the feed after the events were restored into another cluster.
 

@@ -15,6 +15,7 @@ from runfold.console.cli.kit.chosen_projections import Modules, chosen_projectio
 from runfold.console.cli.kit.exits import INTEGRITY, OK
 from runfold.console.cli.kit.options import REBUILDER, Actor, Reason, command
 from runfold.console.cli.kit.output import Output, console
+from runfold.console.cli.kit.rights import check
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.plain import number_of, span
 from runfold.console.shared.values import instant
@@ -72,6 +73,8 @@ async def rebuild(
         (projection,) = await chosen_projections(session, module, [name], besides=[TABLE])
     when = None if until is None else instant("--until", until)
     async with session.ledger() as ledger:
+        if projection is None:
+            await check(ledger.pool, "owner")
         if drop_old:
             await _drop_old(session.out, ledger, name, projection)
             return OK
@@ -193,4 +196,4 @@ def _bar(name: str, *, shown: bool) -> Iterator[Callable[[RebuildProgress], None
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "rebuild", needs=REBUILDER)(rebuild)
+    command(app, "rebuild", rights="*read", needs=REBUILDER)(rebuild)

@@ -54,4 +54,4 @@ def _cell(value: object) -> str:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "show")(show)
+    command(app, "show", rights="*read | audit")(show)

@@ -23,7 +23,7 @@ MAX_SWEEPS: Final = 1_000
 app: Final = program()
 
 
-@command(app, "reap", needs=WORKER)
+@command(app, "reap", rights="work", needs=WORKER)
 async def reap(
     session: Session,
     *,

@@ -11,7 +11,7 @@ from runfold.console.cli.kit.session import Session
 app: Final = program()
 
 
-@command(app, "reject", needs=WORKER)
+@command(app, "reject", rights="decide", needs=WORKER)
 async def reject(
     session: Session,
     run: RunId,

@@ -21,7 +21,7 @@ from runfold.ledger import Ledger, Run
 app: Final = program()
 
 
-@command(app, "rerun", needs=WORKER)
+@command(app, "rerun", rights="submit & read", needs=WORKER)
 async def rerun(
     session: Session,
     runs: Annotated[

@@ -19,7 +19,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The member: the actor
 Some = Annotated[str | None, typer.Argument(metavar="[ROLE]", help="Only this role.")]
 
 
-@command(app, "list")
+@command(app, "list", rights="read | work | decide | audit | admin")
 async def list_(session: Session, role: Some = None) -> None:
     """List the members of every role."""
     async with session.ledger() as ledger:
@@ -34,7 +34,7 @@ async def list_(session: Session, role: Some = None) -> None:
         )
 
 
-@command(app, "grant", needs=WORKER)
+@command(app, "grant", rights="admin", needs=WORKER)
 async def grant(
     session: Session, role: Role, name: Name, *, actor: Actor = None, reason: OrderReason = None
 ) -> None:
@@ -46,7 +46,7 @@ async def grant(
         _write(session, (await roles.history(ledger.pool, ledger.project_id, role))[-1])
 
 
-@command(app, "revoke", needs=WORKER)
+@command(app, "revoke", rights="admin", needs=WORKER)
 async def revoke(
     session: Session, role: Role, name: Name, *, actor: Actor = None, reason: OrderReason = None
 ) -> None:
@@ -58,7 +58,7 @@ async def revoke(
         _write(session, (await roles.history(ledger.pool, ledger.project_id, role))[-1])
 
 
-@command(app, "history")
+@command(app, "history", rights="read | work | decide | audit | admin")
 async def history(session: Session, role: Some = None) -> None:
     """Show who granted and revoked which role, when and why."""
     async with session.ledger() as ledger:

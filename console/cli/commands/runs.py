@@ -33,7 +33,7 @@ _INPUT: Final = 60
 app: Final = program()
 
 
-@command(app, "runs")
+@command(app, "runs", rights="read | work | audit")
 async def runs(
     session: Session,
     query: Annotated[

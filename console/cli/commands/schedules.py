@@ -20,7 +20,7 @@ _STOPPED: Final = {(True, False): "paused", (False, True): "no handler"}
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule.")]
 
 
-@command(app, "list")
+@command(app, "list", rights="read | schedule | audit")
 async def list_(session: Session) -> None:
     """List every schedule with its next and last due time."""
     async with session.ledger() as ledger:
@@ -36,7 +36,7 @@ async def list_(session: Session) -> None:
     session.out.table(titles, [_row(schedule) for schedule in schedules], [None] * len(schedules))
 
 
-@command(app, "add", needs=WORKER)
+@command(app, "add", rights="schedule", needs=WORKER)
 async def add(
     session: Session,
     name: Name,
@@ -67,7 +67,7 @@ async def add(
     )
 
 
-@command(app, "remove", needs=WORKER)
+@command(app, "remove", rights="schedule", needs=WORKER)
 async def remove(session: Session, name: Name) -> None:
     """Remove a schedule; the runs that it submitted stay."""
     async with session.ledger() as ledger:
@@ -78,7 +78,7 @@ async def remove(session: Session, name: Name) -> None:
     )
 
 
-@command(app, "pause", needs=WORKER)
+@command(app, "pause", rights="schedule", needs=WORKER)
 async def pause(
     session: Session, name: Name, *, reason: RequiredReason, actor: Actor = None
 ) -> None:
@@ -88,7 +88,7 @@ async def pause(
     session.out.json(paused) if session.as_json else session.out.line(f"{name} is paused")
 
 
-@command(app, "resume", needs=WORKER)
+@command(app, "resume", rights="schedule", needs=WORKER)
 async def resume(
     session: Session, name: Name, *, reason: RequiredReason, actor: Actor = None
 ) -> None:
@@ -100,7 +100,7 @@ async def resume(
     )
 
 
-@command(app, "run", needs=WORKER)
+@command(app, "run", rights="schedule & submit", needs=WORKER)
 async def run(session: Session, name: Name, *, reason: RequiredReason, actor: Actor = None) -> None:
     """Submit a schedule's run now and print its id; its due times stay."""
     async with session.ledger() as ledger:

@@ -17,7 +17,7 @@ from runfold.ledger.errors import InvalidValue
 app: Final = program()
 
 
-@command(app, "serve")
+@command(app, "serve", rights="")
 async def serve(
     session: Session,
     *,

@@ -15,7 +15,7 @@ from runfold.ledger import Ledger, Run, State
 app: Final = program()
 
 
-@command(app, "show")
+@command(app, "show", rights="read | work | audit")
 async def show(session: Session, run: RunId) -> None:
     """Show a run and what can be done next.
 

@@ -15,7 +15,7 @@ from runfold.console.shared.values import payload
 app: Final = program()
 
 
-@command(app, "signal", needs=WORKER)
+@command(app, "signal", rights="submit", needs=WORKER)
 async def signal(
     session: Session,
     run: RunId,

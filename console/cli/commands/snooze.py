@@ -19,7 +19,7 @@ from runfold.ledger.errors import IllegalTransition
 app: Final = program()
 
 
-@command(app, "snooze", needs=WORKER)
+@command(app, "snooze", rights="decide & read | work | audit", needs=WORKER)
 async def snooze_(
     session: Session,
     run: RunId,

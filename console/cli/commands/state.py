@@ -15,7 +15,7 @@ from runfold.console.shared.values import version_or_instant
 app: Final = program()
 
 
-@command(app, "state")
+@command(app, "state", rights="read | work | audit")
 async def state(
     session: Session,
     run: RunId,

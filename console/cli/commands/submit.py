@@ -25,7 +25,7 @@ Words = Annotated[
 app: Final = program()
 
 
-@command(app, "submit", needs=WORKER)
+@command(app, "submit", rights="submit", needs=WORKER)
 async def submit(
     session: Session,
     kind: Annotated[

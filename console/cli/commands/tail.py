@@ -16,7 +16,7 @@ from runfold.ledger.reading.runs import require_kinds
 app: Final = program()
 
 
-@command(app, "tail")
+@command(app, "tail", rights="read | audit")
 async def tail(
     session: Session,
     *,

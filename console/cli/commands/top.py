@@ -49,7 +49,7 @@ SELECT recorded_at, worker_id, name, run_id FROM ({refused_writes(REFUSALS)}) AS
 app: Final = program()
 
 
-@command(app, "top")
+@command(app, "top", rights="read | work | audit")
 async def top(
     session: Session,
     *,

@@ -24,7 +24,7 @@ from runfold.projections.telemetry.trace import Span, spans
 app: Final = program()
 
 
-@command(app, "trace")
+@command(app, "trace", rights="read")
 async def trace(
     session: Session,
     run: Annotated[

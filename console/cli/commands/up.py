@@ -37,7 +37,7 @@ Port = Annotated[
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Open no browser.")]
 
 
-@command(app, "up", needs=OWNER)
+@command(app, "up", rights="owner", needs=OWNER)
 async def up(
     session: Session,
     handlers: Handled = None,

@@ -31,7 +31,7 @@ Subject = Annotated[
 ]
 
 
-@command(app, "list")
+@command(app, "list", rights="*audit | admin")
 async def list_(session: Session) -> None:
     """List the users."""
     async with session.ledger() as ledger:
@@ -50,7 +50,7 @@ async def list_(session: Session) -> None:
         session.out.talk("no users: add one with runfold users add NAME")
 
 
-@command(app, "add", needs=WORKER)
+@command(app, "add", rights="*admin", needs=WORKER)
 async def add(
     session: Session,
     name: Name,
@@ -77,7 +77,7 @@ async def add(
     session.out.talk(f"grant rights: runfold access grant user:{plain} --rights read")
 
 
-@command(app, "password", needs=WORKER)
+@command(app, "password", rights="*admin", needs=WORKER)
 async def password(
     session: Session, name: Name, *, actor: Actor = None, reason: OrderReason = None
 ) -> None:
@@ -89,7 +89,7 @@ async def password(
     _tell(session, name, changed=changed, no=f"there is no user {name}")
 
 
-@command(app, "disable", needs=WORKER)
+@command(app, "disable", rights="*admin", needs=WORKER)
 async def disable(
     session: Session, name: Name, *, actor: Actor = None, reason: OrderReason = None
 ) -> None:
@@ -99,7 +99,7 @@ async def disable(
     _tell(session, name, changed=changed, no=f"{name} is not a user who may sign in")
 
 
-@command(app, "enable", needs=WORKER)
+@command(app, "enable", rights="*admin", needs=WORKER)
 async def enable(
     session: Session, name: Name, *, actor: Actor = None, reason: OrderReason = None
 ) -> None:
@@ -109,7 +109,7 @@ async def enable(
     _tell(session, name, changed=changed, no=f"{name} is not a disabled user")
 
 
-@command(app, "sessions")
+@command(app, "sessions", rights="*audit | admin")
 async def sessions(session: Session) -> None:
     """List the sessions that hold, without their secrets."""
     async with session.ledger() as ledger:
@@ -124,7 +124,7 @@ async def sessions(session: Session) -> None:
         )
 
 
-@command(app, "end-session", needs=WORKER)
+@command(app, "end-session", rights="*admin", needs=WORKER)
 async def end_session(
     session: Session,
     session_id: Annotated[str, typer.Argument(metavar="SESSION", help="Its id, from sessions.")],

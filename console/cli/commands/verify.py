@@ -26,7 +26,7 @@ from runfold.ledger.reading.verify import verify as check
 app: Final = program()
 
 
-@command(app, "verify")
+@command(app, "verify", rights="read | audit")
 async def verify(
     session: Session,
     run: Annotated[

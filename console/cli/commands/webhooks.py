@@ -29,7 +29,7 @@ Kinds = Annotated[
 ]
 
 
-@command(app, "list")
+@command(app, "list", rights="audit | admin")
 async def list_(session: Session) -> None:
     """List the webhooks of the project, with the deliveries that are still to be made."""
     async with session.ledger() as ledger:
@@ -45,7 +45,7 @@ async def list_(session: Session) -> None:
     session.out.table(titles, [_row(webhook) for webhook in listed], [None] * len(listed))
 
 
-@command(app, "add", needs=WORKER)
+@command(app, "add", rights="admin", needs=WORKER)
 async def add(
     session: Session,
     target: Annotated[str, typer.Argument(metavar="URL", help="Begins with https://.")],
@@ -68,7 +68,7 @@ async def add(
     session.out.talk("keep the secret: it is not shown again; `runfold webhooks run` sends")
 
 
-@command(app, "pause", needs=WORKER)
+@command(app, "pause", rights="admin", needs=WORKER)
 async def pause(
     session: Session, webhook: Id, *, actor: Actor = None, reason: OrderReason = None
 ) -> None:
@@ -79,7 +79,7 @@ async def pause(
     _done(session, webhook, "paused")
 
 
-@command(app, "resume", needs=WORKER)
+@command(app, "resume", rights="admin", needs=WORKER)
 async def resume(
     session: Session,
     webhook: Id,
@@ -97,7 +97,7 @@ async def resume(
     _done(session, webhook, "resumed")
 
 
-@command(app, "remove", needs=WORKER)
+@command(app, "remove", rights="admin", needs=WORKER)
 async def remove(
     session: Session, webhook: Id, *, actor: Actor = None, reason: OrderReason = None
 ) -> None:
@@ -108,7 +108,7 @@ async def remove(
     _done(session, webhook, "removed")
 
 
-@command(app, "deliveries")
+@command(app, "deliveries", rights="audit | admin")
 async def deliveries(
     session: Session,
     webhook: Id,
@@ -129,7 +129,7 @@ async def deliveries(
     session.out.table(titles, [_told(entry) for entry in listed], [None] * len(listed))
 
 
-@command(app, "resend", needs=WORKER)
+@command(app, "resend", rights="admin", needs=WORKER)
 async def resend(
     session: Session,
     delivery: Annotated[
@@ -147,7 +147,7 @@ async def resend(
     )
 
 
-@command(app, "run", needs=PROJECTOR)
+@command(app, "run", rights="read", needs=PROJECTOR)
 async def run(
     session: Session,
     *,
@@ -161,7 +161,7 @@ async def run(
 ) -> None:
     """Deliver events to webhooks until SIGTERM or Ctrl-C; any number of processes may do so.
 
-    Needs the extra `webhooks`, and the right read.
+    Needs the extra `webhooks`.
     """
     if not is_installed():
         raise ConfigurationError(

@@ -22,7 +22,7 @@ from runfold.projections.whatif import Policy, Verdict, WhatIf, judge
 app: Final = program()
 
 
-@command(app, "whatif")
+@command(app, "whatif", rights="read | work | audit")
 async def whatif(
     session: Session,
     *,

@@ -52,7 +52,7 @@ Grace = Annotated[
 NoReap = Annotated[bool, typer.Option("--no-reap", help="Do not reap; another process must.")]
 
 
-@command(app, "worker", needs=WORKER)
+@command(app, "worker", rights="work", needs=WORKER)
 async def worker(
     session: Session,
     handlers: Handled,

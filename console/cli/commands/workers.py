@@ -24,7 +24,7 @@ GROUP BY run.worker_id ORDER BY run.worker_id
 app: Final = program()
 
 
-@command(app, "workers")
+@command(app, "workers", rights="read | work | audit")
 async def workers(session: Session) -> None:
     """List the workers that hold runs.
 

@@ -13,6 +13,7 @@ from runfold.console.shared.bulk import Action, Preview, batch, bulk_of, preview
 from runfold.console.shared.plain import clean
 from runfold.console.shared.values import Misuse
 from runfold.ledger import Ledger
+from runfold.ledger.reading.permitted import check_may
 
 _DONE: Final = {"cancel": "cancelled", "rerun": "submitted"}
 Query = Annotated[
@@ -45,6 +46,7 @@ async def act_on_all(
     if reason is None:
         raise Misuse("--reason", "a query needs one; it is recorded with every run")
     async with session.ledger() as ledger:
+        await check_may(ledger.pool, ledger.project_id, "read")
         counted = await preview(ledger, await bulk_of(ledger, action, query))
         matching = counted.matching if counted.is_all else None
         if not agreed(action, counted.in_words, matching=matching, count=count):

@@ -15,7 +15,9 @@ from runfold.console.shared.approval_requests import ApprovalRequest, pending_re
 from runfold.console.shared.plain import pretty
 from runfold.console.shared.values import Misuse
 from runfold.ledger import Ledger, Run
+from runfold.ledger.access import held
 from runfold.ledger.events import ApprovalRequested
+from runfold.ledger.reading.permitted import check_may
 
 RequestVersion = Annotated[
     int | None,
@@ -39,19 +41,24 @@ async def decide(
 ) -> int:
     """Approve or reject a request and print the run's state.
 
-    The request is named by its version, or shown and confirmed at the terminal. Raises Misuse
-    without either, and what `Ledger.approve` raises.
+    The request is named by its version, or shown and confirmed at the terminal, which takes the
+    right read. Raises Misuse without either, and what `Ledger.approve` raises.
     """
     async with session.ledger() as ledger:
         run_id = await find_run(ledger, run)
-        current = await ledger.get(run_id)
-        pending = await pending_request(ledger, run_id)
-        if request is None and pending is not None:
-            if not _confirmed(pending, granted=granted):
-                talk("nothing was decided")
-                return ERROR
-            request = pending.version
-        named = current if request is None else await _request(ledger, current, request)
+        named: Run | ApprovalRequested
+        if request is not None and "read" not in await held(ledger.project):
+            named = ApprovalRequested(run_id=run_id, version=request)
+        else:
+            await check_may(ledger.pool, ledger.project_id, "read")
+            current = await ledger.get(run_id)
+            pending = await pending_request(ledger, run_id)
+            if request is None and pending is not None:
+                if not _confirmed(pending, granted=granted):
+                    talk("nothing was decided")
+                    return ERROR
+                request = pending.version
+            named = current if request is None else await _request(ledger, current, request)
         decide_on = ledger.approve if granted else ledger.reject
         after = await decide_on(
             named, actor=actor if actor is not None else ledger.actor, reason=reason

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
+from runfold.console.cli.kit import rights as rights_of
 from runfold.console.cli.kit.global_options import Globals, Json, Project, Url, Verbose
 from runfold.console.cli.kit.help import HelpCommand, HelpGroup
 from runfold.console.cli.kit.session import Session
@@ -46,7 +47,7 @@ def program(help_text: str | None = None) -> typer.Typer:
     return typer.Typer(cls=HelpGroup, help=help_text, no_args_is_help=True, add_completion=False)
 
 
-OWNER: Final = "only the owner of the schema may; use the login that ran `runfold db upgrade`"
+OWNER: Final = rights_of.OWNERS
 PROJECTOR: Final = "the login needs the role runfold_projector: GRANT runfold_projector TO login"
 REBUILDER: Final = (
     "the login needs the role runfold_projector: GRANT runfold_projector TO login; run_state is "
@@ -56,11 +57,14 @@ WORKER: Final = "the login needs the role runfold_worker: GRANT runfold_worker T
 """What commands need, said to a login that lacks it."""
 
 
-def command(app: typer.Typer, name: str, *, needs: str | None = None) -> Callable[[Body], Body]:
+def command(
+    app: typer.Typer, name: str, *, rights: str, needs: str | None = None
+) -> Callable[[Body], Body]:
     """Make a command of a function, async or not.
 
-    The function takes the session first and returns the exit code; None is 0. `needs` says which
-    privilege it takes; a login that lacks it reads that.
+    The function takes the session first and returns the exit code; None is 0. `rights` is the rule
+    that the login must meet, see `kit.rights`. `needs` says which privilege the command takes; a
+    login that lacks it reads that.
     """
 
     def register(body: Body) -> Body:
@@ -70,7 +74,11 @@ def command(app: typer.Typer, name: str, *, needs: str | None = None) -> Callabl
             options: Globals = context.obj
             options.merge({name: arguments.pop(name) for name in _NAMES})
             session = Session(
-                options.url, options.project, as_json=options.json, verbose=options.verbose
+                options.url,
+                options.project,
+                as_json=options.json,
+                verbose=options.verbose,
+                rights=rights,
             )
             return session.run(body, arguments, needs)
 
@@ -82,7 +90,8 @@ def command(app: typer.Typer, name: str, *, needs: str | None = None) -> Callabl
         call.__name__, call.__doc__ = body.__name__, body.__doc__
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         call.__annotations__ = {p.name: p.annotation for p in parameters}
-        app.command(name, cls=HelpCommand)(call)
+        call.rights = rights  # type: ignore[attr-defined]
+        app.command(name, cls=HelpCommand, epilog=rights_of.sentence(rights))(call)
         return body
 
     return register

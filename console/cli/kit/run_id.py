@@ -9,6 +9,7 @@ from uuid import UUID
 from runfold.ledger import Ledger
 from runfold.ledger.errors import InvalidValue, RunNotFound
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.reading.permitted import check_may
 from runfold.ledger.reading.query import MIN_DIGITS
 from runfold.ledger.validation import check_run_id
 
@@ -34,13 +35,15 @@ class AmbiguousRun(InvalidValue):
 async def find_run(ledger: Ledger, text: str) -> UUID:
     """Return the id of the one run whose id begins with `text`; a whole id is not looked up.
 
-    Raises InvalidValue if no id can begin so, AmbiguousRun, or RunNotFound.
+    Raises InvalidValue if no id can begin so, AmbiguousRun, RunNotFound, or AccessDenied for a
+    login that sees no run.
     """
     first, last = id_range(text)
     if first == last:
         return check_run_id(first)
     rows = await fetch(ledger.pool, _RANGE, ledger.project_id, first, last)
     if not rows:
+        await check_may(ledger.pool, ledger.project_id, "read", "work", "audit")
         raise RunNotFound(f"{text}…", ledger.project_id)
     if len(rows) > 1:
         raise AmbiguousRun(text, (rows[0]["run_id"], rows[1]["run_id"]))

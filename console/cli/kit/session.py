@@ -8,13 +8,14 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
 from structlog.typing import Processor
 
 from runfold.console.cli.kit.output import Output
+from runfold.console.cli.kit.rights import check
 from runfold.console.cli.kit.unknown_settings import unknown_settings
 from runfold.console.shared.known_errors import known
 from runfold.console.shared.plain import clean
@@ -32,10 +33,18 @@ class Session:
     """What a command works with; it opens the ledger or database only on request."""
 
     def __init__(
-        self, url: str | None, project: str | None, *, as_json: bool, verbose: bool
+        self,
+        url: str | None,
+        project: str | None,
+        *,
+        as_json: bool,
+        verbose: bool,
+        rights: str = "",
     ) -> None:
+        """`rights` is the rule that the login must meet, checked when something is opened."""
         self.url, self.project = url, project
         self.as_json, self.verbose = as_json, verbose
+        self._rights = rights
         self.out = Output(as_json=as_json)
 
     def run(
@@ -66,9 +75,12 @@ class Session:
                 raise Misuse(name, "is empty: leave it out for the built-in server, or give a URL")
         return self.url
 
-    def ledger(self) -> AbstractAsyncContextManager[Ledger]:
-        """Open the ledger of the chosen project."""
-        return Ledger.open(self._chosen_url(), self.project)
+    @asynccontextmanager
+    async def ledger(self) -> AsyncIterator[Ledger]:
+        """Open the ledger of the chosen project. Raises AccessDenied without the rights."""
+        async with Ledger.open(self._chosen_url(), self.project) as ledger:
+            await check(ledger.pool, self._rights, ledger.project_id)
+            yield ledger
 
     @asynccontextmanager
     async def duty(self) -> AsyncIterator[Ledger]:
@@ -77,9 +89,16 @@ class Session:
             await warn_of_holes(ledger.pool, production=ledger.settings.env == "production")
             yield ledger
 
-    def database(self, *, checked: bool = True) -> AbstractAsyncContextManager[Database]:
-        """Open the chosen database, without a project; its schema may be any unless `checked`."""
-        return opened(self._chosen_url(), Settings.load(), checked=checked)
+    @asynccontextmanager
+    async def database(self, *, checked: bool = True) -> AsyncIterator[Database]:
+        """Open the chosen database, without a project; its schema may be any unless `checked`.
+
+        Raises AccessDenied without the rights, which a schema of another time may not know.
+        """
+        async with opened(self._chosen_url(), Settings.load(), checked=checked) as database:
+            if checked:
+                await check(database.pool, self._rights)
+            yield database
 
 
 def configure_log(*, as_json: bool, verbose: bool) -> None:
