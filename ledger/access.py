@@ -220,12 +220,16 @@ async def check(project: Project, right: str, actor: str | None = None) -> str |
 
     None: it may. Raises InvalidValue for an unknown right.
     """
-    _right(right)
     try:
-        await fetch(project.pool, _CHECK, project.project_id, right, actor)
+        await require(project, right, actor)
     except (AccessDenied, UnknownProject) as error:
         return str(error)
     return None
+
+
+async def require(project: Project, right: str, actor: str | None = None) -> None:
+    """Raise AccessDenied or UnknownProject where `check` returns a reason."""
+    await fetch(project.pool, _CHECK, project.project_id, _right(right), actor)
 
 
 async def held(project: Project) -> dict[str, bool]:

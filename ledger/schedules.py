@@ -14,7 +14,7 @@ from typing import Any, Final
 from runfold.ledger import access
 from runfold.ledger.commands import Submit
 from runfold.ledger.cron import check_cron, latest_due, next_due
-from runfold.ledger.errors import AccessDenied, DuplicateKey, InvalidValue, ScheduleNotFound
+from runfold.ledger.errors import DuplicateKey, InvalidValue, ScheduleNotFound
 from runfold.ledger.kinds import known_kind
 from runfold.ledger.operations.project import Project
 from runfold.ledger.operations.submit import submit_alone
@@ -145,8 +145,7 @@ async def resume(project: Project, name: str, *, reason: str, actor: str | None 
 async def run_now(project: Project, name: str, *, reason: str, actor: str | None = None) -> Run:
     """Submit a schedule's run beside its due times; see `Ledger.run_schedule`."""
     known = await _one(project, name)
-    if (problem := await access.check(project, "submit")) is not None:
-        raise AccessDenied(problem)
+    await access.require(project, "submit")
     await _change(project, name, "run", None, reason=reason, actor=actor)
     present = await ledger_now(project.pool)
     key = f"schedule:{name}:now:{present:%Y-%m-%dT%H:%M:%SZ}"

@@ -44,11 +44,9 @@ class Asking:
     async def allowed(self, right: Right) -> Ledger:
         """Return the ledger, after a check of the right; nothing else checks the owner's login.
 
-        Raises AccessDenied.
+        Raises AccessDenied or UnknownProject.
         """
-        why = await access.check(self.ledger.project, right)
-        if why is not None:
-            raise AccessDenied(why)
+        await access.require(self.ledger.project, right)
         return self.ledger
 
     async def opened(self, run_id: str, tool: str) -> Ledger:

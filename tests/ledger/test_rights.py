@@ -111,6 +111,12 @@ async def test_rights_are_held_one_by_one_and_end(
             with pytest.raises(AccessDenied, match="lacks the right read"):
                 await own.history(lease.run_id)
 
+            await ledger.schedule("nightly", "parse", cron="0 3 * * *")
+            await access.grant(ledger.project, login, ["schedule"])
+            with pytest.raises(AccessDenied, match="lacks the right submit") as refused:
+                await own.run_schedule("nightly", reason="now")
+            assert refused.value.remedy == AccessDenied.GRANTS  # and no role besides
+
             await access.revoke(ledger.project, login, reason="left")
             with pytest.raises(UnknownProject):
                 await own.submit("parse")
