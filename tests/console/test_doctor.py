@@ -88,10 +88,12 @@ def test_the_connections_of_a_worker_process_are_compared_with_the_limits(
         "server_used": 100 - free,
     }
 
-    found = connections_check(row, 10)
+    found = connections_check(row, 10, listen=True)
 
     assert found.level == level
-    assert "a worker process takes up to 12" in found.detail
+    assert "a worker process takes up to 12 (pool 10, heartbeats 1, wake-ups 1)" in found.detail
+    deaf = connections_check(row, 10, listen=False)
+    assert "a worker process takes up to 11 (pool 10, heartbeats 1)" in deaf.detail
 
 
 def test_a_login_with_too_few_connections_is_found(
@@ -315,7 +317,7 @@ def test_a_database_that_cannot_hold_every_text_is_found(
     assert "LATIN1" in check(answer, "encoding")["detail"]
 
 
-async def _well(*_: object) -> Any:
+async def _well(*_: object, **__: object) -> Any:
     from runfold.console.cli.health.check import Check
 
     return Check("other", Level.OK, "")

@@ -75,7 +75,10 @@ async def examine(session: Session) -> list[Check]:
         checks += [
             await _checked("encoding", encoding(database)),
             await _checked("clock", clock(database)),
-            await _checked("connections", connections(database, settings_.pool_size)),
+            await _checked(
+                "connections",
+                connections(database, settings_.pool_size, listen=settings_.listen),
+            ),
         ]
         if status.revision is None or (status.newer and not status.works):
             return checks

@@ -18,9 +18,6 @@ MAX_SKEW_SECONDS: Final = 2.0
 SLOWER: Final = 0.1
 """The part by which the ledger's time is slower than a clock that was set back."""
 
-BESIDE_THE_POOL: Final = 2
-"""Connections of a worker process beside its pool: one for heartbeats, one for wake-ups."""
-
 
 def server(status: DatabaseStatus) -> Check:
     """Whether the server is recent enough, and has the fixes that matter."""
@@ -97,16 +94,18 @@ FROM pg_roles AS login WHERE login.rolname = current_user
 """
 
 
-async def connections(database: Database, pool_size: int) -> Check:
+async def connections(database: Database, pool_size: int, *, listen: bool) -> Check:
     """Whether the server and the login allow the connections that a worker process takes."""
     (row,) = await fetch(database.pool, _CONNECTIONS)
-    return connections_check(row, pool_size)
+    return connections_check(row, pool_size, listen=listen)
 
 
-def connections_check(row: Mapping[str, Any], pool_size: int) -> Check:
+def connections_check(row: Mapping[str, Any], pool_size: int, *, listen: bool) -> Check:
     """Compare the connections of a worker process with the limits."""
-    needed = pool_size + BESIDE_THE_POOL
-    takes = f"a worker process takes up to {needed} (pool {pool_size}, heartbeats 1, wake-ups 1)"
+    parts = {"pool": pool_size, "heartbeats": 1} | ({"wake-ups": 1} if listen else {})
+    needed = sum(parts.values())
+    named = ", ".join(f"{part} {count}" for part, count in parts.items())
+    takes = f"a worker process takes up to {needed} ({named})"
     remedy = "raise the limit or lower RUNFOLD_POOL_SIZE"
     limit, used = row["login_limit"], row["login_used"]
     if 0 <= limit < needed:
