@@ -153,8 +153,9 @@ async def run(
     *,
     once: Annotated[bool, typer.Option("--once", help="End when nothing is due.")] = False,
     console: Annotated[
-        str, typer.Option("--console", metavar="URL", help="Of the pages, for links to runs.")
-    ] = "",
+        str | None,
+        typer.Option("--console", metavar="URL", help="URL of the pages, for links to runs."),
+    ] = None,
     allow_loopback: Annotated[
         bool, typer.Option("--allow-loopback", help="Send to this machine too, in development.")
     ] = False,
@@ -171,7 +172,7 @@ async def run(
     from runfold.workers.duties.webhooks.posting import Poster  # noqa: PLC0415
     from runfold.workers.duties.webhooks.sender import WebhookSender  # noqa: PLC0415
 
-    terms = Terms(Poster(loopback=allow_loopback), console.rstrip("/"))
+    terms = Terms(Poster(loopback=allow_loopback), (console or "").rstrip("/"))
     if once:
         async with session.ledger() as ledger:
             await WebhookSender(ledger, terms).once()
