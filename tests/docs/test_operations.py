@@ -107,7 +107,7 @@ async def _may_submit(worker_url: str, owner_url: str) -> None:
 
 @pytest.mark.skipif(pgbouncer.PROGRAM is None, reason="pgbouncer is not installed")
 def test_a_worker_works_through_the_pooler_of_the_page(database: str, tmp_path: Path) -> None:
-    [configuration], [settings, _] = blocks("pooler.md", "ini"), blocks("pooler.md", "text")
+    [configuration], [_, settings, _] = blocks("pooler.md", "ini"), blocks("pooler.md", "text")
     with pgbouncer.pooled(database, configuration) as url:
         environment = dict(line.split("=", 1) for line in settings.split())
         (tmp_path / "app.py").write_text(APP)
@@ -197,7 +197,7 @@ def test_the_metrics_page_lists_every_metric_with_its_type_and_labels() -> None:
 
 def test_the_pooler_page_names_a_database_that_its_url_names() -> None:
     [configuration] = blocks("pooler.md", "ini")
-    [settings, _] = blocks("pooler.md", "text")
+    [_, settings, _] = blocks("pooler.md", "text")
     url = urlsplit(settings.splitlines()[0].partition("=")[2])
 
     assert f"{url.path[1:]} = " in configuration
