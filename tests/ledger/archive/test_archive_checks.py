@@ -15,6 +15,7 @@ from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.reading import verify
 from tests.conftest import PROJECT
 from tests.support.archiving import WHY, archived, ended
+from tests.support.damage import keep, undone
 from tests.support.past_month import MONTH, in_that_month
 
 
@@ -77,26 +78,24 @@ async def test_a_key_that_names_no_event_of_an_archived_month_is_found(
     assert await problems(ledger) == [f"{MONTH}: 1 idempotency keys name no event of it"]
 
 
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ("runs = 7", "recorded runs is 7, of the file 1"),
-        ("events = events + 1", "recorded events is 6, of the file 5"),
-        ("payloads = 0", "recorded payloads is 0, of the file 3"),
-        ("last_position = 1", "recorded last_position is 1, of the file"),
-        ("beyond = first", "recorded beyond is"),
-        ("sha256 = sha256('')", "its size or SHA-256 differs"),
-        ("size_bytes = 1", "its size or SHA-256 differs"),
-    ],
-)
+CHANGES = {
+    "runs = 7": "recorded runs is 7, of the file 1",
+    "events = events + 1": "recorded events is 6, of the file 5",
+    "payloads = 0": "recorded payloads is 0, of the file 3",
+    "last_position = 1": "recorded last_position is 1, of the file",
+    "beyond = first": "recorded beyond is",
+    "sha256 = sha256('')": "its size or SHA-256 differs",
+    "size_bytes = 1": "its size or SHA-256 differs",
+}
+
+
 @pytest.mark.parametrize("is_detached", [True, False])
 async def test_a_record_that_is_not_of_its_file_is_found(
     ledger: Ledger,
     mallory: asyncpg.Connection,
     tmp_path: Path,
+    subtests: pytest.Subtests,
     *,
-    change: str,
-    expected: str,
     is_detached: bool,
 ) -> None:
     async with in_that_month(mallory):
@@ -104,11 +103,15 @@ async def test_a_record_that_is_not_of_its_file_is_found(
     await ledger.archive.export(MONTH, tmp_path, **WHY)
     if is_detached:
         await ledger.archive.detach(MONTH, **WHY)
-    assert await problems(ledger) == []
+    await keep(mallory, ["archive_event"])
 
-    await tamper(mallory, f"UPDATE ledger.archive_event SET {change}")
-
-    assert any(expected in one for one in await problems(ledger))
+    for change, expected in CHANGES.items():
+        assert await problems(ledger) == []
+        with subtests.test(change):
+            async with undone(mallory, ["archive_event"]):
+                await tamper(mallory, f"UPDATE ledger.archive_event SET {change}")
+                found = await problems(ledger)
+            assert any(expected in one for one in found), found
 
 
 async def test_an_exported_file_that_is_gone_is_found(

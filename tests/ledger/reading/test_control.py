@@ -21,6 +21,7 @@ from runfold.ledger.reading.control_tables import CONTROL_TABLES
 from runfold.ledger.reading.snapshot import snapshot
 from runfold.ledger.reading.verify import verify
 from tests.conftest import PROJECT
+from tests.support.damage import keep, undone
 from tests.support.logins import with_login
 
 
@@ -72,28 +73,31 @@ TAMPERS = (
 )
 
 
-@pytest.mark.parametrize(("tamper", "problem"), TAMPERS)
+TABLES = ("control_event", "control_head", *(table.name for table in CONTROL_TABLES))
+
+
 async def test_what_was_changed_behind_the_history_is_named(
     unverified_database: str,
     mallory: asyncpg.Connection[Any],
     monkeypatch: pytest.MonkeyPatch,
-    tamper: str,
-    problem: str,
+    subtests: pytest.Subtests,
 ) -> None:
     monkeypatch.setattr(control_checks, "_PAGE", 1)
     await _disabled(mallory)
-    await mallory.execute(tamper)
+    await keep(mallory, TABLES)
+    async with asyncpg.create_pool(driver_url(unverified_database), min_size=1, max_size=1) as pool:
+        for tamper, problem in TAMPERS:
+            with subtests.test(tamper):
+                async with undone(mallory, TABLES):
+                    await mallory.execute(tamper)
+                    report = await verify(pool, PROJECT)
+                assert any(
+                    found.problem == "control" and problem in found.detail
+                    for found in report.findings
+                ), report.findings
+        assert (await verify(pool, PROJECT)).ok
 
-    async with asyncpg.create_pool(driver_url(unverified_database), min_size=1) as pool:
-        report = await verify(pool, PROJECT)
 
-    assert any(
-        found.problem == "control" and problem in found.detail for found in report.findings
-    ), report.findings
-
-
-# Each is undone from these copies.
-_COPIED = ("control_event", "control_head", "access_grant", "schedule")
 MORE_TAMPERS = {
     "UPDATE ledger.control_event SET project_id = 'zz', number = 1 WHERE subject = 'list:test'": (
         "list test was never begun"
@@ -131,8 +135,7 @@ async def test_each_list_each_page_and_each_subject_is_looked_at_whatever_the_se
         await ledger.unschedule("once")
     monkeypatch.setattr(control_checks, "_PAGE", 1)
     await _disabled(mallory)
-    for table in _COPIED:
-        await mallory.execute(f"CREATE TABLE {table}_copy AS SELECT * FROM ledger.{table}")
+    await keep(mallory, TABLES)
     elsewhere = {"timezone": "Asia/Tokyo", "bytea_output": "escape"}
     async with asyncpg.create_pool(
         driver_url(unverified_database), min_size=1, max_size=1, server_settings=elsewhere
@@ -140,15 +143,11 @@ async def test_each_list_each_page_and_each_subject_is_looked_at_whatever_the_se
         assert await check_control(pool) == []
         for tamper, problem in MORE_TAMPERS.items():
             with subtests.test(problem):
-                await mallory.execute(tamper)
-                details = [finding.detail for finding in await check_control(pool) or ()]
+                async with undone(mallory, TABLES):
+                    await mallory.execute(tamper)
+                    details = [finding.detail for finding in await check_control(pool) or ()]
                 assert any(problem in detail for detail in details), details
                 assert len({*details}) == len(details)
-            for table in _COPIED:
-                await mallory.execute(
-                    f"DELETE FROM ledger.{table};"
-                    f"INSERT INTO ledger.{table} SELECT * FROM {table}_copy"
-                )
 
 
 _SNAPSHOTS = """
@@ -260,7 +259,7 @@ async def test_not_even_the_owner_moves_the_head_of_a_list(
 
 
 async def _disabled(connection: asyncpg.Connection[Any]) -> None:
-    for table in ("control_event", "control_head", *(one.name for one in CONTROL_TABLES)):
+    for table in TABLES:
         await connection.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER ALL")
 
 
