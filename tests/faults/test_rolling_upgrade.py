@@ -30,6 +30,7 @@ from runfold.ledger.reading import feed
 from runfold.projections import Projection, install
 from runfold.workers.duties.projector import Projector
 from tests.conftest import PROJECT
+from tests.support import forked
 from tests.support.newer_code import (
     INDEXES,
     NEWER,
@@ -59,10 +60,8 @@ def runfold(url: str, *words: str, code: Path | None = None) -> subprocess.Compl
     environment = {**os.environ, "RUNFOLD_URL": url, "RUNFOLD_PROJECT": PROJECT}
     if code:
         environment["PYTHONPATH"] = str(code)
-    return subprocess.run(
-        [sys.executable, "-m", "runfold.console.cli.entry", *words],
-        env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    program = [sys.executable, "-m", "runfold.console.cli.entry", *words]
+    return forked.run(program, env=environment, cwd=ROOT)
 
 
 @pytest.mark.slow

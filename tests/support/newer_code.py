@@ -85,8 +85,12 @@ def make_code_with_another_function(folder: Path, *, before: str) -> Path:
 
 
 def _copied(folder: Path) -> Path:
+    """Copy the package with its bytecode, which holds for a copied file: its time is copied, too.
+
+    A file that another process is writing has an ending more.
+    """
     package = folder / "runfold"
-    ignored = shutil.ignore_patterns("__pycache__")
+    ignored = shutil.ignore_patterns("*.pyc.*")
     shutil.copytree(ROOT / "src" / "runfold", package, ignore=ignored)
     shutil.copytree(ROOT / "migrations", package / "ledger" / "_migrations", ignore=ignored)
     return package
