@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from runfold.projections.rebuild import Rebuild
 from runfold.projections.state.replay import plan
 from runfold.projections.telemetry import metrics
 from tests.conftest import PROJECT
+from tests.ledger.test_access import calls
 from tests.support.logins import grant, login_of, with_login
 from tests.support.projections import sizes
 from tests.support.runs import claimed
@@ -256,6 +258,39 @@ async def test_other_sessions_and_locks_tell_nothing_of_what_is_in_them(
         )
 
     assert "canary" not in str([*activity, *locks, *statistics])
+
+
+HIDDEN = (
+    "SELECT salt FROM ledger.payload UNION SELECT hash FROM ledger.control_head "
+    "UNION SELECT hash FROM ledger.control_event "
+    "UNION SELECT uuid_send(run_id) FROM ledger.event WHERE project_id = 'other' "
+    "UNION SELECT hash FROM ledger.event WHERE project_id = 'other'"
+)
+
+
+async def test_no_plan_that_the_server_prints_to_a_login_holds_what_it_may_not_read(
+    ledger: Ledger, attacker: asyncpg.Connection[Any], connection: asyncpg.Connection[Any]
+) -> None:
+    """A plan has the values of variables, of the owner's functions too, as constants."""
+    run = await ledger.submit("parse", {"mine": 1})
+    hidden = [as_printed(row[0]) for row in await connection.fetch(HIDDEN)]
+    printed: list[str] = []
+    attacker.add_log_listener(lambda _, message: printed.append(f"{message} {message.detail}"))
+    await attacker.execute("SET client_min_messages = log; SET debug_print_plan = on")
+    for statement, arguments in (await calls(run.run_id, PROJECT)).values():
+        with suppress(asyncpg.PostgresError):
+            async with attacker.transaction():
+                await attacker.fetch(statement, *arguments)
+
+    told = "".join(printed)
+    assert as_printed(run.run_id.bytes) in told
+    assert len(hidden) > 5
+    assert [value for value in hidden if value in told] == []
+
+
+def as_printed(value: bytes) -> str:
+    """Return a value's bytes as a printed plan has them."""
+    return " ".join(str(byte - 256 if byte > 127 else byte) for byte in value)
 
 
 async def test_no_lock_of_a_worker_stops_an_upgrade_a_rebuild_or_the_archive(
