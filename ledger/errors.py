@@ -215,7 +215,9 @@ class LockTimeout(LedgerError):
     def __init__(self, tries: int, limit: str, what: str, holder: str | None = None) -> None:
         self.tries, self.limit, self.what, self.holder = tries, limit, what, holder or None
         by = f", by {holder}: end it, or wait for its end, and" if holder else ":"
-        again = "run the same command again" if holder else "run the same command again later"
+        again = "run the same command again"
+        if not holder:
+            again += " later; `runfold doctor` names who leaves a transaction open"
         how_long = f"for {limit}" if tries == 1 else f"through {tries} tries of {limit}"
         super().__init__(f"{what} stayed locked {how_long}{by} {again}")
 

@@ -179,35 +179,28 @@ FROM given, (SELECT DISTINCT run.lease_credential AS credential FROM ledger.run_
   WHERE run.token IS NOT NULL) AS lease JOIN pg_roles AS login ON login.rolname = lease.credential
 WHERE pg_has_role(login.oid, given.owner, 'MEMBER')
 """
+# A grant without effect holds an entry of the catalogue, and no lock that pg_locks shows.
 _HELD: Final = """
 SELECT format('process %s of login %s has left a transaction open for %s s, and holds what it '
-    'changed or locked in the ledger', session.pid, session.usename,
+    'changed or locked', session.pid, session.usename,
     extract(epoch FROM clock_timestamp() - session.state_change)::int),
   format('SELECT pg_terminate_backend(%s)', session.pid), false
 FROM pg_stat_activity AS session
 WHERE session.datname = current_database() AND session.state LIKE 'idle in transaction%'
   AND session.state_change < clock_timestamp() - $2::float8 * interval '1 second'
-  AND EXISTS (
+  AND (session.backend_xid IS NOT NULL OR EXISTS (
     SELECT FROM pg_locks AS lock JOIN pg_class AS relation ON relation.oid = lock.relation
     WHERE lock.pid = session.pid AND lock.database = session.datid AND lock.granted
       AND lock.mode NOT IN ('AccessShareLock', 'RowShareLock')
-      AND relation.relnamespace = 'ledger'::regnamespace)
+      AND relation.relnamespace = 'ledger'::regnamespace))
 """
-# In pg_locks a prepared transaction has no process: it is the one that holds its own id.
 _PREPARED: Final = """
-SELECT format('prepared transaction %L of login %s holds what it changed or locked in the '
-    'ledger, and ends with no session and no time limit', prepared.gid, prepared.owner),
+SELECT format('prepared transaction %L of login %s holds what it changed or locked, and ends with '
+    'no session and no time limit', prepared.gid, prepared.owner),
   format('ROLLBACK PREPARED %L', prepared.gid), false
 FROM pg_prepared_xacts AS prepared
 WHERE prepared.database = current_database()
   AND prepared.prepared < clock_timestamp() - $2::float8 * interval '1 second'
-  AND EXISTS (
-    SELECT FROM pg_locks AS own
-    JOIN pg_locks AS lock ON lock.virtualtransaction = own.virtualtransaction
-    JOIN pg_class AS relation ON relation.oid = lock.relation
-    WHERE own.transactionid = prepared.transaction AND own.pid IS NULL AND lock.pid IS NULL
-      AND lock.mode NOT IN ('AccessShareLock', 'RowShareLock')
-      AND relation.relnamespace = 'ledger'::regnamespace)
 UNION ALL
 SELECT format('the server lets %s transactions be prepared: a login that leaves one holds its '
     'locks beyond its session and every time limit', server.most),

@@ -213,23 +213,28 @@ async def test_a_transaction_that_a_login_left_open_is_named_and_its_remedy_ends
     ledger: Ledger,
     connection: asyncpg.Connection[Any],
     monkeypatch: pytest.MonkeyPatch,
+    subtests: pytest.Subtests,
 ) -> None:
+    """A grant of what one may only use gives nothing, and holds an entry of the catalogue."""
     run = await ledger.submit("parse")
+    monkeypatch.setattr("runfold.ledger.postgres.access_holes.IDLE_SECONDS", 0)
     async with with_login(database, "runfold_worker", rights=("submit",)) as url:
-        idler: asyncpg.Connection[Any] = await asyncpg.connect(driver_url(url))
-        await idler.execute("BEGIN; SELECT ledger.channel('test')")
-        monkeypatch.setattr("runfold.ledger.postgres.access_holes.IDLE_SECONDS", 0)
-        assert await holes(connection) == []
-        await idler.execute(
-            f"SELECT ledger.cancel('test', session_user::text, ARRAY['{run.run_id}'::uuid], NULL)"
-        )
+        for left_open in (
+            f"SELECT ledger.cancel('test', session_user::text, ARRAY['{run.run_id}'::uuid], NULL)",
+            "GRANT EXECUTE ON FUNCTION ledger.submit TO CURRENT_USER",
+        ):
+            with subtests.test(left_open):
+                idler: asyncpg.Connection[Any] = await asyncpg.connect(driver_url(url))
+                await idler.execute("BEGIN; SELECT ledger.channel('test')")
+                assert await holes(connection) == []
+                await idler.execute(left_open)
 
-        [(hole, remedy)] = await holes(connection)
+                [(hole, remedy)] = await holes(connection)
 
-        assert f"process {idler.get_server_pid()} of login {login_of(url)}" in hole
-        await connection.execute(remedy)
-        await until(lambda: _is_closed(connection))
-        idler.terminate()
+                assert f"process {idler.get_server_pid()} of login {login_of(url)}" in hole
+                await connection.execute(remedy)
+                await until(lambda: _is_closed(connection))
+                idler.terminate()
 
 
 async def _is_closed(connection: asyncpg.Connection[Any]) -> bool:

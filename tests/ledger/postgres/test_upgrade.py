@@ -203,6 +203,23 @@ async def test_an_upgrade_gives_up_in_time_and_lets_the_fleet_work(
     await connection.close()
 
 
+async def test_an_upgrade_that_a_grant_without_effect_holds_up_says_who_can_name_its_login(
+    database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every login can leave open a grant of what it may use, and the server says whose it is."""
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr(locks, "FIRST_PAUSE_SECONDS", 0)
+    await connection.execute(OTHER_DIGEST)
+    async with with_login(database, "runfold_worker", rights=("submit",)) as url:
+        login = await asyncpg.connect(driver_url(url))
+        async with login.transaction():
+            await login.execute("GRANT EXECUTE ON FUNCTION ledger.submit TO CURRENT_USER")
+            with pytest.raises(LockTimeout, match="`runfold doctor` names who leaves"):
+                await schema.upgrade(database)
+        await login.close()
+    await schema.upgrade(database)
+
+
 @pytest.fixture
 def persistent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have upgrades try until the test lets them."""
