@@ -54,11 +54,22 @@ CROSS JOIN LATERAL (SELECT ledger.projects_with(asked.name) AS projects OFFSET 0
 WHERE seen.projects IS NULL OR $1 = ANY (seen.projects)
 """
 _ISSUE: Final = "SELECT ledger.change_token($1, $2, $3, $4, $5, $6) AS changed"
+# The place is found apart: a coalesce in the comparison would keep a login from the index.
 _TOKENS: Final = """
+WITH place AS (
+  SELECT coalesce(max(created_at), '-infinity') AS since FROM ledger.api_token WHERE token_id = $1
+)
 SELECT token.token_id, token.name, token.created_at, token.expires_at, token.revoked_at,
   use.last_used_at, coalesce(use.failed_uses, 0) AS failed_uses
-FROM ledger.api_token AS token
-LEFT JOIN ledger.credential_use AS use ON use.credential = 'token:' || token.token_id
+FROM (
+  SELECT token_id, name, created_at, expires_at, revoked_at FROM ledger.api_token
+  WHERE (created_at, token_id) > ((SELECT since FROM place), $1)
+  ORDER BY created_at, token_id LIMIT $2
+) AS token
+LEFT JOIN LATERAL (
+  SELECT noted.last_used_at, noted.failed_uses FROM ledger.credential_use AS noted
+  WHERE noted.credential = 'token:' || token.token_id OFFSET 0
+) AS use ON true
 ORDER BY token.created_at, token.token_id
 """
 _READS: Final = """
@@ -273,9 +284,14 @@ async def revoke_token(
     return bool(rows[0]["changed"])
 
 
-async def tokens(project: Project) -> list[ApiToken]:
-    """Return every API token, the oldest first. Needs the right admin or audit everywhere."""
-    return [ApiToken(**row) for row in await fetch(project.pool, _TOKENS)]
+async def tokens(project: Project, *, after: str = "", limit: int = 1_000) -> list[ApiToken]:
+    """Return API tokens, the oldest first: those after the token of an id, or all.
+
+    Needs the right admin or audit everywhere. Raises InvalidValue for a limit above 10,000.
+    """
+    check_int("limit", limit, least=1, most=10_000)
+    place = after and check_text("token", after.removeprefix("token:"), limit=40)
+    return [ApiToken(**row) for row in await fetch(project.pool, _TOKENS, place, limit)]
 
 
 async def control_history(

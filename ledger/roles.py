@@ -16,11 +16,24 @@ from runfold.ledger.validation import check_actor, check_text, order_reason
 _CHANGE: Final = "SELECT ledger.change_role($1, $2, $3, $4, $5, $6) AS changed"
 _MEMBERS: Final = """
 SELECT role, member, recorded_at, actor, reason FROM ledger.role_member
-WHERE project_id = $1 AND ($2::text IS NULL OR role = $2) ORDER BY role, member
+WHERE project_id = $1 ORDER BY role, member
+"""
+_OF_ROLE: Final = """
+SELECT role, member, recorded_at, actor, reason FROM ledger.role_member
+WHERE project_id = $1 AND role = $2 ORDER BY member
+"""
+_HELD: Final = """
+SELECT count(*) AS held FROM (
+  SELECT FROM ledger.role_member WHERE project_id = $1 AND role = $2 LIMIT $3
+) AS enough
 """
 _HISTORY: Final = """
 SELECT role, member, recorded_at, actor, reason, type FROM ledger.role_event
-WHERE project_id = $1 AND ($2::text IS NULL OR role = $2) ORDER BY number
+WHERE project_id = $1 ORDER BY number
+"""
+_HISTORY_OF_ROLE: Final = """
+SELECT role, member, recorded_at, actor, reason, type FROM ledger.role_event
+WHERE project_id = $1 AND role = $2 ORDER BY number
 """
 
 
@@ -56,21 +69,29 @@ async def revoke(
 
 async def members(pool: Pool, project_id: str, role: str | None = None) -> list[Member]:
     """Return the members of a role, or of every role; see `Ledger.role_members`."""
-    only = None if role is None else check_text("role", role)
-    return [Member(**row) for row in await fetch(pool, _MEMBERS, project_id, only)]
+    rows = (
+        await fetch(pool, _MEMBERS, project_id)
+        if role is None
+        else await fetch(pool, _OF_ROLE, project_id, check_text("role", role))
+    )
+    return [Member(**row) for row in rows]
 
 
 async def history(pool: Pool, project_id: str, role: str | None = None) -> list[Member]:
     """Return every grant and revocation of a role; see `Ledger.role_history`."""
-    only = None if role is None else check_text("role", role)
-    return [Member(**row) for row in await fetch(pool, _HISTORY, project_id, only)]
+    rows = (
+        await fetch(pool, _HISTORY, project_id)
+        if role is None
+        else await fetch(pool, _HISTORY_OF_ROLE, project_id, check_text("role", role))
+    )
+    return [Member(**row) for row in rows]
 
 
 async def require_members(pool: Pool, project_id: str, role: str, needed: int = 1) -> None:
     """Raise NobodyHasRole for a role with fewer members than are needed, or InvalidValue."""
-    held = len(await members(pool, project_id, role))
-    if held < needed:
-        raise NobodyHasRole(role, held, needed)
+    [row] = await fetch(pool, _HELD, project_id, check_text("role", role), needed)
+    if row["held"] < needed:
+        raise NobodyHasRole(role, row["held"], needed)
 
 
 async def _change(

@@ -16,7 +16,7 @@ from typing import Final
 from runfold.ledger.errors import ConfigurationError, InvalidValue
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.validation import check_encodable, check_text
+from runfold.ledger.validation import check_encodable, check_int, check_text
 
 USER_PREFIX: Final = "user:"
 LEAST_PASSWORD: Final = 12
@@ -31,7 +31,9 @@ _CHANGE: Final = "SELECT ledger.change_user($1, $2, $3, $4, $5, $6, $7, $8, $9) 
 _USERS: Final = """
 SELECT account.name, account.issuer, account.subject, account.created_at, account.changed_at,
   account.disabled_at, use.last_used_at, coalesce(use.failed_uses, 0)::int AS failed_tries
-FROM ledger.user_account AS account
+FROM (
+  SELECT * FROM ledger.user_account WHERE name > $1 ORDER BY name LIMIT $2
+) AS account
 CROSS JOIN LATERAL (
   SELECT max(by_login.last_used_at) AS last_used_at, sum(by_login.failed_uses) AS failed_uses
   FROM ledger.credential_use AS by_login WHERE by_login.credential = 'user:' || account.name
@@ -113,9 +115,14 @@ async def enable(
     return await _change(project, name, "enable", (None,) * 5, actor=actor, reason=reason)
 
 
-async def users(project: Project) -> list[User]:
-    """Return every user, by name. Needs the right admin or audit everywhere."""
-    return [User(**row) for row in await fetch(project.pool, _USERS)]
+async def users(project: Project, *, after: str = "", limit: int = 1_000) -> list[User]:
+    """Return users by name: those after a name, or all. Needs the right admin or audit everywhere.
+
+    Raises InvalidValue for a limit above 10,000.
+    """
+    check_int("limit", limit, least=1, most=10_000)
+    place = after and check_name(after)
+    return [User(**row) for row in await fetch(project.pool, _USERS, place, limit)]
 
 
 async def _change(

@@ -4199,7 +4199,7 @@ CREATE FUNCTION ledger.policy_rules() RETURNS TABLE(relation text, policy text, 
     AS $_$
   SELECT rules.relation, rules.policy, rules.command, rules.role, format(CASE
     WHEN rules.policy = 'own' THEN 'credential = (SELECT ledger.credential())'
-    WHEN rules.is_global THEN '(SELECT ledger.projects_with(VARIADIC %1$L::text[])) IS NULL'
+    WHEN rules.is_global THEN '(SELECT ledger.projects_with(VARIADIC %1$L::text[]) IS NULL)'
     ELSE 'project_id = ANY ((SELECT ledger.projects_seen(VARIADIC %1$L::text[]))::text[])'
   END || CASE rules.policy WHEN 'kept'
     THEN ' AND current_setting(''transaction_isolation'') = ''read committed''' ELSE '' END,
@@ -6423,6 +6423,8 @@ ALTER TABLE ONLY ledger.webhook_secret
 
 CREATE INDEX access_grant_project ON ledger.access_grant USING btree (project_id, credential) WHERE (cardinality(rights) > 0);
 
+CREATE INDEX api_token_created ON ledger.api_token USING btree (created_at, token_id);
+
 CREATE INDEX archive_event_month ON ledger.archive_event USING btree (month, number);
 
 CREATE INDEX archive_event_standing ON ledger.archive_event USING btree (month, number DESC) WHERE (type = ANY (ARRAY['archive.exported'::text, 'archive.detached'::text, 'archive.attached'::text]));
@@ -6447,9 +6449,9 @@ CREATE INDEX projection_aside_retry ON ledger.projection_aside USING btree (rela
 
 CREATE INDEX rebuild_unfinished ON ledger.rebuild USING btree (projection, rebuild_id) WHERE (finished_at IS NULL);
 
-CREATE INDEX role_event_member ON ledger.role_event USING btree (project_id, role, member, number);
+CREATE INDEX role_event_member ON ledger.role_event USING btree (project_id, role, member, number DESC);
 
-CREATE INDEX role_event_role ON ledger.role_event USING btree (project_id, member, role, number);
+CREATE INDEX role_event_role ON ledger.role_event USING btree (project_id, member, role, number DESC);
 
 CREATE INDEX run_claimable ON ledger.run_state USING btree (project_id, kind, priority, run_id) WHERE (available_at <= created_at);
 
@@ -6639,25 +6641,25 @@ ALTER TABLE ledger.delivery_attempt ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE ledger.event ENABLE ROW LEVEL SECURITY;
 
-CREATE POLICY kept ON ledger.projection TO runfold_projector USING (((( SELECT ledger.projects_with(VARIADIC '{read}'::text[]) AS projects_with) IS NULL) AND (current_setting('transaction_isolation'::text) = 'read committed'::text)));
+CREATE POLICY kept ON ledger.projection TO runfold_projector USING ((( SELECT (ledger.projects_with(VARIADIC '{read}'::text[]) IS NULL)) AND (current_setting('transaction_isolation'::text) = 'read committed'::text)));
 
-COMMENT ON POLICY kept ON ledger.projection IS '((( SELECT ledger.projects_with(VARIADIC ''{read}''::text[]) AS projects_with) IS NULL) AND (current_setting(''transaction_isolation''::text) = ''read committed''::text)) from 112fc61a931a03b04e23b10e3bfd9e6a';
+COMMENT ON POLICY kept ON ledger.projection IS '(( SELECT (ledger.projects_with(VARIADIC ''{read}''::text[]) IS NULL)) AND (current_setting(''transaction_isolation''::text) = ''read committed''::text)) from 14adb163a10e2b67e89b68386dd4fef7';
 
-CREATE POLICY kept ON ledger.projection_aside TO runfold_projector USING (((( SELECT ledger.projects_with(VARIADIC '{read}'::text[]) AS projects_with) IS NULL) AND (current_setting('transaction_isolation'::text) = 'read committed'::text)));
+CREATE POLICY kept ON ledger.projection_aside TO runfold_projector USING ((( SELECT (ledger.projects_with(VARIADIC '{read}'::text[]) IS NULL)) AND (current_setting('transaction_isolation'::text) = 'read committed'::text)));
 
-COMMENT ON POLICY kept ON ledger.projection_aside IS '((( SELECT ledger.projects_with(VARIADIC ''{read}''::text[]) AS projects_with) IS NULL) AND (current_setting(''transaction_isolation''::text) = ''read committed''::text)) from 112fc61a931a03b04e23b10e3bfd9e6a';
+COMMENT ON POLICY kept ON ledger.projection_aside IS '(( SELECT (ledger.projects_with(VARIADIC ''{read}''::text[]) IS NULL)) AND (current_setting(''transaction_isolation''::text) = ''read committed''::text)) from 14adb163a10e2b67e89b68386dd4fef7';
 
-CREATE POLICY kept ON ledger.projection_skip TO runfold_projector USING (((( SELECT ledger.projects_with(VARIADIC '{read}'::text[]) AS projects_with) IS NULL) AND (current_setting('transaction_isolation'::text) = 'read committed'::text)));
+CREATE POLICY kept ON ledger.projection_skip TO runfold_projector USING ((( SELECT (ledger.projects_with(VARIADIC '{read}'::text[]) IS NULL)) AND (current_setting('transaction_isolation'::text) = 'read committed'::text)));
 
-COMMENT ON POLICY kept ON ledger.projection_skip IS '((( SELECT ledger.projects_with(VARIADIC ''{read}''::text[]) AS projects_with) IS NULL) AND (current_setting(''transaction_isolation''::text) = ''read committed''::text)) from 112fc61a931a03b04e23b10e3bfd9e6a';
+COMMENT ON POLICY kept ON ledger.projection_skip IS '(( SELECT (ledger.projects_with(VARIADIC ''{read}''::text[]) IS NULL)) AND (current_setting(''transaction_isolation''::text) = ''read committed''::text)) from 14adb163a10e2b67e89b68386dd4fef7';
 
-CREATE POLICY kept ON ledger.rebuild TO runfold_projector USING (((( SELECT ledger.projects_with(VARIADIC '{read}'::text[]) AS projects_with) IS NULL) AND (current_setting('transaction_isolation'::text) = 'read committed'::text)));
+CREATE POLICY kept ON ledger.rebuild TO runfold_projector USING ((( SELECT (ledger.projects_with(VARIADIC '{read}'::text[]) IS NULL)) AND (current_setting('transaction_isolation'::text) = 'read committed'::text)));
 
-COMMENT ON POLICY kept ON ledger.rebuild IS '((( SELECT ledger.projects_with(VARIADIC ''{read}''::text[]) AS projects_with) IS NULL) AND (current_setting(''transaction_isolation''::text) = ''read committed''::text)) from 112fc61a931a03b04e23b10e3bfd9e6a';
+COMMENT ON POLICY kept ON ledger.rebuild IS '(( SELECT (ledger.projects_with(VARIADIC ''{read}''::text[]) IS NULL)) AND (current_setting(''transaction_isolation''::text) = ''read committed''::text)) from 14adb163a10e2b67e89b68386dd4fef7';
 
-CREATE POLICY kept ON ledger.rebuild_range TO runfold_projector USING (((( SELECT ledger.projects_with(VARIADIC '{read}'::text[]) AS projects_with) IS NULL) AND (current_setting('transaction_isolation'::text) = 'read committed'::text)));
+CREATE POLICY kept ON ledger.rebuild_range TO runfold_projector USING ((( SELECT (ledger.projects_with(VARIADIC '{read}'::text[]) IS NULL)) AND (current_setting('transaction_isolation'::text) = 'read committed'::text)));
 
-COMMENT ON POLICY kept ON ledger.rebuild_range IS '((( SELECT ledger.projects_with(VARIADIC ''{read}''::text[]) AS projects_with) IS NULL) AND (current_setting(''transaction_isolation''::text) = ''read committed''::text)) from 112fc61a931a03b04e23b10e3bfd9e6a';
+COMMENT ON POLICY kept ON ledger.rebuild_range IS '(( SELECT (ledger.projects_with(VARIADIC ''{read}''::text[]) IS NULL)) AND (current_setting(''transaction_isolation''::text) = ''read committed''::text)) from 14adb163a10e2b67e89b68386dd4fef7';
 
 ALTER TABLE ledger.kind ENABLE ROW LEVEL SECURITY;
 
@@ -6701,9 +6703,9 @@ CREATE POLICY seen ON ledger.access_grant FOR SELECT USING ((project_id = ANY ((
 
 COMMENT ON POLICY seen ON ledger.access_grant IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{audit,admin}''::text[]) AS projects_seen)::text[])) from f78d2152cc2d7e18a23aa974667d24f5';
 
-CREATE POLICY seen ON ledger.api_token FOR SELECT USING ((( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with) IS NULL));
+CREATE POLICY seen ON ledger.api_token FOR SELECT USING (( SELECT (ledger.projects_with(VARIADIC '{audit,admin}'::text[]) IS NULL)));
 
-COMMENT ON POLICY seen ON ledger.api_token IS '(( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) from 42a8b927ae1c7beae36faad7f493cb5b';
+COMMENT ON POLICY seen ON ledger.api_token IS '( SELECT (ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) IS NULL)) from 5ae15cc5ecd6178d618f6782f637fcf5';
 
 CREATE POLICY seen ON ledger.archive_event FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{read,audit}'::text[]) AS projects_seen)::text[])));
 
@@ -6721,9 +6723,9 @@ CREATE POLICY seen ON ledger.control_head FOR SELECT USING ((project_id = ANY ((
 
 COMMENT ON POLICY seen ON ledger.control_head IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{audit}''::text[]) AS projects_seen)::text[])) from 69f6713db68458b1ca531bd21e0642f0';
 
-CREATE POLICY seen ON ledger.credential_use FOR SELECT USING ((( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with) IS NULL));
+CREATE POLICY seen ON ledger.credential_use FOR SELECT USING (( SELECT (ledger.projects_with(VARIADIC '{audit,admin}'::text[]) IS NULL)));
 
-COMMENT ON POLICY seen ON ledger.credential_use IS '(( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) from 42a8b927ae1c7beae36faad7f493cb5b';
+COMMENT ON POLICY seen ON ledger.credential_use IS '( SELECT (ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) IS NULL)) from 5ae15cc5ecd6178d618f6782f637fcf5';
 
 CREATE POLICY seen ON ledger.delivery FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{audit,admin}'::text[]) AS projects_seen)::text[])));
 
@@ -6765,9 +6767,9 @@ CREATE POLICY seen ON ledger.project FOR SELECT USING ((project_id = ANY (( SELE
 
 COMMENT ON POLICY seen ON ledger.project IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{}''::text[]) AS projects_seen)::text[])) from beec5b9345f35c4094a79e538007d114';
 
-CREATE POLICY seen ON ledger.projection FOR SELECT USING ((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL));
+CREATE POLICY seen ON ledger.projection FOR SELECT USING (( SELECT (ledger.projects_with(VARIADIC '{read,audit}'::text[]) IS NULL)));
 
-COMMENT ON POLICY seen ON ledger.projection IS '(( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) from 66a119cc36e47777c05e32ab0ff669d5';
+COMMENT ON POLICY seen ON ledger.projection IS '( SELECT (ledger.projects_with(VARIADIC ''{read,audit}''::text[]) IS NULL)) from 2e303c116c2f5e5f9c6827745fc9d883';
 
 CREATE POLICY seen ON ledger.projection_aside FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{read,audit}'::text[]) AS projects_seen)::text[])));
 
@@ -6777,13 +6779,13 @@ CREATE POLICY seen ON ledger.projection_skip FOR SELECT USING ((project_id = ANY
 
 COMMENT ON POLICY seen ON ledger.projection_skip IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{read,audit}''::text[]) AS projects_seen)::text[])) from af454bdb08429d8404d1574746d0c38f';
 
-CREATE POLICY seen ON ledger.rebuild FOR SELECT USING ((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL));
+CREATE POLICY seen ON ledger.rebuild FOR SELECT USING (( SELECT (ledger.projects_with(VARIADIC '{read,audit}'::text[]) IS NULL)));
 
-COMMENT ON POLICY seen ON ledger.rebuild IS '(( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) from 66a119cc36e47777c05e32ab0ff669d5';
+COMMENT ON POLICY seen ON ledger.rebuild IS '( SELECT (ledger.projects_with(VARIADIC ''{read,audit}''::text[]) IS NULL)) from 2e303c116c2f5e5f9c6827745fc9d883';
 
-CREATE POLICY seen ON ledger.rebuild_range FOR SELECT USING ((( SELECT ledger.projects_with(VARIADIC '{read,audit}'::text[]) AS projects_with) IS NULL));
+CREATE POLICY seen ON ledger.rebuild_range FOR SELECT USING (( SELECT (ledger.projects_with(VARIADIC '{read,audit}'::text[]) IS NULL)));
 
-COMMENT ON POLICY seen ON ledger.rebuild_range IS '(( SELECT ledger.projects_with(VARIADIC ''{read,audit}''::text[]) AS projects_with) IS NULL) from 66a119cc36e47777c05e32ab0ff669d5';
+COMMENT ON POLICY seen ON ledger.rebuild_range IS '( SELECT (ledger.projects_with(VARIADIC ''{read,audit}''::text[]) IS NULL)) from 2e303c116c2f5e5f9c6827745fc9d883';
 
 CREATE POLICY seen ON ledger.role_event FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{read,work,decide,audit,admin}'::text[]) AS projects_seen)::text[])));
 
@@ -6809,17 +6811,17 @@ CREATE POLICY seen ON ledger.snooze FOR SELECT USING ((project_id = ANY (( SELEC
 
 COMMENT ON POLICY seen ON ledger.snooze IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{read,audit}''::text[]) AS projects_seen)::text[])) from af454bdb08429d8404d1574746d0c38f';
 
-CREATE POLICY seen ON ledger.user_account FOR SELECT USING ((( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with) IS NULL));
+CREATE POLICY seen ON ledger.user_account FOR SELECT USING (( SELECT (ledger.projects_with(VARIADIC '{audit,admin}'::text[]) IS NULL)));
 
-COMMENT ON POLICY seen ON ledger.user_account IS '(( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) from 42a8b927ae1c7beae36faad7f493cb5b';
+COMMENT ON POLICY seen ON ledger.user_account IS '( SELECT (ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) IS NULL)) from 5ae15cc5ecd6178d618f6782f637fcf5';
 
 CREATE POLICY seen ON ledger.view_event FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{audit}'::text[]) AS projects_seen)::text[])));
 
 COMMENT ON POLICY seen ON ledger.view_event IS '(project_id = ANY (( SELECT ledger.projects_seen(VARIADIC ''{audit}''::text[]) AS projects_seen)::text[])) from 69f6713db68458b1ca531bd21e0642f0';
 
-CREATE POLICY seen ON ledger.web_session FOR SELECT USING ((( SELECT ledger.projects_with(VARIADIC '{audit,admin}'::text[]) AS projects_with) IS NULL));
+CREATE POLICY seen ON ledger.web_session FOR SELECT USING (( SELECT (ledger.projects_with(VARIADIC '{audit,admin}'::text[]) IS NULL)));
 
-COMMENT ON POLICY seen ON ledger.web_session IS '(( SELECT ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) AS projects_with) IS NULL) from 42a8b927ae1c7beae36faad7f493cb5b';
+COMMENT ON POLICY seen ON ledger.web_session IS '( SELECT (ledger.projects_with(VARIADIC ''{audit,admin}''::text[]) IS NULL)) from 5ae15cc5ecd6178d618f6782f637fcf5';
 
 CREATE POLICY seen ON ledger.webhook FOR SELECT USING ((project_id = ANY (( SELECT ledger.projects_seen(VARIADIC '{audit,admin}'::text[]) AS projects_seen)::text[])));
 

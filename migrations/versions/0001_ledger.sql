@@ -64,6 +64,8 @@ CREATE TABLE ledger.api_token (
   reason text
 );
 
+CREATE INDEX api_token_created ON ledger.api_token (created_at, token_id);
+
 -- People who sign in: by a password, or as a subject of an identity provider.
 CREATE TABLE ledger.user_account (
   name varchar(100) PRIMARY KEY
@@ -420,8 +422,8 @@ CREATE TABLE ledger.role_event (
   PRIMARY KEY (project_id, number)
 );
 
-CREATE INDEX role_event_member ON ledger.role_event (project_id, role, member, number);
-CREATE INDEX role_event_role ON ledger.role_event (project_id, member, role, number);
+CREATE INDEX role_event_member ON ledger.role_event (project_id, role, member, number DESC);
+CREATE INDEX role_event_role ON ledger.role_event (project_id, member, role, number DESC);
 
 -- Webhooks
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from uuid import UUID
 
@@ -9,7 +10,7 @@ import asyncpg
 import pytest
 
 from runfold.console.shared import approval_requests
-from runfold.ledger import Ledger, access, sessions
+from runfold.ledger import Ledger, access, roles, sessions, users
 from runfold.ledger.archive import holds, record
 from runfold.ledger.postgres.urls import driver_url
 from runfold.projections.declared import status
@@ -37,6 +38,16 @@ INSERT INTO ledger.payload_read (project_id, read_at, run_id, credential, route)
 INSERT INTO ledger.role_event (project_id, number, recorded_at, type, role, member, actor)
   SELECT 'test', n, now(), 'role.revoked', 'r' || n % 5, 'm' || n, 'x'
   FROM generate_series(1, 3000) AS n;
+INSERT INTO ledger.role_event (project_id, number, recorded_at, type, role, member, actor)
+  SELECT 'test', 3000 + n, now(), 'role.granted', CASE WHEN n > 3 THEN 'desk' ELSE 'few' END,
+    'm' || n, 'x' FROM generate_series(1, 3000) AS n;
+INSERT INTO ledger.api_token (token_id, sha256, name, created_at, expires_at, actor)
+  SELECT 't' || n, sha256(int4send(n)), 'x', now() + n * interval '1 s', now(), 'x'
+  FROM generate_series(1, 3000) AS n;
+INSERT INTO ledger.user_account (name, issuer, subject, created_at, changed_at, actor)
+  SELECT 'ann' || n, 'x', n, now(), now(), 'x' FROM generate_series(1, 3000) AS n;
+INSERT INTO ledger.credential_use (credential)
+  SELECT unnest(ARRAY['token:t' || n, 'user:ann' || n]) FROM generate_series(1, 3000) AS n;
 INSERT INTO ledger.archive_event (project_id, number, recorded_at, type, actor, month, run_id)
   SELECT 'test', n, now(), 'hold.released', 'x', '2025-02', gen_random_uuid()
   FROM generate_series(1, 3000) AS n;
@@ -56,10 +67,25 @@ SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE schemaname = 'le
 """
 BACK: Final = "SELECT ledger.forget_aside('projection.many_v1', 'test', $1)"
 MONTHS: Final = "SELECT ledger.feed_whole(generation, start) FROM ledger.feed_generation"
+
+
+async def often(call: Callable[[], Awaitable[Any]]) -> None:
+    """Repeat a statement until it may have a plan for any values."""
+    for _ in range(7):
+        await call()
+
+
 CALLS: Final[dict[str, Any]] = {
     "grants": lambda ledger: ledger.access_grants(),
     "sessions": lambda ledger: sessions.sessions(ledger.project),
     "reads of a run": lambda ledger: access.reads(ledger.project, run_id=NOWHERE),
+    "members of a role": lambda ledger: often(lambda: ledger.role_members("few")),
+    "history of a role": lambda ledger: often(lambda: ledger.role_history("few")),
+    "enough members": lambda ledger: often(
+        lambda: roles.require_members(ledger.pool, PROJECT, "desk", 2)
+    ),
+    "tokens": lambda ledger: access.tokens(ledger.project, after="t2000", limit=5),
+    "users": lambda ledger: users.users(ledger.project, after="ann5", limit=5),
     "roles of a person": lambda ledger: approval_requests.roles_of(ledger, "m7"),
     "months": lambda ledger: record.archives(ledger.pool),
     "holds of a month": lambda ledger: holds.holds(ledger.pool, "2025-01"),
@@ -81,7 +107,7 @@ async def test_a_list_reads_nothing_that_it_does_not_show(
 ) -> None:
     monkeypatch.setenv("RUNFOLD_POOL_SIZE", "1")
     superuser = await asyncpg.connect(driver_url(unverified_database))
-    for table in ("access_grant", "archive_event", "role_event"):
+    for table in ("access_grant", "archive_event", "role_event", "api_token", "user_account"):
         await superuser.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER ALL")
     await superuser.execute(FILL)
     await superuser.execute("ANALYZE")

@@ -8,7 +8,8 @@ from urllib.parse import quote, urlsplit
 import asyncpg
 import pytest
 
-from runfold.ledger import Ledger, access, sessions
+from runfold.ledger import Ledger, access, sessions, users
+from runfold.ledger.errors import InvalidValue
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
 from tests.support.logins import as_login
@@ -55,6 +56,30 @@ async def test_a_token_is_made_by_an_actor_and_for_a_reason_of_any_allowed_lengt
     )
 
     assert [token.credential for token in await access.tokens(ledger.project)] == [credential]
+
+
+async def test_tokens_and_users_are_listed_page_by_page(ledger: Ledger) -> None:
+    made = [(await access.make_token(ledger.project, "ci"))[0] for _ in range(5)]
+    names = ["ann", "ben", "cleo"]
+    for name in reversed(names):
+        await users.add(ledger.project, name, provider=("https://id.example", name))
+
+    tokens: list[access.ApiToken] = []
+    while page := await access.tokens(
+        ledger.project, after=tokens[-1].credential if tokens else "", limit=2
+    ):
+        tokens += page
+    known = await users.users(ledger.project, limit=2)
+    known += await users.users(ledger.project, after=known[-1].credential, limit=2)
+
+    assert sorted(token.credential for token in tokens) == sorted(made)
+    assert tokens == await access.tokens(ledger.project)
+    assert [user.name for user in known] == names
+    for wrong in (0, 10_001):
+        with pytest.raises(InvalidValue, match="limit"):
+            await access.tokens(ledger.project, limit=wrong)
+        with pytest.raises(InvalidValue, match="limit"):
+            await users.users(ledger.project, limit=wrong)
 
 
 async def test_a_token_ends_by_itself_and_its_uses_are_on_record(

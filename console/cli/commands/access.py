@@ -15,7 +15,7 @@ from runfold.console.cli.kit.session import Session
 from runfold.console.shared.plain import moment
 from runfold.console.shared.values import Misuse
 from runfold.ledger import access
-from runfold.ledger.access import Grant
+from runfold.ledger.access import ApiToken, Grant
 from runfold.ledger.postgres.login_limits import unlimited
 from runfold.ledger.reading.permitted import check_may
 
@@ -232,18 +232,13 @@ async def token(
 
 @command(app, "tokens", rights="*audit | admin")
 async def tokens(session: Session) -> None:
-    """List the API tokens, without their secrets."""
+    """List the API tokens, the oldest first, without their secrets."""
     async with session.ledger() as ledger:
-        listed = await access.tokens(ledger.project)
-    for entry in listed:
-        if session.as_json:
-            session.out.json(asdict(entry))
-            continue
-        state = "revoked" if entry.revoked_at else f"until {entry.expires_at:%Y-%m-%d}"
-        session.out.line(
-            f"{entry.credential} {entry.name}: {state}, {entry.failed_uses} failed uses,"
-            f" last used {moment(entry.last_used_at) if entry.last_used_at else 'never'}"
-        )
+        after = ""
+        while listed := await access.tokens(ledger.project, after=after):
+            after = listed[-1].token_id
+            for entry in listed:
+                _write_token(session, entry)
 
 
 @command(app, "revoke-token", rights="*admin", needs=WORKER)
@@ -262,6 +257,17 @@ async def revoke_token(
     session.out.talk(f"revoked {token_id}" if revoked else f"{token_id} is not a token in use")
     if not revoked:
         raise typer.Exit(exits.ERROR)
+
+
+def _write_token(session: Session, entry: ApiToken) -> None:
+    if session.as_json:
+        session.out.json(asdict(entry))
+        return
+    state = "revoked" if entry.revoked_at else f"until {entry.expires_at:%Y-%m-%d}"
+    session.out.line(
+        f"{entry.credential} {entry.name}: {state}, {entry.failed_uses} failed uses,"
+        f" last used {moment(entry.last_used_at) if entry.last_used_at else 'never'}"
+    )
 
 
 def _write(session: Session, entry: Grant) -> None:

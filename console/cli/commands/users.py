@@ -33,21 +33,27 @@ Subject = Annotated[
 
 @command(app, "list", rights="*audit | admin")
 async def list_(session: Session) -> None:
-    """List the users."""
+    """List the users, by name."""
     async with session.ledger() as ledger:
-        listed = await users.users(ledger.project)
-    for user in listed:
-        if session.as_json:
-            session.out.json(asdict(user))
-            continue
-        how = "password" if user.issuer is None else f"{user.subject} of {user.issuer}"
-        state = ", disabled" if user.disabled_at else ""
-        session.out.line(
-            f"{user.credential}: {how}{state}, {user.failed_tries} failed tries,"
-            f" last signed in {moment(user.last_used_at) if user.last_used_at else 'never'}"
-        )
-    if not listed:
+        after = ""
+        while listed := await users.users(ledger.project, after=after):
+            after = listed[-1].name
+            for user in listed:
+                _write(session, user)
+    if not after:
         session.out.talk("no users: add one with runfold users add NAME")
+
+
+def _write(session: Session, user: users.User) -> None:
+    if session.as_json:
+        session.out.json(asdict(user))
+        return
+    how = "password" if user.issuer is None else f"{user.subject} of {user.issuer}"
+    state = ", disabled" if user.disabled_at else ""
+    session.out.line(
+        f"{user.credential}: {how}{state}, {user.failed_tries} failed tries,"
+        f" last signed in {moment(user.last_used_at) if user.last_used_at else 'never'}"
+    )
 
 
 @command(app, "add", rights="*admin", needs=WORKER)
