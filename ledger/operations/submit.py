@@ -18,12 +18,10 @@ from runfold.ledger.postgres.connections import Connection, fetch
 from runfold.ledger.run import Run, Submission
 
 _SUBMIT: Final = "ledger.submit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
-SUBMIT_NEW: Final = f"SELECT * FROM {_SUBMIT}"
-SUBMIT_AND_WAKE: Final = f"SELECT made.*, {WITH_A_WRITE} FROM {_SUBMIT} AS made"
+_NEW: Final = f"{_SUBMIT} AS made"
 # A run that a key may name is read in the statement that finds it: one round trip.
-SUBMIT_AND_READ: Final = (
-    f"SELECT run.* FROM {_SUBMIT} AS submitted"
-    " CROSS JOIN LATERAL ledger.read_run($1, submitted.run_id) AS run"
+_BY_KEY: Final = (
+    f"{_SUBMIT} AS submitted CROSS JOIN LATERAL ledger.read_run($1, submitted.run_id) AS made"
 )
 SUBMIT_MANY: Final = f"SELECT run_id, fresh FROM {_SUBMIT}"
 _NOTHING: Final = Decimal("0.000000")
@@ -44,25 +42,31 @@ class Submits:
         """Make one run; see `Ledger.submit`."""
         if connection is not None:  # only the caller knows whether its transaction commits
             return await submit_alone(self._project, command, actor, connection)
+        row = command.row(self._project.rules)
         if command.key is None and actor is None and command.kind in self._known_kinds:
-            row = command.row(self._project.rules)
             made = await self._batcher.ask(row, distinct=object())
             return _new_run(self._project.project_id, command, row, made)
         # It may block on another transaction, so it is sent alone.
-        run = await submit_alone(self._project, command, actor)
+        [made] = await self._send_and_wake(_source(row), [row], actor)
+        run = _run(self._project.project_id, command, row, made)
         self._known_kinds.add(run.kind)
-        self._project.waker.wake()
         return run
 
     async def _send(self, rows: Sequence[SubmitRow]) -> Sequence[Mapping[str, Any]]:
+        return await self._send_and_wake(_NEW, rows, None)
+
+    async def _send_and_wake(
+        self, source: str, rows: Sequence[SubmitRow], actor: str | None
+    ) -> Sequence[Mapping[str, Any]]:
         project = self._project
         if project.waker.goes_with_write():
+            waking = f"SELECT made.*, {WITH_A_WRITE} FROM {source}"
             try:
-                return await _submitted(project, SUBMIT_AND_WAKE, rows, None, None)
+                return await _submitted(project, waking, rows, actor, None)
             except DatabaseRefused as error:  # the queue of NOTIFY may be full: nothing was written
                 if error.sqlstate != LIMIT_EXCEEDED:
                     raise
-        made = await _submitted(project, SUBMIT_NEW, rows, None, None)
+        made = await _submitted(project, f"SELECT made.* FROM {source}", rows, actor, None)
         project.waker.wake()
         return made
 
@@ -75,11 +79,17 @@ async def submit_alone(
 ) -> Run:
     """Make one run in a statement of its own; wakes nobody."""
     row = command.row(project.rules)
-    sql = SUBMIT_NEW if row.key is None else SUBMIT_AND_READ
-    [submitted] = await _submitted(project, sql, [row], actor, connection)
-    if row.key is None:
-        return _new_run(project.project_id, command, row, submitted)
-    return Run.from_row(submitted)
+    sql = f"SELECT made.* FROM {_source(row)}"
+    [made] = await _submitted(project, sql, [row], actor, connection)
+    return _run(project.project_id, command, row, made)
+
+
+def _source(row: SubmitRow) -> str:
+    return _NEW if row.key is None else _BY_KEY
+
+
+def _run(project_id: str, command: Submit, row: SubmitRow, made: Mapping[str, Any]) -> Run:
+    return Run.from_row(made) if row.key else _new_run(project_id, command, row, made)
 
 
 def _new_run(project_id: str, command: Submit, row: SubmitRow, made: Mapping[str, Any]) -> Run:
@@ -152,8 +162,7 @@ async def _submitted(
     connection: Connection | None,
 ) -> Sequence[Mapping[str, Any]]:
     who = project.actor_or_default(actor)
-    arrays = columns(rows)
-    return await _sent(project, connection, sql, project.project_id, who, *arrays)
+    return await _sent(project, connection, sql, project.project_id, who, *columns(rows))
 
 
 async def _sent(
