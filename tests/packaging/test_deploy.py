@@ -5,22 +5,29 @@ from __future__ import annotations
 import asyncio
 import configparser
 import os
+import secrets
 import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 import yaml  # type: ignore[import-untyped]
 
 from runfold import Ledger
-from tests.support.server import Server
+from runfold.ledger.names import ACCESS_HOLES
+from runfold.ledger.postgres.embedded.programs import find_programs
+from runfold.ledger.postgres.urls import driver_url
+from tests.support.logins import as_login
 from tests.support.waiting import BOUND
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
+LOGINS = ROOT / "deploy" / "logins.sql"
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 APP = """
 from runfold import Context, handler
@@ -33,11 +40,38 @@ async def double(ctx: Context, number: int) -> int:
 
 
 @pytest.fixture
-def environment(server: Server, empty_database: str, tmp_path: Path) -> dict[str, str]:
-    """The environment of a service, with a program of its own in the folder."""
+def environment(empty_database: str, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of `migrate`, with a program of its own in the folder."""
     (tmp_path / "app.py").write_text(APP)
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {"PATH": path, "HOME": str(tmp_path), "RUNFOLD_URL": empty_database}
+    path = f"{Path(sys.executable).parent}:{find_programs()}:{os.environ['PATH']}"
+    yield {
+        "PATH": path,
+        "HOME": str(tmp_path),
+        "RUNFOLD_ENV": "production",
+        "RUNFOLD_URL": empty_database,
+    }
+    asyncio.run(drop_login(empty_database))
+
+
+async def drop_login(url: str) -> None:
+    """Take away the login of the services: it is of the whole server."""
+    connection = await asyncpg.connect(driver_url(url))
+    await connection.execute("DROP OWNED BY app; DROP ROLE app")
+    await connection.close()
+
+
+def migrated(environment: dict[str, str]) -> dict[str, str]:
+    """Run what comes before a worker; return the environment of the services after it."""
+    url, password = environment["RUNFOLD_URL"], secrets.token_hex(8)
+    logins, migrate = (COMPOSE["services"][name] for name in ("logins", "migrate"))
+    words = [word.replace("/logins.sql", str(LOGINS)) for word in logins["entrypoint"]]
+    asked = {name: password for name in logins["environment"] if name == "RUNFOLD_APP_PASSWORD"}
+    for program, more in ([*words, url], asked), (migrate["entrypoint"], {}):
+        done = subprocess.run(
+            program, env=environment | more, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    return environment | {"RUNFOLD_URL": as_login(url, "app", password)}
 
 
 def started(words: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
@@ -48,26 +82,23 @@ def started(words: list[str], environment: dict[str, str]) -> subprocess.Popen[s
 
 
 def ends_well(process: subprocess.Popen[str]) -> None:
-    """Fail unless the service ends by SIGTERM without an error."""
+    """Fail unless the service found no hole in access, and ends by SIGTERM without an error."""
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=BOUND)
     assert process.returncode in {0, -signal.SIGTERM}, said
+    assert ACCESS_HOLES not in said
 
 
 @pytest.mark.slow
 def test_the_services_migrate_work_and_reap(environment: dict[str, str]) -> None:
-    services = COMPOSE["services"]
-    for _ in range(2):  # every `up` runs it
-        migrating = subprocess.run(
-            services["migrate"]["entrypoint"], env=environment, capture_output=True, check=False
-        )
-        assert migrating.returncode == 0, migrating.stderr
+    served = migrated(environment)
+    migrated(environment)  # as every `up` does; the login keeps its password
     running = [
-        started(["runfold", *services[name]["command"]], environment)
+        started(["runfold", *COMPOSE["services"][name]["command"]], served)
         for name in ("worker", "reaper")
     ]
     try:
-        assert asyncio.run(doubled(environment["RUNFOLD_URL"], 21)) == 42
+        assert asyncio.run(doubled(served["RUNFOLD_URL"], 21)) == 42
     finally:
         for process in running:
             ends_well(process)
@@ -76,14 +107,10 @@ def test_the_services_migrate_work_and_reap(environment: dict[str, str]) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_a_unit_starts_and_ends(unit: Path, environment: dict[str, str]) -> None:
-    subprocess.run(
-        COMPOSE["services"]["migrate"]["entrypoint"], env=environment, check=True,
-        capture_output=True,
-    )  # fmt: skip
     service = configparser.ConfigParser(strict=False, interpolation=None)
     service.read(unit)
     words = shlex.split(service["Service"]["ExecStart"])
-    process = started([Path(words[0]).name, *words[1:]], environment)
+    process = started([Path(words[0]).name, *words[1:]], migrated(environment))
     assert process.stderr is not None
     assert any("Ctrl-C ends it" in line for line in process.stderr)
     ends_well(process)

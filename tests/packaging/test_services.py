@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -66,9 +67,9 @@ def postgres() -> Iterator[str]:
 
 
 def test_the_services_migrate_work_reap_and_end_by_a_signal(postgres: str, folder: Path) -> None:
-    for _ in range(2):  # every `up` runs it
-        with _service("migrate", postgres, folder) as migrate:
-            assert docker("wait", migrate) == "0", docker("logs", migrate)
+    for name in ("logins", "migrate") * 2:  # every `up` runs them
+        with _service(name, postgres, folder) as service:
+            assert docker("wait", service) == "0", docker("logs", service)
     with (
         _service("worker", postgres, folder) as worker,
         _service("reaper", postgres, folder) as reaper,
@@ -92,10 +93,11 @@ def _service(name: str, postgres: str, folder: Path) -> Iterator[str]:
     volumes = [
         word
         for volume in service.get("volumes", ())
-        for word in ("--volume", volume.replace("${PWD}", str(folder)))
+        for word in ("--volume", _absolute(volume.replace("${PWD}", str(folder))))
     ]
+    image = POSTGRES if "postgres" in service.get("image", "") else IMAGE
     options = [*_environment(service), "--add-host", f"postgres:{postgres}", *volumes]
-    words = [*options, "--entrypoint", program, IMAGE, *entry, *service.get("command", ())]
+    words = [*options, "--entrypoint", program, image, *entry, *service.get("command", ())]
     with _container(*words) as container:
         yield container
 
@@ -110,6 +112,10 @@ def _container(*words: str) -> Iterator[str]:
         docker("rm", "--force", "--volumes", name)
 
 
+def _absolute(volume: str) -> str:
+    return f"{ROOT}/deploy/{volume[2:]}" if volume.startswith("./") else volume
+
+
 def _environment(service: dict[str, Any], **more: str) -> list[str]:
     values = service["environment"] | more
     secret = PASSWORD.replace(" ", "%20")
@@ -119,7 +125,7 @@ def _environment(service: dict[str, Any], **more: str) -> list[str]:
         for word in (
             "--env",
             f"{name}="
-            + value.replace("${RUNFOLD_PASSWORD:?set it}", secret if "://" in value else PASSWORD),
+            + re.sub(r"\$\{\w+:\?set it\}", secret if "://" in value else PASSWORD, value),
         )
     ]
 
