@@ -81,8 +81,8 @@ reference: .venv/.ready ## Regenerate the pages of the command line and of the H
 	$(BIN)/python -m tests.support.http_reference
 
 chromium: # for the tests of the pages; elsewhere than on Debian, and without root, they are skipped
-	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
-	  { apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium fonts-dejavu-core; } || true
+	@command -v chromium-headless-shell >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
+	  { apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium-headless-shell fonts-dejavu-core; } || true
 
 schema: .venv/.ready ## Regenerate migrations/schema.sql and the record of functions from a migrated database
 	$(BIN)/python -m tests.support.schema_dump

@@ -24,13 +24,17 @@ WIDE: ViewportSize = {"width": 1280, "height": 800}
 NARROW: ViewportSize = {"width": 360, "height": 740}
 
 
+PROGRAMS = ("chromium-headless-shell", "chromium")
+"""Debian's; the first is the same engine without a window, and takes a third less of CPU."""
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of Debian's Chromium; without it the tests are skipped, but never in CI."""
-    found = shutil.which("chromium")
+    found = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if found is None and not os.environ.get("CI"):
-        pytest.skip("chromium is not installed: apt-get install chromium")
-    assert found, "chromium is not installed, and CI must try the pages in a browser"
+        pytest.skip(f"Chromium is not installed: apt-get install {PROGRAMS[0]}")
+    assert found, "Chromium is not installed, and CI must try the pages in a browser"
     return found
 
 
