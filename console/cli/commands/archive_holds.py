@@ -48,7 +48,7 @@ async def history(
         else:
             session.out.line(_line(event))
     if not events:
-        session.out.talk("nothing was archived or held")
+        session.out.talk("nothing was archived or held, as far as this login may see")
 
 
 async def _hold(
