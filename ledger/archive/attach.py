@@ -192,5 +192,5 @@ async def _detach_own(connection: Any) -> None:
             continue
         try:
             await detach_on(connection, archive.month, _REBUILD, FOR_A_REBUILD)
-        except (ArchiveRefused, ArchiveUnusable) as error:
+        except (ArchiveRefused, ArchiveUnusable, LockTimeout) as error:
             log.logger().warning(names.ARCHIVE_STAYS, month=archive.month, error=str(error))

@@ -12,10 +12,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from runfold.ledger import Ledger, names
-from runfold.ledger.archive import attach, watched
+from runfold.ledger.archive import attach, detach, watched
 from runfold.ledger.archive.request import ARCHIVE
 from runfold.ledger.errors import ArchiveUnusable, LockTimeout
 from runfold.ledger.months import table_of
+from runfold.ledger.postgres import locks
 from runfold.ledger.postgres.at_work import at_work
 from runfold.projections.declared.installing import install
 from runfold.projections.declared.refold import refold
@@ -73,6 +74,25 @@ async def test_a_rebuild_names_the_command_and_the_session_that_it_waited_for(
                     assert line["holder"].startswith(holder)
             assert await state_of(ledger) == "detached"
     assert (await replay(ledger, **WHY)).wrong == 0
+
+
+async def test_a_rebuild_that_cannot_detach_again_has_succeeded_and_says_so(
+    ledger: Ledger, connection: asyncpg.Connection, detached: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detach, "lock_limit", lambda: "SET LOCAL lock_timeout = '20ms'")
+    monkeypatch.setattr(locks, "FIRST_PAUSE_SECONDS", 0.01)
+    async with connection.transaction():
+        await connection.fetch("SELECT FROM ledger.event LIMIT 1")
+        with capture_logs() as lines:
+            done = await refold(ledger.pool, RUN_COUNTS)
+    assert done.kept_in is not None
+    [line] = [line for line in lines if line["event"] == names.ARCHIVE_STAYS]
+    assert line["month"] == MONTH
+    assert "the event table stayed locked" in line["error"]
+    assert await state_of(ledger) == "attached"
+
+    await refold(ledger.pool, RUN_COUNTS)
+    assert await state_of(ledger) == "detached"
 
 
 @contextmanager
