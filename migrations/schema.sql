@@ -4042,7 +4042,7 @@ BEGIN
     NULL);
 END $$;
 
-CREATE FUNCTION ledger.note_use(p_credential text, p_failed boolean, p_login text DEFAULT ''::text) RETURNS void
+CREATE FUNCTION ledger.note_use(p_credential text, p_failed boolean, p_login text DEFAULT ''::text, p_try bytea DEFAULT NULL::bytea) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -4052,7 +4052,9 @@ BEGIN
   UPDATE ledger.credential_use AS use SET
     last_used_at = CASE WHEN NOT p_failed THEN moment ELSE use.last_used_at END,
     failed_uses = CASE WHEN p_failed THEN least(use.failed_uses + 1, 1000000) ELSE 0 END,
-    last_failed_at = CASE WHEN p_failed THEN moment ELSE use.last_failed_at END
+    last_failed_at = CASE WHEN p_failed THEN moment ELSE use.last_failed_at END,
+    try_sha256 = p_try,
+    try_txid = CASE WHEN p_try IS NOT NULL THEN pg_current_xact_id() END
   FROM (
     SELECT kept.credential, kept.login FROM ledger.credential_use AS kept
     WHERE kept.credential = p_credential AND (p_failed IS NULL OR kept.login = p_login)
@@ -5125,25 +5127,36 @@ DECLARE
   user_credential CONSTANT text := 'user:' || p_name;
   account record;
   moment CONSTANT timestamptz := ledger.now();
+  -- Of a session's digest, which nobody else knows, so that no password is guessed by it.
+  this_try CONSTANT bytea := sha256(p_key || coalesce(p_sha256, ''));
 BEGIN
   -- In one query: an old password matches the account as it was before the change, and the session
   -- that it begins ends with the change.
-  SELECT known.changed_at, known.disabled_at, password.key_sha256, use.login, use.failed_uses >= 10
-    AND use.last_failed_at BETWEEN moment - interval '1 minute' AND moment AS waits
+  SELECT known.changed_at, known.disabled_at, password.key_sha256, use.login,
+    use.try_sha256 = this_try AND use.try_txid IS DISTINCT FROM pg_current_xact_id_if_assigned()
+      AS is_on_record,
+    use.failed_uses >= 10
+      AND use.last_failed_at BETWEEN moment - interval '1 minute' AND moment AS waits
   INTO account FROM ledger.user_account AS known
   LEFT JOIN ledger.user_password AS password ON password.name = known.name
   LEFT JOIN ledger.credential_use AS use ON use.credential = user_credential
     AND use.login = session_user
   WHERE known.name = p_name;
-  IF NOT FOUND OR account.waits THEN
+  IF NOT FOUND THEN
     RETURN NULL;
   END IF;
-  IF account.login IS NULL THEN -- else it would wait for whoever changes the user
-    INSERT INTO ledger.credential_use (credential, login) VALUES (user_credential, session_user)
-    ON CONFLICT DO NOTHING;
+  IF account.is_on_record IS NOT TRUE THEN
+    IF account.waits THEN
+      RETURN NULL;
+    END IF;
+    IF account.login IS NULL THEN -- else it would wait for whoever changes the user
+      INSERT INTO ledger.credential_use (credential, login) VALUES (user_credential, session_user)
+      ON CONFLICT DO NOTHING;
+    END IF;
+    PERFORM ledger.note_use(user_credential, true, session_user, this_try);
+    RETURN NULL;
   END IF;
   IF account.disabled_at IS NOT NULL OR (account.key_sha256 = sha256(p_key)) IS NOT TRUE THEN
-    PERFORM ledger.note_use(user_credential, true, session_user);
     RETURN NULL;
   END IF;
   PERFORM ledger.note_use(user_credential, false, session_user);
@@ -5946,7 +5959,9 @@ CREATE TABLE ledger.credential_use (
     login character varying(200) DEFAULT ''::character varying NOT NULL,
     last_used_at timestamp with time zone,
     failed_uses integer DEFAULT 0 NOT NULL,
-    last_failed_at timestamp with time zone
+    last_failed_at timestamp with time zone,
+    try_sha256 bytea,
+    try_txid xid8
 );
 ALTER TABLE ONLY ledger.credential_use ALTER COLUMN credential SET STATISTICS 0;
 ALTER TABLE ONLY ledger.credential_use ALTER COLUMN login SET STATISTICS 0;
@@ -7217,7 +7232,7 @@ GRANT ALL ON FUNCTION ledger.note_rebuild(p_name text, p_step text, p_version in
 
 REVOKE ALL ON FUNCTION ledger.note_refusal(p_project text, p_actor text, p_run uuid, p_text text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION ledger.note_use(p_credential text, p_failed boolean, p_login text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.note_use(p_credential text, p_failed boolean, p_login text, p_try bytea) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.note_verify(p_project text, p_actor text, p_began_at timestamp with time zone, p_runs bigint, p_events bigint, p_erased bigint, p_findings bigint, p_unchecked text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.note_verify(p_project text, p_actor text, p_began_at timestamp with time zone, p_runs bigint, p_events bigint, p_erased bigint, p_findings bigint, p_unchecked text[]) TO runfold_worker;

@@ -92,6 +92,8 @@ credential_use: Final = Table(
     Column("last_used_at", _TIME),
     Column("failed_uses", Integer, nullable=False),
     Column("last_failed_at", _TIME),
+    Column("try_sha256", LargeBinary),
+    Column("try_txid", Xid8),
 )
 
 user_password: Final = Table(

@@ -84,12 +84,15 @@ CREATE TABLE ledger.user_account (
 -- When tokens and users last signed in, and how many tries have failed since. A table of its own:
 -- whoever signs in may leave the row locked, which must not hold up a change of the token or user.
 -- Passwords count for each login by which they were tried, so that none uses up another's tries.
+-- The newest try is kept with its transaction: it is answered in a later one.
 CREATE TABLE ledger.credential_use (
   credential varchar(200) NOT NULL,
   login varchar(200) NOT NULL DEFAULT '',
   last_used_at timestamptz,
   failed_uses int NOT NULL DEFAULT 0,
   last_failed_at timestamptz,
+  try_sha256 bytea,
+  try_txid xid8,
   PRIMARY KEY (credential, login)
 );
 

@@ -16,13 +16,13 @@ from tests.support.logins import login_of, with_login
 BOUND: Final = 30
 """Seconds for what waits for two."""
 RIGHTS: Final = ("submit", "work", "read", "schedule")
+OWN: Final = "SELECT ledger.sign_in_by_password('ann', 'right', sha256('runfold_session_w'))"
+"""Of the login that leaves it open."""
 USER: Final = "SELECT ledger.change_user('boss', 'ann', '{}', {}, NULL, NULL, NULL)"
 KEPT: Final = "'argon2id t=1 m=64 p=1', 'ssssssssssssssss', sha256('right')"
 ADD, ANEW = USER.format("add", KEPT), USER.format("password", KEPT)
 DISABLE: Final = USER.format("disable", "NULL, NULL, NULL")
-ENTER: Final = (
-    "SELECT ledger.sign_in_by_password('ann', '{}', sha256(gen_random_uuid()::text::bytea))"
-)
+ENTER: Final = "SELECT ledger.sign_in_by_password('ann', '{}', sha256('runfold_session_v'))"
 TOKEN: Final = (
     "SELECT ledger.change_token('boss', 'rf_1', sha256('runfold_a'), 'ci', '1 day', NULL)",
     "SELECT ledger.change_access('*', 'boss', 'token:rf_1', '{read}', NULL, NULL, NULL)",
@@ -41,7 +41,9 @@ ADVANCE: Final = (
 )
 SET_UP: Final = (
     ADD,
-    ENTER.format("right").replace("gen_random_uuid()::text::bytea", "'runfold_session_u'"),
+    ENTER.format("right").replace("session_v", "session_u"),
+    ENTER.format("right").replace("session_v", "session_u"),
+    ENTER.format("right"),  # which is on record then, and answered next
     *TOKEN,
     "UPDATE ledger.credential_use SET last_used_at = NULL",
     # Which each sign-in of the user deletes.
@@ -59,7 +61,7 @@ SET_UP: Final = (
 )
 LEFT_OPEN: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "a wrong password": (ENTER.format("wrong"), (DISABLE, ANEW, ENTER.format("right"))),
-    "a sign-in": (ENTER.format("right"), (DISABLE, ANEW, ENTER.format("right"))),
+    "a sign-in": (OWN, (DISABLE, ANEW, ENTER.format("right"))),
     "the use of a token": (
         USE.format("runfold_a"),
         (
@@ -110,6 +112,7 @@ async def test_nothing_that_a_login_leaves_open_holds_up_what_controls_it(
 ) -> None:
     for statement in SET_UP:
         await connection.execute(statement)
+    await login.execute(OWN)
     await connection.execute("SET lock_timeout = '300ms'")
 
     for name, (held, controls) in LEFT_OPEN.items():

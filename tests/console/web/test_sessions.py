@@ -210,7 +210,8 @@ async def test_a_session_needs_the_key_whoever_asks_the_database(
 async def refused_by(connection: asyncpg.Connection) -> None:
     """Try to get a session without the password, or what takes the right admin everywhere."""
     tried = "SELECT ledger.sign_in_by_password('ann', sha256('x'), sha256('y'))"
-    assert await connection.fetchval(tried) is None
+    for _ in range(2):
+        assert await connection.fetchval(tried) is None
     assert await connection.fetchval(tried.replace("sha256('x')", "NULL")) is None
     for statement in (
         "SELECT ledger.sign_in_by_provider('https://x', 'ann', sha256('y'))",
