@@ -70,7 +70,7 @@ class EndingWriter:
         """
         has_attempts = self._lease.attempt < self._lease.max_attempts
         if isinstance(ending, Fail | Retry):
-            self._report(ending, again=isinstance(ending, Retry) and has_attempts)
+            self._log_failure(ending, again=isinstance(ending, Retry) and has_attempts)
         match ending:
             case None:
                 self._finish()
@@ -112,40 +112,44 @@ class EndingWriter:
     # -- writing
 
     def _hand(self, ending: Closing) -> None:
+        """Have the worker's next statement write the ending."""
         self._ending = ending
         try:
             self._move = self._move_of(ending)
         except LedgerError as error:
-            self._refused(error)
+            self._log_refusal(error)
             self._finish()
         else:
             self._writer.hand(self._move, self)
 
     async def _until_over(self, work: Awaitable[None]) -> None:
+        """Do the last work for the attempt; log a refusal."""
         try:
             await work
         except LedgerError as error:
-            self._refused(error)
+            self._log_refusal(error)
         finally:
             self._finish()
 
-    def _refused(self, error: LedgerError) -> None:
+    def _log_refusal(self, error: LedgerError) -> None:
         log = self._recorder.log
         tell = log.warning if isinstance(error, LeaseLost) else log.error
         tell(names.OUTCOME_REFUSED, reason=str(error))
 
     def _finish(self) -> None:
+        """End the beats for the lease, too: nothing more is written."""
         self._heart.remove([self._lease])
         self._over()
 
     def _over(self) -> None:
+        """Say, once, that nothing more is written."""
         self._is_over = True
         # Called once, then dropped: it refers to the attempt, which refers to this object.
         written, self._written = self._written, None
         if written is not None:
             written()
 
-    def _report(self, ending: Fail | Retry, *, again: bool) -> None:
+    def _log_failure(self, ending: Fail | Retry, *, again: bool) -> None:
         """Log why the attempt failed, and what comes next."""
         reason, redaction = summary(ending.detail), self._recorder.rules.redaction
         self._recorder.log.warning(

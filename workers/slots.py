@@ -62,7 +62,7 @@ class Slots:
             worker_id,
             settings.lease_ttl_seconds,
             settings.heartbeat_seconds,
-            tell=self._tell,
+            tell=self._stop_attempt,
             ready=look,
         )
         self._writer = Writer(ledger, self.heart, lambda: self.free < self._count)
@@ -124,7 +124,7 @@ class Slots:
             asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._give_up, self._ahead[-1])
 
     def begin(self) -> None:
-        """Begin the runs that have a slot; without one, those that only come to be given back."""
+        """Begin the runs that have a slot, and runs without one that are only to be given back."""
         if self._is_beginning:
             return
         self._is_beginning = True
@@ -197,7 +197,7 @@ class Slots:
         """Give back the runs up to the last of a claim if it has not begun by now."""
         if last not in self._ahead:
             return
-        self._pace.stumbled()
+        self._pace.forget()
         late = list(takewhile(lambda attempt: attempt is not last, self._ahead))
         for attempt in (*late, last):
             self._ahead.popleft()
@@ -223,10 +223,10 @@ class Slots:
         if self._stop is not None:
             attempt.stop(self._stop)
         if before is not None:
-            self._part(before, attempt)
+            self._part_attempts(before, attempt)
         return attempt
 
-    def _part(self, before: Attempt, attempt: Attempt) -> None:
+    def _part_attempts(self, before: Attempt, attempt: Attempt) -> None:
         """Do neither of two attempts under leases with the same number.
 
         The ledger lost the first lease, by a fail-over or a restore, and cannot tell the writes of
@@ -238,8 +238,8 @@ class Slots:
         before.drop()
         attempt.stop(Stop.SHUTDOWN)
 
-    def _tell(self, lease: Lease, why: Stop) -> None:
-        """Hear from the heart that an attempt has to end."""
+    def _stop_attempt(self, lease: Lease, why: Stop) -> None:
+        """Stop the attempt under a lease; the heart calls this."""
         if (attempt := self._attempts.get((lease.run_id, lease.token))) is not None:
             attempt.stop(why)
 

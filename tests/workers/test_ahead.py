@@ -265,7 +265,7 @@ def test_the_pace_allows_what_will_begin_soon_and_nothing_after_a_stumble(
     pace = pace_of(10, ended=1_000, seconds=1)
     now += 1  # nothing ended in it
     assert pace.ahead() <= 15
-    pace.stumbled()
+    pace.forget()
     assert pace.ahead() == 0
 
 

@@ -31,7 +31,7 @@ class Pace:
         """Count an attempt that has ended."""
         self._ended += 1
 
-    def stumbled(self) -> None:
+    def forget(self) -> None:
         """Forget the pace: a run ahead did not begin in time."""
         self._ended, self._per_second, self._since = 0, 0.0, time.monotonic()
 

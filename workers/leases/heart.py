@@ -47,7 +47,7 @@ class Held:
     since: float
     stopped: bool = False
     cancelled_at: float | None = None
-    """When a heartbeat told that somebody asked to cancel the run."""
+    """When a heartbeat's answer said that somebody asked to cancel the run."""
 
 
 class Heart:
@@ -70,8 +70,8 @@ class Heart:
     ) -> None:
         """Start nothing yet; a URL must be known.
 
-        `tell` hears why an attempt has to end, `ready` that beats can be sent; both run in the loop
-        of `start`.
+        `tell` is called when an attempt has to end, `ready` when beats can be sent; both in the
+        loop of `start`.
         """
         if ledger.url is None:
             raise ConfigurationError(

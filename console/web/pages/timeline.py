@@ -15,7 +15,7 @@ from runfold.console.shared.plain import number_of
 from runfold.ledger.lifecycle import TERMINAL
 
 BUCKETS: Final = 240
-"""Marks of one sort in a lane: what is nearer than this is drawn as one."""
+"""Marks of one style in a lane, at most; what is nearer to each other is drawn as one."""
 TICKS: Final = 4
 _LEAST: Final = timedelta(milliseconds=20)
 _GAP_OF_LEASE: Final = 0.5
@@ -58,11 +58,14 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A span of time: `left` and `width` in percent; `version` is the event it leads to."""
+    """A span of time: `left` and `width` in percent; `version` is the event it leads to.
+
+    `style` is the class that the style sheet knows.
+    """
 
     left: float
     width: float
-    sort: str
+    style: str
     title: str
     version: int
 
@@ -72,7 +75,7 @@ class Mark:
     """A moment, or several that lie too near to tell apart."""
 
     left: float
-    sort: str
+    style: str
     title: str
     version: int
     count: int = 1
@@ -119,8 +122,8 @@ def timeline(facts: Sequence[Fact], now: datetime, attempt: int | None = None) -
     start, end = _window(facts, chosen, now, held=held)
     scale = _Scale(start, end)
     lanes = [_attempt(number, leases, scale) for number in _attempts(leases)]
-    for sort in ("tool", "approval"):
-        lanes += _wait_lanes(sort, waits, scale)
+    for awaited in ("tool", "approval"):
+        lanes += _wait_lanes(awaited, waits, scale)
     rest = [fact for fact in facts if not fact.type.startswith(("lease.", "tool.", "approval."))]
     lanes += _mark_lanes(rest, scale)
     shown = [lane for lane in lanes if lane.bars or lane.marks]
@@ -217,7 +220,7 @@ def _attempt(number: int, leases: Sequence[_Span], scale: _Scale) -> Lane:
 def _draw_lease(lane: Lane, lease: _Span, scale: _Scale) -> None:
     begun, by = lease.begun, lease.ended_by
     how = f"{by.type} (#{by.version})" if by is not None else "held now"
-    sort = "lost" if by is not None and by.type in _BAD else "held"
+    style = "lost" if by is not None and by.type in _BAD else "held"
     heard = number_of(len(lease.beats), "heartbeat")
     title = f"lease {begun.version} of {begun.worker_id}: {how}, {heard}"
     # A lease that was found expired had ended when it ran out, not when somebody noticed.
@@ -225,12 +228,12 @@ def _draw_lease(lane: Lane, lease: _Span, scale: _Scale) -> None:
     expired = by is not None and by.type == "lease.expired" and lease.until is not None
     if expired and lease.until is not None and end is not None and lease.until < end:
         silent = scale.bar(
-            lease.until, end, sort="expired", version=by.version if by else begun.version,
+            lease.until, end, style="expired", version=by.version if by else begun.version,
             title=f"lease {begun.version} had run out; nobody held the run",
         )  # fmt: skip
         lane.bars += [silent] if silent else []
         end = lease.until
-    bar = scale.bar(begun.recorded_at, end, sort=sort, title=title, version=begun.version)
+    bar = scale.bar(begun.recorded_at, end, style=style, title=title, version=begun.version)
     lane.bars += [bar] if bar else []
     lane.bars += _gaps(lease, end, scale)
     beats = [(beat, "late" if beat.late_ms else "beat", "heartbeat") for beat in lease.beats]
@@ -252,25 +255,25 @@ def _gaps(lease: _Span, end: datetime | None, scale: _Scale) -> list[Bar]:
         if until is not None and until - sign.recorded_at > long:
             seconds = (until - sign.recorded_at).total_seconds()
             bar = scale.bar(
-                sign.recorded_at, until, sort="gap", version=sign.version,
+                sign.recorded_at, until, style="gap", version=sign.version,
                 title=f"no heartbeat for {seconds:.1f} s",
             )  # fmt: skip
             gaps += [bar] if bar else []
     return gaps[:BUCKETS]
 
 
-def _wait_lanes(sort: str, waits: Sequence[_Span], scale: _Scale) -> list[Lane]:
-    """Return the waits of a sort, as many lanes as they have names, up to a few."""
+def _wait_lanes(awaited: str, waits: Sequence[_Span], scale: _Scale) -> list[Lane]:
+    """Return the waits for a tool or an approval, a lane for each name, up to a few."""
     lanes: dict[str, Lane] = {}
-    for wait in (each for each in waits if _WAITS[each.begun.type] == sort):
-        name = wait.begun.name or sort
+    for wait in (each for each in waits if _WAITS[each.begun.type] == awaited):
+        name = wait.begun.name or awaited
         label = name if name in lanes or len(lanes) < 6 else "others"  # noqa: PLR2004  what fits
-        lane = lanes.setdefault(label, Lane(sort.capitalize(), label))
+        lane = lanes.setdefault(label, Lane(awaited.capitalize(), label))
         by = wait.ended_by
         how = f"{by.type} by {by.actor}" if by is not None else "waits"
         bad = by is not None and by.type in _BAD
         bar = scale.bar(
-            wait.begun.recorded_at, wait.end, sort=f"{sort}{' bad' if bad else ''}",
+            wait.begun.recorded_at, wait.end, style=f"{awaited}{' bad' if bad else ''}",
             title=f"{name}: {how}", version=wait.begun.version,
         )  # fmt: skip
         if bar is not None and len(lane.bars) < 2 * BUCKETS:
@@ -287,7 +290,7 @@ def _mark_lanes(facts: Sequence[Fact], scale: _Scale) -> list[Lane]:
     }
     of: dict[str, list[tuple[Fact, str, str]]] = {label: [] for label in lanes}
     for fact in facts:
-        of[_lane_of(fact)].append((fact, _sort_of(fact), fact.name or fact.type))
+        of[_lane_of(fact)].append((fact, _style_of(fact), fact.name or fact.type))
     for label, lane in lanes.items():
         lane.marks += _marks(of[label], scale)
     return list(lanes.values())
@@ -300,32 +303,35 @@ def _lane_of(fact: Fact) -> str:
     return {"step": "Steps", "run": "Run", "cancel": "Run"}.get(family, "Notes")
 
 
-def _sort_of(fact: Fact) -> str:
+def _style_of(fact: Fact) -> str:
     if fact.type in _BAD:
         return "bad"
     return "step" if fact.type == "step.completed" else "end"
 
 
 def _marks(found: Iterable[tuple[Fact, str, str]], scale: _Scale) -> list[Mark]:
-    """Return marks, those of a sort that are too near as one."""
+    """Return the marks of events; those of one style that are too near are one mark."""
     placed: dict[tuple[str, int], Mark] = {}
-    for fact, sort, label in found:
+    for fact, style, label in found:
         if not scale.holds(fact.recorded_at):
             continue
         left = scale.at(fact.recorded_at)
-        spot = (sort, int(left * BUCKETS / 100))
+        spot = (style, int(left * BUCKETS / 100))
         mark = placed.get(spot)
         if mark is None:
-            placed[spot] = Mark(left, sort, f"{label} #{fact.version}", fact.version)
+            placed[spot] = Mark(left, style, f"{label} #{fact.version}", fact.version)
         else:
             mark.count += 1
             mark.title = f"{mark.count} events from #{mark.version} to #{fact.version}"
     return list(placed.values())
 
 
-def _mark(fact: Fact, scale: _Scale, sort: str) -> Mark:
+def _mark(fact: Fact, scale: _Scale, style: str) -> Mark:
     undoes = f", compensates #{fact.compensates}" if fact.compensates else ""
     code = f", {fact.error_code}" if fact.error_code else ""
     return Mark(
-        scale.at(fact.recorded_at), sort, f"#{fact.version} {fact.type}{code}{undoes}", fact.version
+        scale.at(fact.recorded_at),
+        style,
+        f"#{fact.version} {fact.type}{code}{undoes}",
+        fact.version,
     )

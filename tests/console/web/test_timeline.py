@@ -32,12 +32,12 @@ def test_a_lost_lease_ends_when_it_ran_out_and_its_silence_is_drawn() -> None:
     drawn = timeline(a_lost_lease(), at(99))
     first, second = drawn.lanes[:2]
     assert (first.label, first.detail) == ("Attempt 1", "w:1")
-    assert [bar.sort for bar in first.bars] == ["expired", "lost", "gap"]
+    assert [bar.style for bar in first.bars] == ["expired", "lost", "gap"]
     unnoticed, lost, gap = first.bars
     assert round(lost.left + lost.width, 1) == round(unnoticed.left, 1)
     assert gap.title == "no heartbeat for 10.0 s"
     assert any("compensates #2" in mark.title for mark in first.marks)
-    assert [bar.sort for bar in second.bars][:1] == ["held"]
+    assert [bar.style for bar in second.bars][:1] == ["held"]
     assert "Refused writes" in [lane.label for lane in drawn.lanes]
     assert drawn.end < at(31)
 
