@@ -540,8 +540,8 @@ def check_named_types(field: str, types: Iterable[str]) -> list[str]:
         prefix = type_.split(".", 1)[0]
         own = sorted(own for own in (*MOVES, FIRST) if own.startswith(f"{prefix}."))
         if prefix in RESERVED and type_ not in own:
-            found = f"those that begin with '{prefix}.' are: {', '.join(own)}"
-            raise InvalidValue(field, type_, f"is not an event type; {found}")
+            remedy = f"those that begin with '{prefix}.' are: {', '.join(own)}"
+            raise InvalidValue(field, type_, f"is not an event type; {remedy}")
     return named
 
 

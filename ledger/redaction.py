@@ -58,7 +58,7 @@ _VALUE: Final = (
 _FLAGS: Final = re.IGNORECASE | re.DOTALL
 _QUOTE: Final = re.compile(r"""\\*["']""")
 
-Found = Callable[[str], None]
+Report = Callable[[str], None]
 """Called once for each secret, with the rule that matched."""
 
 
@@ -81,7 +81,7 @@ class Redaction:
     def content(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of an event's content without secrets."""
         return {
-            field: self._value(value, partial(self._found, field), 0)
+            field: self._value(value, partial(self._report, field), 0)
             for field, value in content.items()
         }
 
@@ -93,34 +93,34 @@ class Redaction:
         """Return text for a field of an event without secrets."""
         if not self.suspects(text):
             return text
-        return self._patterns.redacted(text, partial(self._found, field))
+        return self._patterns.redacted(text, partial(self._report, field))
 
-    def _value(self, value: Any, found: Found, level: int) -> Any:
+    def _value(self, value: Any, report: Report, level: int) -> Any:
         match value:
             case str():
-                return self._patterns.redacted(value, found)
+                return self._patterns.redacted(value, report)
             case dict() if level < MAX_LEVELS:
-                members = [self._member(*item, found, level + 1) for item in value.items()]
+                members = [self._member(*item, report, level + 1) for item in value.items()]
                 return dict(members)
             case list() | tuple() if level < MAX_LEVELS:
-                return [self._value(member, found, level + 1) for member in value]
+                return [self._value(member, report, level + 1) for member in value]
         if hasattr(type(value), "get_secret_value"):  # SecretStr and the like of Pydantic
-            found("its type")
+            report("its type")
             return MARK
         return value
 
-    def _member(self, name: Any, value: Any, found: Found, level: int) -> tuple[Any, Any]:
+    def _member(self, name: Any, value: Any, report: Report, level: int) -> tuple[Any, Any]:
         if not isinstance(name, str):  # which is refused later
             return name, value
         secret = self._patterns.secret_name(name)
         if secret is None:
-            return self._patterns.redacted(name, found), self._value(value, found, level)
+            return self._patterns.redacted(name, report), self._value(value, report, level)
         if value is None or value in ("", MARK) or _is_small(value):
             return name, value
-        found(f"the name {secret}")
+        report(f"the name {secret}")
         return name, MARK
 
-    def _found(self, field: str, what: str) -> None:
+    def _report(self, field: str, what: str) -> None:
         if self._tell is not None and (field, what) not in self._told:
             self._told.add((field, what))
             self._tell(field, what)
@@ -180,7 +180,7 @@ class _Patterns:
         """Return which of the names says that a value is a secret; None for any other name."""
         return next((known for known, words in self._exact.items() if words.fullmatch(name)), None)
 
-    def redacted(self, text: str, found: Found) -> str:
+    def redacted(self, text: str, report: Report) -> str:
         """Return text without secrets."""
         if not self.native.isinstance_python(text):
             return text
@@ -188,7 +188,7 @@ class _Patterns:
         def beside(match: re.Match[str]) -> str:
             if match["value"].strip("\\\"'") in ("", MARK):
                 return match[0]
-            found("a name in text")
+            report("a name in text")
             quoted = _QUOTE.match(match["value"]) or _QUOTE.search(match["name"])
             quote = quoted[0] if quoted else ""
             return f"{match['name']}{quote}{MARK}{quote}"
@@ -197,7 +197,7 @@ class _Patterns:
         for what, shape, written in self._shapes:
             text, count = shape.subn(written, text)
             if count:
-                found(what)
+                report(what)
         return text
 
     def _any_name(self, begin: str) -> str:

@@ -119,14 +119,14 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _a_provider_is_whole(self) -> Self:
-        given = {
+        parts = {
             "ISSUER": self.oidc_issuer,
             "CLIENT_ID": self.oidc_client_id,
             "CLIENT_SECRET": self.oidc_client_secret,
             "REDIRECT": self.oidc_redirect,
         }
-        missing = [f"RUNFOLD_OIDC_{name}" for name, value in given.items() if value is None]
-        if missing and len(missing) < len(given):
+        missing = [f"RUNFOLD_OIDC_{name}" for name, value in parts.items() if value is None]
+        if missing and len(missing) < len(parts):
             raise ValueError(f"an identity provider needs {', '.join(missing)} as well")
         for name, url in (("ISSUER", self.oidc_issuer), ("REDIRECT", self.oidc_redirect)):
             if url is not None and not is_secure(url, loopback=self.env == "development"):
@@ -149,9 +149,9 @@ class Settings(BaseModel):
     def load(cls) -> Self:
         """Read the settings; raise a ConfigurationError that names the variable and its range."""
         variables = {name: f"RUNFOLD_{name.upper()}" for name in cls.model_fields}
-        given = {n: os.environ[v] for n, v in variables.items() if v in os.environ}
+        values = {n: os.environ[v] for n, v in variables.items() if v in os.environ}
         try:
-            return cls.model_validate(given)
+            return cls.model_validate(values)
         except ValidationError as error:
             raise ConfigurationError("; ".join(map(_problem, error.errors()))) from None
 

@@ -57,10 +57,10 @@ def check_text(name: str, value: object, *, limit: int = MAX_TEXT) -> str:
     return value
 
 
-def check_list(name: str, values: object, of: str) -> None:
+def check_list(name: str, values: object, members: str) -> None:
     """Raise InvalidValue unless `values` is a list; a text, which would give letters, is not."""
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise InvalidValue(name, values, f"must be a list of {of}")
+        raise InvalidValue(name, values, f"must be a list of {members}")
 
 
 def check_trimmed(name: str, value: object) -> str:

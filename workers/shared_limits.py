@@ -48,8 +48,8 @@ class SharedLimits:
             )
 
 
-def _lower(one: int, other: int) -> int:
+def _lower(left: int, right: int) -> int:
     """Return the lower of two limits."""
-    if resource.RLIM_INFINITY in (one, other):
-        return other if one == resource.RLIM_INFINITY else one
-    return min(one, other)
+    if resource.RLIM_INFINITY in (left, right):
+        return right if left == resource.RLIM_INFINITY else left
+    return min(left, right)

@@ -154,11 +154,11 @@ async def change_inbox(
 
     Raises InvalidValue, or IllegalTransition for a request that the run does not wait with.
     """
-    found = await snooze(ledger.project, run_id, version, until, actor=actor)
-    if until is not None and not found:
+    changed = await snooze(ledger.project, run_id, version, until, actor=actor)
+    if until is not None and not changed:
         gone = f"request #{version} is decided, or was replaced"
         raise IllegalTransition(run_id, (await ledger.get(run_id)).state, "put off", gone)
-    return found
+    return changed
 
 
 async def count_inbox(ledger: Ledger, actor: str, most: int) -> int:

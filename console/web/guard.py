@@ -165,13 +165,13 @@ def _name(host: str) -> str:
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
     """Return a receiver that yields the body once, then what the connection sends."""
-    given = False
+    is_read = False
 
     async def again() -> Message:
-        nonlocal given
-        if given:
+        nonlocal is_read
+        if is_read:
             return await receive()
-        given = True
+        is_read = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again

@@ -79,17 +79,17 @@ class Provider:
         endpoint = (await self._description()).authorization_endpoint
         return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(asked)}"
 
-    async def subject(self, flow: Flow, given: Mapping[str, str]) -> str:
+    async def subject(self, flow: Flow, parameters: Mapping[str, str]) -> str:
         """Return how the provider names the person whom it sent back with these parameters.
 
         Raises SignInRefused and ProviderDown.
         """
-        code = given.get("code", "")
-        if not flow.has_state(given.get("state", "")):
+        code = parameters.get("code", "")
+        if not flow.has_state(parameters.get("state", "")):
             raise SignInRefused("the answer belongs to another sign-in")
-        if given.get("iss", self.issuer) != self.issuer:
+        if parameters.get("iss", self.issuer) != self.issuer:
             raise SignInRefused("the answer is another provider's")
-        if "error" in given or not 0 < len(code) <= MAX_PARAMETER:
+        if "error" in parameters or not 0 < len(code) <= MAX_PARAMETER:
             raise SignInRefused("the provider let nobody in")
         description = await self._description()
         token = await self._token(description, flow, code)

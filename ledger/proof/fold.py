@@ -106,9 +106,9 @@ def _compared(
     return Drift(run_id, columns, expected=want is not None, stored=have is not None)
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Whether two values are the same; a number that is none is the same as another."""
-    return bool(one == other or (one != one and other != other))  # noqa: PLR0124
+def _same(left: Any, right: Any) -> bool:
+    """Whether two values are the same; NaN is the same as NaN."""
+    return bool(left == right or (left != left and right != right))  # noqa: PLR0124
 
 
 def _plain(value: Any) -> Any:

@@ -249,13 +249,13 @@ def _listed(
     if chosen.worker_ids is not None or _may_be(_HELD, chosen):
         yield _HELD_PART.format(kinds=kinds, others=conditions.without("kind"), **words), None
     for lists in _lists(chosen):
-        given = {
+        own = {
             "lists": _labels(lists, kinds, conditions.bound.get(lists.column)),
             "column": lists.column,
             "predicate": lists.predicate,
             "others": conditions.without("kind", lists.column),
         }
-        yield "", given | words
+        yield "", own | words
 
 
 def _kinds(chosen: RunFilter, bound: dict[str, str]) -> str:
@@ -274,11 +274,11 @@ def _may_be(states: frozenset[str], chosen: RunFilter) -> bool:
     return not chosen.states or not states.isdisjoint(chosen.states)
 
 
-def _labels(lists: _Lists, kinds: str, given: str | None) -> str:
+def _labels(lists: _Lists, kinds: str, states: str | None) -> str:
     """Return the query for the lists of an index that the filter allows: kind and label."""
-    if lists is _OTHERS and given is None:
-        given = "'{" + ",".join(sorted(lists.states)) + "}'"
-    if given is None:
+    if lists is _OTHERS and states is None:
+        states = "'{" + ",".join(sorted(lists.states)) + "}'"
+    if states is None:
         return _LABELS.format(kinds=kinds, column=lists.column, predicate=lists.predicate)
-    labels = f"unnest({given}::text[]) AS labels (label)"
+    labels = f"unnest({states}::text[]) AS labels (label)"
     return f"SELECT chosen.kind, labels.label FROM {kinds} AS chosen (kind) CROSS JOIN {labels}"

@@ -200,8 +200,8 @@ def _key_sql(projection: Projection, column: NarrowedFold) -> str:
     return ", ".join(f'{_value(source)} AS "{name}"' for name, source in key.items())
 
 
-def _value(given: str | Source) -> str:
-    source = as_source(given)
+def _value(column: str | Source) -> str:
+    source = as_source(column)
     if source.schema_versions is None:
         return source.sql
     known = ", ".join(map(str, source.schema_versions))

@@ -135,9 +135,9 @@ class Journal:
         return ":".join((called.key, str(self.lease.token), *more))
 
     async def next_is(self, call: CallKind) -> bool | None:
-        """Whether the next call on record is of this sort; None when the handler makes new ones."""
-        found = (await self.replay()).next_call
-        return None if found is None else found == call
+        """Whether the next call on record is of this kind; None when the handler makes new ones."""
+        recorded = (await self.replay()).next_call
+        return None if recorded is None else recorded == call
 
     async def replay(self) -> Replay:
         """Return what earlier attempts recorded; read once."""

@@ -70,7 +70,7 @@ async def _target(ledger: Ledger, text: str) -> str | tuple[str, UUID]:
 
 
 def _line(event: Mapping[str, Any]) -> str:
-    of = "" if event["run_id"] is None else f" run {event['run_id']} of {event['project_id']}"
+    run = "" if event["run_id"] is None else f" run {event['run_id']} of {event['project_id']}"
     proof = (
         ""
         if event["sha256"] is None
@@ -79,8 +79,7 @@ def _line(event: Mapping[str, Any]) -> str:
     why = "" if event["reason"] is None else f": {event['reason']}"
     return (
         f"{event['number']} {event['recorded_at']:%Y-%m-%d %H:%M:%S} {event['month']} "
-        f"{event['type']} "
-        f"{event['actor']}{of}{proof}{why}"
+        f"{event['type']} {event['actor']}{run}{proof}{why}"
     )
 
 

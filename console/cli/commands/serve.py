@@ -44,15 +44,15 @@ async def serve(
     and without RUNFOLD_ENV=production, a request without a token has the rights of this login.
     Needs the extra `web`.
     """
-    given = None if inherited is None else _socket(inherited)
-    bound = host if given is None else str(given.getsockname()[0])
+    own_socket = None if inherited is None else _socket(inherited)
+    bound = host if own_socket is None else str(own_socket.getsockname()[0])
     async with session.duty() as ledger:
         is_open = is_loopback(bound) and ledger.settings.env == "development"
         application = web.app(ledger, Options(open=is_open))
         # It needs the extra, which `app` has found.
         from runfold.console.web.serving import Server, listening  # noqa: PLC0415
 
-        with given or listening(host, port) as listener:
+        with own_socket or listening(host, port) as listener:
             shown = shown_address(bound, listener)
             whom = "open to this machine" if is_open else "for those who sign in, and API tokens"
             session.out.begin(f"serving on {shown}, {whom}, until Ctrl-C")
@@ -60,7 +60,7 @@ async def serve(
 
 
 def _socket(number: int) -> socket.socket:
-    """Take over an inherited socket. What it is bound to, and nothing said, opens the console."""
+    """Return an inherited socket; by its address the console is open, or asks people to sign in."""
     try:
         return socket.socket(fileno=number)
     except OSError as error:

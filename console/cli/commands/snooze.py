@@ -45,15 +45,15 @@ async def snooze_(
         if pending is None and end is not None:
             state = (await ledger.get(run_id)).state
             raise IllegalTransition(run_id, state, "put off", "it waits for no approval")
-        found = pending is not None and await change_inbox(
+        changed = pending is not None and await change_inbox(
             ledger, run_id, pending.version, end, actor=actor
         )
     if session.as_json:
-        session.out.json({"run_id": run_id, "put_off_until": end, "changed": found})
+        session.out.json({"run_id": run_id, "put_off_until": end, "changed": changed})
     elif end is not None:
         session.out.talk(f"not shown until {moment(end)} ({relative(end)}), or until it changes")
     else:
-        session.out.talk("shown again" if found else "it was not put off")
+        session.out.talk("shown again" if changed else "it was not put off")
 
 
 def _instant(text: str) -> datetime:

@@ -72,14 +72,14 @@ async def _note(session: Session, ledger: Ledger, report: Report, began_at: date
 
 def _bundle(out: Output, folder: Path) -> int:
     verdict = check_bundle(folder)
-    found = [*verdict.findings, *(finding for run in verdict.runs for finding in run.findings)]
+    findings = [*verdict.findings, *(finding for run in verdict.runs for finding in run.findings)]
     report = Report(
         runs=len(verdict.runs),
         events=sum(run.events for run in verdict.runs),
         payloads=sum(run.payloads for run in verdict.runs),
         erased=sum(run.erased for run in verdict.runs),
-        findings=tuple(found[:MAX_FINDINGS]),
-        more=sum(run.more for run in verdict.runs) + len(found[MAX_FINDINGS:]),
+        findings=tuple(findings[:MAX_FINDINGS]),
+        more=sum(run.more for run in verdict.runs) + len(findings[MAX_FINDINGS:]),
     )
     if not out.as_json:
         for run in verdict.runs:
@@ -94,8 +94,8 @@ def _write(out: Output, report: Report) -> None:
         return
     for finding in report.findings:
         at = f" #{finding.version}" if finding.version is not None else ""
-        of = f"run {finding.run_id}{at} " if finding.run_id is not None else ""
-        out.line(f"bad: {of}{finding.problem}: {finding.detail}")
+        run = f"run {finding.run_id}{at} " if finding.run_id is not None else ""
+        out.line(f"bad: {run}{finding.problem}: {finding.detail}")
     for part in report.unchecked:
         out.line(f"not checked: {part}")
     checked = (

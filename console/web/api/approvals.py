@@ -72,8 +72,8 @@ async def put_off(
     """
     version = version_of(if_match) or 0
     run = check_run_id(run_id)
-    found = await change_inbox(ledger, run, version, body.until, actor=body.actor)
-    return {"run_id": run_id, "version": version, "until": jsonable(body.until), "changed": found}
+    changed = await change_inbox(ledger, run, version, body.until, actor=body.actor)
+    return {"run_id": run_id, "version": version, "until": jsonable(body.until), "changed": changed}
 
 
 @router.post("/runs/{run_id}/decision", operation_id="decide")

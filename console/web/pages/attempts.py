@@ -39,12 +39,12 @@ class Attempt:
 
 def attempts(facts: Sequence[Fact], now: datetime) -> list[Attempt]:
     """Return the attempts that a run's events tell of, the first one first."""
-    found: dict[int, Attempt] = {}
+    by_number: dict[int, Attempt] = {}
     current: Attempt | None = None
     since: datetime | None = None
     for fact in facts:
         if fact.type == "lease.acquired" and fact.attempt is not None:
-            current = found.setdefault(
+            current = by_number.setdefault(
                 fact.attempt, Attempt(fact.attempt, fact.worker_id or "", fact.recorded_at)
             )
             current.worker_id, since = fact.worker_id or "", fact.recorded_at
@@ -57,7 +57,7 @@ def attempts(facts: Sequence[Fact], now: datetime) -> list[Attempt]:
             since = None
     if current is not None and since is not None:
         current.held += max(now - since, timedelta(0))
-    return list(found.values())
+    return list(by_number.values())
 
 
 def _add(attempt: Attempt, fact: Fact) -> None:

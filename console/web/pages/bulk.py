@@ -69,11 +69,12 @@ async def begin(
 @page(pages, "/p/{project}/bulk/{key}")
 async def progress(viewer: ReadViewer, key: str) -> Response:
     """Show how far a bulk is, and what became of each run."""
-    one = _running(viewer, key)
+    running = _running(viewer, key)
     facts = {
-        "bulk": one.bulk, "reason": one.reason, "by": one.actor, "begun_at": one.begun_at,
-        "ended_at": one.ended_at, "done": one.done, "refused": one.refused, "error": one.error,
-        "aborted": one.is_aborted, "refusals": one.refusals, "outcomes": one.outcomes,
+        "bulk": running.bulk, "reason": running.reason, "by": running.actor,
+        "begun_at": running.begun_at, "ended_at": running.ended_at, "done": running.done,
+        "refused": running.refused, "error": running.error, "aborted": running.is_aborted,
+        "refusals": running.refusals, "outcomes": running.outcomes,
     }  # fmt: skip
     return viewer.page("bulk_progress.html", facts, shown=SHOWN, key=key)
 

@@ -25,20 +25,20 @@ KINDS: Final = 12
 class Counts:
     """How many runs are in each state of each kind, and when that last changed."""
 
-    of: Mapping[tuple[str, str], int]
+    numbers: Mapping[tuple[str, str], int]
     changed_at: datetime | None
 
     def states(self, kinds: Sequence[str] = ()) -> dict[str, int]:
         """Return the runs in each state, of these kinds or of all."""
         sums = {state.value: 0 for state in State}
-        for (kind, state), number in self.of.items():
+        for (kind, state), number in self.numbers.items():
             sums[state] += number if kind in kinds or not kinds else 0
         return sums
 
     def kinds(self, states: Sequence[str] = ()) -> dict[str, int]:
         """Return the runs of each kind, in these states or in all, most first."""
         sums: dict[str, int] = {}
-        for (kind, state), number in self.of.items():
+        for (kind, state), number in self.numbers.items():
             sums[kind] = sums.get(kind, 0) + (number if state in states or not states else 0)
         return dict(sorted(sums.items(), key=lambda pair: (-pair[1], pair[0])))
 
@@ -62,8 +62,10 @@ async def counted(ledger: Ledger) -> Counts | None:
         )
     except ProjectionNotFound:
         return None
-    of = {(row["kind"], row["state"]): int(row["runs"]) for row in rows}
-    return Counts(of, max((row["changed_at"] for row in rows if row["changed_at"]), default=None))
+    numbers = {(row["kind"], row["state"]): int(row["runs"]) for row in rows}
+    return Counts(
+        numbers, max((row["changed_at"] for row in rows if row["changed_at"]), default=None)
+    )
 
 
 def facets(query: str, counts: Counts | None) -> dict[str, list[Facet]]:

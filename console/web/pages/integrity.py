@@ -38,6 +38,6 @@ async def integrity(viewer: ReadViewer, run: str = "") -> Response:
         "report": report,
         "newest": dict(newest[0]) if newest else None,
         "last_verify": last,
-        "runs": None if counts is None else sum(counts.of.values()),
+        "runs": None if counts is None else sum(counts.numbers.values()),
     }
     return viewer.page("integrity.html", data)

@@ -195,13 +195,13 @@ class _Scale:
     def holds(self, instant: datetime) -> bool:
         return self._start <= instant <= self._end
 
-    def bar(self, begun: datetime, end: datetime | None, **of: object) -> Bar | None:
+    def bar(self, begun: datetime, end: datetime | None, **facts: object) -> Bar | None:
         """Return the part of a span that lies in the window."""
         left = max(self.at(begun), 0.0)
         right = min(self.at(end or self._end), 100.0)
         if right < 0 or left > 100:  # noqa: PLR2004  percent
             return None
-        return Bar(left=left, width=max(right - left, 0.15), **of)  # type: ignore[arg-type]
+        return Bar(left=left, width=max(right - left, 0.15), **facts)  # type: ignore[arg-type]
 
 
 def _attempts(leases: Sequence[_Span]) -> list[int]:
@@ -288,11 +288,11 @@ def _mark_lanes(facts: Sequence[Fact], scale: _Scale) -> list[Lane]:
         "Run": Lane("Run"),
         "Notes": Lane("Notes and own"),
     }
-    of: dict[str, list[tuple[Fact, str, str]]] = {label: [] for label in lanes}
+    by_lane: dict[str, list[tuple[Fact, str, str]]] = {label: [] for label in lanes}
     for fact in facts:
-        of[_lane_of(fact)].append((fact, _style_of(fact), fact.name or fact.type))
+        by_lane[_lane_of(fact)].append((fact, _style_of(fact), fact.name or fact.type))
     for label, lane in lanes.items():
-        lane.marks += _marks(of[label], scale)
+        lane.marks += _marks(by_lane[label], scale)
     return list(lanes.values())
 
 
@@ -309,10 +309,10 @@ def _style_of(fact: Fact) -> str:
     return "step" if fact.type == "step.completed" else "end"
 
 
-def _marks(found: Iterable[tuple[Fact, str, str]], scale: _Scale) -> list[Mark]:
+def _marks(drawn: Iterable[tuple[Fact, str, str]], scale: _Scale) -> list[Mark]:
     """Return the marks of events; those of one style that are too near are one mark."""
     placed: dict[tuple[str, int], Mark] = {}
-    for fact, style, label in found:
+    for fact, style, label in drawn:
         if not scale.holds(fact.recorded_at):
             continue
         left = scale.at(fact.recorded_at)

@@ -43,8 +43,8 @@ async def workers(
         raise InvalidValue("after", after.isoformat(), "has no time zone")
     pool, project = viewer.ledger.pool, viewer.ledger.project_id
     start = run or FIRST_RUN
-    found = [dict(row) for row in await fetch(pool, _LEASES, project, after, start)]
-    leases, more = found[:MOST], found[MOST:]
+    rows = [dict(row) for row in await fetch(pool, _LEASES, project, after, start)]
+    leases, more = rows[:MOST], rows[MOST:]
     workers_ = [dict(row) for row in await fetch(pool, _HOLDERS, project)]
     refused = [dict(row) for row in await fetch(pool, _REFUSALS, project)]
     onward = None
