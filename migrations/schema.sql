@@ -2,6 +2,27 @@ CREATE SCHEMA ledger;
 
 COMMENT ON SCHEMA ledger IS 'functions sha256:...';
 
+CREATE FUNCTION ledger.add_low_marks(p_project text, p_kinds text[], p_returning boolean, INOUT mark_kinds text[], INOUT mark_priorities integer[], INOUT mark_runs uuid[], INOUT mark_dues timestamp with time zone[]) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+BEGIN
+  WITH mark AS MATERIALIZED (
+    SELECT place.* FROM unnest(p_kinds) AS named (kind)
+    CROSS JOIN LATERAL ledger.newest_mark(p_project, named.kind) AS mark
+    CROSS JOIN LATERAL (
+      SELECT named.kind, waiting.priority, waiting.run, NULL::timestamptz AS due
+      FROM unnest(mark.priorities, mark.runs) AS waiting (priority, run)
+      UNION ALL
+      SELECT named.kind, back.priority, NULL, back.due
+      FROM unnest(mark.back_priorities, mark.dues) AS back (priority, due) WHERE p_returning
+    ) AS place
+  )
+  SELECT mark_kinds || array_agg(mark.kind), mark_priorities || array_agg(mark.priority),
+    mark_runs || array_agg(mark.run), mark_dues || array_agg(mark.due)
+  INTO mark_kinds, mark_priorities, mark_runs, mark_dues FROM mark;
+END $$;
+
 CREATE FUNCTION ledger.advance_schedule(p_project text, p_name text, p_cron text, p_timezone text, p_seen timestamp with time zone, p_next_at timestamp with time zone, p_last_due timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -773,12 +794,41 @@ BEGIN
     > (SELECT newest.last_value FROM ledger.event_position AS newest) THEN
     RAISE EXCEPTION 'the checkpoint is not from this feed' USING ERRCODE = '22023';
   END IF;
-  PERFORM ledger.feed_known(parts[1]::int, parts[2]);
+  PERFORM ledger.check_moment(parts[1]::int, parts[2]);
   IF parts[3] IS NOT NULL THEN
-    PERFORM ledger.feed_known(parts[1]::int, parts[3]);
+    PERFORM ledger.check_moment(parts[1]::int, parts[3]);
   END IF;
   RETURN true;
 END $_$;
+
+CREATE FUNCTION ledger.check_cluster() RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+DECLARE
+  this ledger.feed_generation;
+BEGIN
+  IF pg_is_in_recovery() THEN
+    RAISE EXCEPTION 'the feed cannot be read on a standby' USING ERRCODE = 'RF411';
+  END IF;
+  SELECT * INTO this FROM ledger.feed_generation AS known WHERE known.end_position IS NULL;
+  IF this.system_identifier <> (
+    SELECT cluster.system_identifier FROM pg_control_system() AS cluster)
+    OR EXISTS (
+      -- Events of an earlier generation may keep higher ids. Those that their cluster still appends
+      -- have the highest, so it is enough to look at a few.
+      SELECT FROM (
+        SELECT ahead.txid, ahead.position FROM ledger.event AS ahead
+        WHERE ahead.txid >= pg_snapshot_xmax(pg_current_snapshot())
+        ORDER BY ahead.txid DESC, ahead.position DESC LIMIT 100
+      ) AS newest
+      WHERE newest.position > split_part(this.start, '@', 2)::bigint
+        AND newest.txid IS DISTINCT FROM pg_current_xact_id_if_assigned()) THEN
+    RAISE EXCEPTION 'the events were restored into another cluster' USING ERRCODE = 'RF410';
+  END IF;
+END $$;
 
 CREATE FUNCTION ledger.check_content(p_bodies text[]) RETURNS boolean
     LANGUAGE plpgsql
@@ -957,6 +1007,61 @@ BEGIN
       USING ERRCODE = 'RF407', DETAIL = p_kind, HINT = 'p_ahead allows a kind that has no run yet';
   END IF;
   RETURN true;
+END $$;
+
+CREATE FUNCTION ledger.check_moment(p_generation integer, p_moment text) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+DECLARE
+  this ledger.feed_generation;
+  newest xid8;
+  hash text;
+BEGIN
+  SELECT * INTO this FROM ledger.feed_generation AS known WHERE known.generation = p_generation;
+  IF p_moment IN (this.start, '9223372036854775807:9223372036854775807:@' || this.end_position) THEN
+    RETURN;
+  END IF;
+  newest := (pg_snapshot_xmax(split_part(p_moment, '@', 1)::pg_snapshot)::text::bigint - 1)::text;
+  -- The newest event is the last of its transaction: one probe of the index, however many it has.
+  SELECT left(encode(event.hash, 'hex'), 16) INTO hash FROM ledger.event AS event
+  WHERE event.txid = newest AND event.position > split_part(this.start, '@', 2)::bigint
+    AND event.position <= coalesce(this.end_position, 9223372036854775807)
+  ORDER BY event.position DESC LIMIT 1;
+  IF hash IS NOT NULL AND split_part(p_moment, '@', 3) IN (hash, '')
+    OR EXISTS (SELECT FROM ledger.archive AS archived WHERE archived.detached
+      AND archived.generation >= p_generation AND archived.last_txid >= newest) THEN
+    RETURN;
+  END IF;
+  RAISE EXCEPTION 'the checkpoint %/% belongs to a history that this database does not have',
+    p_generation, p_moment
+    USING ERRCODE = 'RF413', DETAIL = p_generation || '/' || p_moment;
+END $$;
+
+CREATE FUNCTION ledger.check_months_read(p_generation integer, p_moment text) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+  missed text;
+BEGIN
+  -- its snapshot would still show a month that was archived since
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'the feed is read in transactions at READ COMMITTED'
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+  SELECT string_agg(archived.month, ', ' ORDER BY archived.month) INTO missed
+  FROM ledger.archive AS archived
+  WHERE archived.detached AND NOT ledger.feed_passed(p_generation, p_moment,
+    archived.generation, archived.last_position, archived.last_txid);
+  IF missed IS NOT NULL THEN
+    RAISE EXCEPTION 'the events of % are archived, and were not read before', missed
+      USING ERRCODE = 'RF412', DETAIL = missed;
+  END IF;
 END $$;
 
 CREATE FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor text) RETURNS void
@@ -1197,7 +1302,7 @@ BEGIN
   of_kinds := ledger.kind_rooms(p_project, p_kinds, knows_returning, moment);
   IF of_kinds.places > 0 AND (of_kinds.places > 1 OR cardinality(p_mark_kinds) = 0) THEN
     SELECT low.* INTO p_mark_kinds, p_mark_priorities, p_mark_runs, p_mark_dues
-    FROM ledger.low_marks(p_project, of_kinds.kinds, of_kinds.has_returning, p_mark_kinds,
+    FROM ledger.add_low_marks(p_project, of_kinds.kinds, of_kinds.has_returning, p_mark_kinds,
       p_mark_priorities, p_mark_runs, p_mark_dues) AS low;
   END IF;
   ranges := ledger.claim_ranges(p_project, of_kinds.kinds, of_kinds.has_returning, p_limit, moment,
@@ -1762,6 +1867,58 @@ BEGIN
   RETURN NEXT;
 END $$;
 
+CREATE FUNCTION ledger.decider_problem(p_project text, p_run uuid, p_request integer, p_actor text, p_grants boolean) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+DECLARE
+  -- null for the owner's, and null equals no credential
+  writer CONSTANT text := CASE WHEN NOT ledger.is_owner() THEN ledger.credential() END;
+  person CONSTANT text := ledger.person(p_actor);
+  asked record;
+  lease record;
+  problem text;
+BEGIN
+  SELECT event.role, event.other_person, event.actor, event.credential INTO asked
+  FROM ledger.event AS event
+  WHERE event.project_id = p_project AND event.run_id = p_run AND event.version = p_request;
+  SELECT event.worker_id, event.credential INTO lease FROM ledger.event AS event
+  WHERE event.project_id = p_project AND event.run_id = p_run AND event.version < p_request
+    AND event.type = 'lease.acquired'
+  ORDER BY event.version DESC LIMIT 1;
+  IF person IN (ledger.person(asked.actor), ledger.person(lease.worker_id))
+    OR writer IN (asked.credential, lease.credential)
+  THEN
+    RETURN 'asker';
+  END IF;
+  IF asked.other_person THEN
+    problem := ledger.submitter_problem(p_project, p_run, person, writer);
+    IF problem IS NOT NULL THEN
+      RETURN problem;
+    END IF;
+  END IF;
+  IF asked.role IS NOT NULL AND NOT EXISTS (
+    SELECT FROM ledger.role_member AS holds
+    WHERE holds.project_id = p_project AND holds.role = asked.role AND holds.member = p_actor
+  ) THEN
+    RETURN 'role';
+  END IF;
+  IF p_grants AND EXISTS (SELECT FROM ledger.event AS event
+    WHERE event.project_id = p_project AND event.run_id = p_run AND event.version > p_request
+      AND event.type = 'approval.signed'
+      AND (ledger.person(event.actor) = person OR event.credential = writer))
+  THEN
+    RETURN 'twice';
+  END IF;
+  RETURN NULL;
+END $$;
+
 CREATE FUNCTION ledger.decision_problem(p_project text, p_run uuid, p_actor text, p_request integer, p_shown text, p_grants boolean, p_moment timestamp with time zone, OUT why text, OUT detail text) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1781,7 +1938,7 @@ BEGIN
     WHEN run.available_at IS NOT NULL THEN 'answered'
     WHEN p_shown <> coalesce(asked.shown_sha256, '') THEN 'shown'
     WHEN run.wait_until <= p_moment THEN 'late'
-    ELSE ledger.may_not_decide(p_project, p_run, newest, p_actor, p_grants)
+    ELSE ledger.decider_problem(p_project, p_run, newest, p_actor, p_grants)
   END;
   detail := CASE why
     WHEN 'state' THEN 'it waits for no approval'
@@ -2054,68 +2211,6 @@ CREATE FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8) RETURNS p
   FROM least(p_before, pg_snapshot_xmax(p_snapshot)) AS cut (id)
 $$;
 
-CREATE FUNCTION ledger.feed_guard() RETURNS void
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET jit TO 'off'
-    AS $$
-DECLARE
-  this ledger.feed_generation;
-BEGIN
-  IF pg_is_in_recovery() THEN
-    RAISE EXCEPTION 'the feed cannot be read on a standby' USING ERRCODE = 'RF411';
-  END IF;
-  SELECT * INTO this FROM ledger.feed_generation AS known WHERE known.end_position IS NULL;
-  IF this.system_identifier <> (
-    SELECT cluster.system_identifier FROM pg_control_system() AS cluster)
-    OR EXISTS (
-      -- Events of an earlier generation may keep higher ids. Those that their cluster still appends
-      -- have the highest, so it is enough to look at a few.
-      SELECT FROM (
-        SELECT ahead.txid, ahead.position FROM ledger.event AS ahead
-        WHERE ahead.txid >= pg_snapshot_xmax(pg_current_snapshot())
-        ORDER BY ahead.txid DESC, ahead.position DESC LIMIT 100
-      ) AS newest
-      WHERE newest.position > split_part(this.start, '@', 2)::bigint
-        AND newest.txid IS DISTINCT FROM pg_current_xact_id_if_assigned()) THEN
-    RAISE EXCEPTION 'the events were restored into another cluster' USING ERRCODE = 'RF410';
-  END IF;
-END $$;
-
-CREATE FUNCTION ledger.feed_known(p_generation integer, p_moment text) RETURNS void
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan'
-    SET enable_seqscan TO 'off'
-    SET enable_bitmapscan TO 'off'
-    SET jit TO 'off'
-    AS $$
-DECLARE
-  this ledger.feed_generation;
-  newest xid8;
-  hash text;
-BEGIN
-  SELECT * INTO this FROM ledger.feed_generation AS known WHERE known.generation = p_generation;
-  IF p_moment IN (this.start, '9223372036854775807:9223372036854775807:@' || this.end_position) THEN
-    RETURN;
-  END IF;
-  newest := (pg_snapshot_xmax(split_part(p_moment, '@', 1)::pg_snapshot)::text::bigint - 1)::text;
-  -- The newest event is the last of its transaction: one probe of the index, however many it has.
-  SELECT left(encode(event.hash, 'hex'), 16) INTO hash FROM ledger.event AS event
-  WHERE event.txid = newest AND event.position > split_part(this.start, '@', 2)::bigint
-    AND event.position <= coalesce(this.end_position, 9223372036854775807)
-  ORDER BY event.position DESC LIMIT 1;
-  IF hash IS NOT NULL AND split_part(p_moment, '@', 3) IN (hash, '')
-    OR EXISTS (SELECT FROM ledger.archive AS archived WHERE archived.detached
-      AND archived.generation >= p_generation AND archived.last_txid >= newest) THEN
-    RETURN;
-  END IF;
-  RAISE EXCEPTION 'the checkpoint %/% belongs to a history that this database does not have',
-    p_generation, p_moment
-    USING ERRCODE = 'RF413', DETAIL = p_generation || '/' || p_moment;
-END $$;
-
 CREATE FUNCTION ledger.feed_moment(p_start text, p_snapshot pg_snapshot, p_position bigint) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2173,8 +2268,8 @@ DECLARE
 BEGIN
   PERFORM ledger.credential(); -- else a reader that waits would not learn that its token ended
   LOCK TABLE ledger.event IN ACCESS SHARE MODE;
-  PERFORM ledger.feed_known(p_generation, p_moment);
-  PERFORM ledger.feed_whole(p_generation, p_moment);
+  PERFORM ledger.check_moment(p_generation, p_moment);
+  PERFORM ledger.check_months_read(p_generation, p_moment);
   SELECT * INTO this FROM ledger.feed_generation AS known WHERE known.generation = p_generation;
   WHILE this.end_position IS NOT NULL LOOP
     IF p_moment NOT LIKE '9223372036854775807:%' THEN
@@ -2187,7 +2282,7 @@ BEGIN
     p_moment := this.start;
     seen := split_part(p_moment, '@', 1);
   END LOOP;
-  PERFORM ledger.feed_guard();
+  PERFORM ledger.check_cluster();
   visible := pg_current_snapshot();
   candidate := visible;
   -- After the snapshot was taken.
@@ -2242,7 +2337,7 @@ CREATE FUNCTION ledger.feed_now() RETURNS TABLE(generation integer, moment text)
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-  PERFORM ledger.feed_guard();
+  PERFORM ledger.check_cluster();
   -- The snapshot is older than the reading of the sequence: STABLE takes the caller's.
   RETURN QUERY SELECT this.generation,
     ledger.feed_moment(this.start, pg_current_snapshot(), sequence.last_value)
@@ -2332,8 +2427,8 @@ DECLARE
   allowed CONSTANT text[] := ledger.projects_with('read', 'audit');
 BEGIN
   LOCK TABLE ledger.event IN ACCESS SHARE MODE;
-  PERFORM ledger.feed_known(p_generation, p_moment), ledger.feed_known(p_generation, p_target);
-  PERFORM ledger.feed_whole(p_generation, p_moment);
+  PERFORM ledger.check_moment(p_generation, p_moment), ledger.check_moment(p_generation, p_target);
+  PERFORM ledger.check_months_read(p_generation, p_moment);
   SELECT * INTO this FROM ledger.feed_generation AS known WHERE known.generation = p_generation;
   after := greatest(p_position, split_part(this.start, '@', 2)::bigint);
   IF p_target LIKE '9223372036854775807:%' THEN
@@ -2427,28 +2522,6 @@ BEGIN
     cluster.system_identifier
   FROM pg_control_system() AS cluster;
   RETURN this.generation + 1;
-END $$;
-
-CREATE FUNCTION ledger.feed_whole(p_generation integer, p_moment text) RETURNS void
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-DECLARE
-  missed text;
-BEGIN
-  -- its snapshot would still show a month that was archived since
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'the feed is read in transactions at READ COMMITTED'
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
-  SELECT string_agg(archived.month, ', ' ORDER BY archived.month) INTO missed
-  FROM ledger.archive AS archived
-  WHERE archived.detached AND NOT ledger.feed_passed(p_generation, p_moment,
-    archived.generation, archived.last_position, archived.last_txid);
-  IF missed IS NOT NULL THEN
-    RAISE EXCEPTION 'the events of % are archived, and were not read before', missed
-      USING ERRCODE = 'RF412', DETAIL = missed;
-  END IF;
 END $$;
 
 CREATE TABLE ledger.run_state (
@@ -2812,15 +2885,6 @@ BEGIN
     AND delivery.version = old.version AND delivery.next_at IS NULL;
   GET DIAGNOSTICS forgotten = ROW_COUNT;
   RETURN forgotten;
-END $$;
-
-CREATE FUNCTION ledger.forgiven_before(p_project text, p_run uuid) RETURNS bigint
-    LANGUAGE plpgsql
-    AS $$
-BEGIN
-  RETURN (SELECT count(*) FROM ledger.event AS expired
-    WHERE expired.project_id = p_project AND expired.run_id = p_run
-      AND expired.type = 'lease.expired' AND expired.attempt IS NOT NULL);
 END $$;
 
 CREATE FUNCTION ledger.has_right(p_project text, p_rights text[]) RETURNS boolean
@@ -3461,195 +3525,6 @@ CREATE FUNCTION ledger.login_limits() RETURNS TABLE(name text, value text)
   WHERE current_setting(bound.name, true) IS NOT NULL -- PostgreSQL 17 brought the last
 $$;
 
-CREATE FUNCTION ledger.low_ends(p_project text, p_kind text, OUT ends_from timestamp with time zone, OUT cancels_after bigint) RETURNS record
-    LANGUAGE plpgsql
-    AS $$
-#variable_conflict use_column
-BEGIN
-  IF ledger.marks_hold(p_project, p_kind) THEN
-    SELECT mark.ends_from, mark.cancels_after INTO ends_from, cancels_after
-    FROM ledger.newest_mark(p_project, p_kind) AS mark;
-  END IF;
-  ends_from := coalesce(ends_from, '-infinity');
-  cancels_after := coalesce(cancels_after, 0);
-END $$;
-
-CREATE FUNCTION ledger.low_marks(p_project text, p_kinds text[], p_returning boolean, INOUT mark_kinds text[], INOUT mark_priorities integer[], INOUT mark_runs uuid[], INOUT mark_dues timestamp with time zone[]) RETURNS record
-    LANGUAGE plpgsql
-    AS $$
-#variable_conflict use_column
-BEGIN
-  WITH mark AS MATERIALIZED (
-    SELECT place.* FROM unnest(p_kinds) AS named (kind)
-    CROSS JOIN LATERAL ledger.newest_mark(p_project, named.kind) AS mark
-    CROSS JOIN LATERAL (
-      SELECT named.kind, waiting.priority, waiting.run, NULL::timestamptz AS due
-      FROM unnest(mark.priorities, mark.runs) AS waiting (priority, run)
-      UNION ALL
-      SELECT named.kind, back.priority, NULL, back.due
-      FROM unnest(mark.back_priorities, mark.dues) AS back (priority, due) WHERE p_returning
-    ) AS place
-  )
-  SELECT mark_kinds || array_agg(mark.kind), mark_priorities || array_agg(mark.priority),
-    mark_runs || array_agg(mark.run), mark_dues || array_agg(mark.due)
-  INTO mark_kinds, mark_priorities, mark_runs, mark_dues FROM mark;
-END $$;
-
-CREATE TABLE ledger.low_water (
-    project_id text NOT NULL,
-    kind text NOT NULL,
-    number bigint NOT NULL,
-    leases_after bigint NOT NULL,
-    older_leases uuid[] NOT NULL,
-    priorities integer[] NOT NULL,
-    runs uuid[] NOT NULL,
-    back_priorities integer[] NOT NULL,
-    dues timestamp with time zone[] NOT NULL,
-    ends_from timestamp with time zone NOT NULL,
-    cancels_after bigint NOT NULL,
-    parked_after bigint NOT NULL,
-    older_parked uuid[] NOT NULL,
-    open xid8[] NOT NULL,
-    seen_position bigint NOT NULL,
-    seen_at timestamp with time zone NOT NULL,
-    seen_clock timestamp with time zone NOT NULL,
-    seen_txid xid8 NOT NULL
-);
-
-CREATE FUNCTION ledger.low_water_ends(p_old ledger.low_water, p_late uuid[], p_moment timestamp with time zone, OUT ends_from timestamp with time zone, OUT cancels_after bigint, OUT older_parked uuid[]) RETURNS record
-    LANGUAGE plpgsql
-    AS $$
-#variable_conflict use_column
-BEGIN
-  WITH late AS MATERIALIZED (
-    SELECT run.* FROM unnest(p_late) AS brought (run_id)
-    CROSS JOIN LATERAL (
-      SELECT run.* FROM ledger.run_state AS run
-      WHERE run.project_id = p_old.project_id AND run.run_id = brought.run_id OFFSET 0
-    ) AS run
-    WHERE run.kind = p_old.kind AND run.completed_at IS NULL
-  )
-  SELECT least(p_moment, (
-      SELECT least(run.deadline, run.wait_until) FROM ledger.run_state AS run
-      WHERE run.project_id = p_old.project_id AND run.kind = p_old.kind
-        AND run.completed_at IS NULL AND num_nonnulls(run.deadline, run.wait_until) > 0
-        AND least(run.deadline, run.wait_until) >= p_old.ends_from
-        AND least(run.deadline, run.wait_until) < p_moment
-      ORDER BY least(run.deadline, run.wait_until) LIMIT 1
-    ), (
-      SELECT min(least(late.deadline, late.wait_until)) FROM late
-    )),
-    least(p_old.seen_position, (
-      SELECT run.moved_position - 1
-      FROM ledger.cancels(p_old.project_id, p_old.kind, p_old.cancels_after) AS run
-      ORDER BY run.moved_position LIMIT 1
-    ), (
-      SELECT min(late.moved_position) - 1 FROM late
-      WHERE late.token IS NULL AND late.cancel_requested_at IS NOT NULL
-    )),
-    ARRAY(
-      SELECT run.run_id FROM ledger.parked(p_old.project_id, p_old.kind, true) AS run
-      WHERE run.moved_position <= p_old.seen_position
-      UNION
-      SELECT late.run_id FROM late
-      WHERE late.state = 'waiting_tool' AND late.token IS NULL AND late.available_at IS NULL
-        AND late.cancel_requested_at IS NULL AND late.moved_position <= p_old.seen_position
-    )
-  INTO ends_from, cancels_after, older_parked;
-END $$;
-
-CREATE FUNCTION ledger.low_water_places(p_old ledger.low_water, p_moving integer[], p_late uuid[], p_run uuid, p_due timestamp with time zone, OUT priorities integer[], OUT runs uuid[], OUT back_priorities integer[], OUT dues timestamp with time zone[]) RETURNS record
-    LANGUAGE plpgsql
-    AS $$
-#variable_conflict use_column
-DECLARE
-  beginning CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
-  most_places CONSTANT int := 64;
-BEGIN
-  WITH start AS (
-    SELECT place.priority, max(place.run::text)::uuid AS run
-    FROM (
-      SELECT * FROM unnest(p_old.priorities, p_old.runs)
-      UNION ALL SELECT 0, beginning
-      UNION ALL SELECT unnest(p_moving), beginning
-    ) AS place (priority, run)
-    GROUP BY place.priority
-  ), part AS (
-    SELECT start.*, lead(start.priority, 1, 2147483647) OVER (ORDER BY start.priority) AS below
-    FROM start
-  ), first AS MATERIALIZED (
-    SELECT part.priority, run.priority AS of_priority, run.run_id FROM part
-    LEFT JOIN LATERAL (
-      SELECT run.priority, run.run_id FROM ledger.run_state AS run
-      WHERE run.project_id = p_old.project_id AND run.kind = p_old.kind
-        AND run.available_at <= run.created_at
-        AND (run.priority, run.run_id) >= (part.priority, part.run) AND run.priority < part.below
-      ORDER BY run.priority, run.run_id LIMIT 1
-    ) AS run ON true
-  )
-  SELECT array_agg(mark.priority ORDER BY mark.priority),
-    array_agg(mark.run ORDER BY mark.priority)
-  INTO priorities, runs
-  FROM (
-    SELECT place.priority, least(min(place.run::text)::uuid, p_run) AS run
-    FROM (
-      SELECT first.priority, p_run FROM first
-      UNION ALL SELECT first.of_priority, first.run_id FROM first
-      UNION ALL
-      SELECT run.priority, run.run_id FROM unnest(p_late) AS brought (run_id)
-      CROSS JOIN LATERAL (
-        SELECT run.* FROM ledger.run_state AS run
-        WHERE run.project_id = p_old.project_id AND run.run_id = brought.run_id OFFSET 0
-      ) AS run
-      WHERE run.kind = p_old.kind AND run.available_at <= run.created_at
-    ) AS place (priority, run)
-    WHERE place.priority IS NOT NULL
-    GROUP BY place.priority ORDER BY place.priority LIMIT most_places
-  ) AS mark;
-
-  WITH start AS (
-    SELECT place.priority, max(place.due) AS due
-    FROM (
-      SELECT * FROM unnest(p_old.back_priorities, p_old.dues)
-      UNION ALL SELECT 0, '-infinity'
-      UNION ALL SELECT unnest(p_moving), '-infinity'
-    ) AS place (priority, due)
-    GROUP BY place.priority
-  ), part AS (
-    SELECT start.*, lead(start.priority, 1, 2147483647) OVER (ORDER BY start.priority) AS below
-    FROM start
-  ), first AS MATERIALIZED (
-    SELECT part.priority, run.priority AS of_priority, run.due FROM part
-    LEFT JOIN LATERAL (
-      SELECT run.priority, run.available_at AS due FROM ledger.run_state AS run
-      WHERE run.project_id = p_old.project_id AND run.kind = p_old.kind
-        AND run.available_at > run.created_at
-        AND (run.priority, run.available_at) >= (part.priority, part.due)
-        AND run.priority < part.below
-      ORDER BY run.priority, run.available_at LIMIT 1
-    ) AS run ON true
-  )
-  SELECT array_agg(mark.priority ORDER BY mark.priority),
-    array_agg(mark.due ORDER BY mark.priority)
-  INTO back_priorities, dues
-  FROM (
-    SELECT place.priority, least(min(place.due), p_due) AS due
-    FROM (
-      SELECT first.priority, p_due FROM first
-      UNION ALL SELECT first.of_priority, first.due FROM first
-      UNION ALL
-      SELECT run.priority, run.available_at FROM unnest(p_late) AS brought (run_id)
-      CROSS JOIN LATERAL (
-        SELECT run.* FROM ledger.run_state AS run
-        WHERE run.project_id = p_old.project_id AND run.run_id = brought.run_id OFFSET 0
-      ) AS run
-      WHERE run.kind = p_old.kind AND run.available_at > run.created_at
-    ) AS place (priority, due)
-    WHERE place.priority IS NOT NULL
-    GROUP BY place.priority ORDER BY place.priority LIMIT most_places
-  ) AS mark;
-END $$;
-
 CREATE FUNCTION ledger.make_partitions(p_months_ahead integer DEFAULT 3) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3748,58 +3623,6 @@ BEGIN
   );
 END $$;
 
-CREATE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_request integer, p_actor text, p_grants boolean) RETURNS text
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan'
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_seqscan TO 'off'
-    SET enable_bitmapscan TO 'off'
-    SET jit TO 'off'
-    AS $$
-DECLARE
-  -- null for the owner's, and null equals no credential
-  writer CONSTANT text := CASE WHEN NOT ledger.is_owner() THEN ledger.credential() END;
-  person CONSTANT text := ledger.person(p_actor);
-  asked record;
-  lease record;
-  problem text;
-BEGIN
-  SELECT event.role, event.other_person, event.actor, event.credential INTO asked
-  FROM ledger.event AS event
-  WHERE event.project_id = p_project AND event.run_id = p_run AND event.version = p_request;
-  SELECT event.worker_id, event.credential INTO lease FROM ledger.event AS event
-  WHERE event.project_id = p_project AND event.run_id = p_run AND event.version < p_request
-    AND event.type = 'lease.acquired'
-  ORDER BY event.version DESC LIMIT 1;
-  IF person IN (ledger.person(asked.actor), ledger.person(lease.worker_id))
-    OR writer IN (asked.credential, lease.credential)
-  THEN
-    RETURN 'asker';
-  END IF;
-  IF asked.other_person THEN
-    problem := ledger.submitter_problem(p_project, p_run, person, writer);
-    IF problem IS NOT NULL THEN
-      RETURN problem;
-    END IF;
-  END IF;
-  IF asked.role IS NOT NULL AND NOT EXISTS (
-    SELECT FROM ledger.role_member AS holds
-    WHERE holds.project_id = p_project AND holds.role = asked.role AND holds.member = p_actor
-  ) THEN
-    RETURN 'role';
-  END IF;
-  IF p_grants AND EXISTS (SELECT FROM ledger.event AS event
-    WHERE event.project_id = p_project AND event.run_id = p_run AND event.version > p_request
-      AND event.type = 'approval.signed'
-      AND (ledger.person(event.actor) = person OR event.credential = writer))
-  THEN
-    RETURN 'twice';
-  END IF;
-  RETURN NULL;
-END $$;
-
 CREATE FUNCTION ledger.move_low_water(p_project text, p_kinds text[], p_every interval, p_lag interval DEFAULT '00:00:01'::interval) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -3876,12 +3699,12 @@ BEGIN
       ) AS run;
       new.leases_after := old.seen_position;
       SELECT place.* INTO new.priorities, new.runs, new.back_priorities, new.dues
-      FROM ledger.low_water_places(old, moving, late,
+      FROM ledger.next_claim_marks(old, moving, late,
         ledger.uuid7_floor((old.seen_clock - p_lag) AT TIME ZONE 'UTC'), old.seen_at - 10 * p_lag)
         AS place;
       new.parked_after := old.seen_position;
       SELECT ends.* INTO new.ends_from, new.cancels_after, new.older_parked
-      FROM ledger.low_water_ends(old, late, old.seen_at - 10 * p_lag) AS ends;
+      FROM ledger.next_sweep_marks(old, late, old.seen_at - 10 * p_lag) AS ends;
     END IF;
     new.number := coalesce(old.number, 0) + 1;
     new.seen_position := position_now;
@@ -3915,6 +3738,27 @@ BEGIN
   ORDER BY event.txid DESC, event.position DESC LIMIT p_limit;
 END $$;
 
+CREATE TABLE ledger.low_water (
+    project_id text NOT NULL,
+    kind text NOT NULL,
+    number bigint NOT NULL,
+    leases_after bigint NOT NULL,
+    older_leases uuid[] NOT NULL,
+    priorities integer[] NOT NULL,
+    runs uuid[] NOT NULL,
+    back_priorities integer[] NOT NULL,
+    dues timestamp with time zone[] NOT NULL,
+    ends_from timestamp with time zone NOT NULL,
+    cancels_after bigint NOT NULL,
+    parked_after bigint NOT NULL,
+    older_parked uuid[] NOT NULL,
+    open xid8[] NOT NULL,
+    seen_position bigint NOT NULL,
+    seen_at timestamp with time zone NOT NULL,
+    seen_clock timestamp with time zone NOT NULL,
+    seen_txid xid8 NOT NULL
+);
+
 CREATE FUNCTION ledger.newest_mark(p_project text, p_kind text) RETURNS SETOF ledger.low_water
     LANGUAGE sql STABLE
     AS $$
@@ -3931,6 +3775,98 @@ CREATE FUNCTION ledger.newest_request(p_project text, p_run uuid) RETURNS intege
   WHERE event.project_id = p_project AND event.run_id = p_run AND event.type = 'approval.requested'
   ORDER BY event.version DESC LIMIT 1
 $$;
+
+CREATE FUNCTION ledger.next_claim_marks(p_old ledger.low_water, p_moving integer[], p_late uuid[], p_run uuid, p_due timestamp with time zone, OUT priorities integer[], OUT runs uuid[], OUT back_priorities integer[], OUT dues timestamp with time zone[]) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+DECLARE
+  beginning CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
+  most_places CONSTANT int := 64;
+BEGIN
+  WITH start AS (
+    SELECT place.priority, max(place.run::text)::uuid AS run
+    FROM (
+      SELECT * FROM unnest(p_old.priorities, p_old.runs)
+      UNION ALL SELECT 0, beginning
+      UNION ALL SELECT unnest(p_moving), beginning
+    ) AS place (priority, run)
+    GROUP BY place.priority
+  ), part AS (
+    SELECT start.*, lead(start.priority, 1, 2147483647) OVER (ORDER BY start.priority) AS below
+    FROM start
+  ), first AS MATERIALIZED (
+    SELECT part.priority, run.priority AS of_priority, run.run_id FROM part
+    LEFT JOIN LATERAL (
+      SELECT run.priority, run.run_id FROM ledger.run_state AS run
+      WHERE run.project_id = p_old.project_id AND run.kind = p_old.kind
+        AND run.available_at <= run.created_at
+        AND (run.priority, run.run_id) >= (part.priority, part.run) AND run.priority < part.below
+      ORDER BY run.priority, run.run_id LIMIT 1
+    ) AS run ON true
+  )
+  SELECT array_agg(mark.priority ORDER BY mark.priority),
+    array_agg(mark.run ORDER BY mark.priority)
+  INTO priorities, runs
+  FROM (
+    SELECT place.priority, least(min(place.run::text)::uuid, p_run) AS run
+    FROM (
+      SELECT first.priority, p_run FROM first
+      UNION ALL SELECT first.of_priority, first.run_id FROM first
+      UNION ALL
+      SELECT run.priority, run.run_id FROM unnest(p_late) AS brought (run_id)
+      CROSS JOIN LATERAL (
+        SELECT run.* FROM ledger.run_state AS run
+        WHERE run.project_id = p_old.project_id AND run.run_id = brought.run_id OFFSET 0
+      ) AS run
+      WHERE run.kind = p_old.kind AND run.available_at <= run.created_at
+    ) AS place (priority, run)
+    WHERE place.priority IS NOT NULL
+    GROUP BY place.priority ORDER BY place.priority LIMIT most_places
+  ) AS mark;
+
+  WITH start AS (
+    SELECT place.priority, max(place.due) AS due
+    FROM (
+      SELECT * FROM unnest(p_old.back_priorities, p_old.dues)
+      UNION ALL SELECT 0, '-infinity'
+      UNION ALL SELECT unnest(p_moving), '-infinity'
+    ) AS place (priority, due)
+    GROUP BY place.priority
+  ), part AS (
+    SELECT start.*, lead(start.priority, 1, 2147483647) OVER (ORDER BY start.priority) AS below
+    FROM start
+  ), first AS MATERIALIZED (
+    SELECT part.priority, run.priority AS of_priority, run.due FROM part
+    LEFT JOIN LATERAL (
+      SELECT run.priority, run.available_at AS due FROM ledger.run_state AS run
+      WHERE run.project_id = p_old.project_id AND run.kind = p_old.kind
+        AND run.available_at > run.created_at
+        AND (run.priority, run.available_at) >= (part.priority, part.due)
+        AND run.priority < part.below
+      ORDER BY run.priority, run.available_at LIMIT 1
+    ) AS run ON true
+  )
+  SELECT array_agg(mark.priority ORDER BY mark.priority),
+    array_agg(mark.due ORDER BY mark.priority)
+  INTO back_priorities, dues
+  FROM (
+    SELECT place.priority, least(min(place.due), p_due) AS due
+    FROM (
+      SELECT first.priority, p_due FROM first
+      UNION ALL SELECT first.of_priority, first.due FROM first
+      UNION ALL
+      SELECT run.priority, run.available_at FROM unnest(p_late) AS brought (run_id)
+      CROSS JOIN LATERAL (
+        SELECT run.* FROM ledger.run_state AS run
+        WHERE run.project_id = p_old.project_id AND run.run_id = brought.run_id OFFSET 0
+      ) AS run
+      WHERE run.kind = p_old.kind AND run.available_at > run.created_at
+    ) AS place (priority, due)
+    WHERE place.priority IS NOT NULL
+    GROUP BY place.priority ORDER BY place.priority LIMIT most_places
+  ) AS mark;
+END $$;
 
 CREATE FUNCTION ledger.next_due(p_project text, p_after timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -3952,7 +3888,7 @@ BEGIN
     WITH known AS MATERIALIZED (
       SELECT kind.kind, low.ends_from, low.cancels_after
       FROM (SELECT DISTINCT kind.kind FROM ledger.kind WHERE kind.project_id = p_project) AS kind
-      CROSS JOIN LATERAL ledger.low_ends(p_project, kind.kind) AS low
+      CROSS JOIN LATERAL ledger.sweep_start(p_project, kind.kind) AS low
     )
     SELECT min(run.ends_at) FROM known
     CROSS JOIN LATERAL (
@@ -3969,6 +3905,48 @@ BEGIN
         WHERE cancel.updated_at > p_after LIMIT 1)
     ) AS run
   );
+END $$;
+
+CREATE FUNCTION ledger.next_sweep_marks(p_old ledger.low_water, p_late uuid[], p_moment timestamp with time zone, OUT ends_from timestamp with time zone, OUT cancels_after bigint, OUT older_parked uuid[]) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+BEGIN
+  WITH late AS MATERIALIZED (
+    SELECT run.* FROM unnest(p_late) AS brought (run_id)
+    CROSS JOIN LATERAL (
+      SELECT run.* FROM ledger.run_state AS run
+      WHERE run.project_id = p_old.project_id AND run.run_id = brought.run_id OFFSET 0
+    ) AS run
+    WHERE run.kind = p_old.kind AND run.completed_at IS NULL
+  )
+  SELECT least(p_moment, (
+      SELECT least(run.deadline, run.wait_until) FROM ledger.run_state AS run
+      WHERE run.project_id = p_old.project_id AND run.kind = p_old.kind
+        AND run.completed_at IS NULL AND num_nonnulls(run.deadline, run.wait_until) > 0
+        AND least(run.deadline, run.wait_until) >= p_old.ends_from
+        AND least(run.deadline, run.wait_until) < p_moment
+      ORDER BY least(run.deadline, run.wait_until) LIMIT 1
+    ), (
+      SELECT min(least(late.deadline, late.wait_until)) FROM late
+    )),
+    least(p_old.seen_position, (
+      SELECT run.moved_position - 1
+      FROM ledger.cancels(p_old.project_id, p_old.kind, p_old.cancels_after) AS run
+      ORDER BY run.moved_position LIMIT 1
+    ), (
+      SELECT min(late.moved_position) - 1 FROM late
+      WHERE late.token IS NULL AND late.cancel_requested_at IS NOT NULL
+    )),
+    ARRAY(
+      SELECT run.run_id FROM ledger.parked(p_old.project_id, p_old.kind, true) AS run
+      WHERE run.moved_position <= p_old.seen_position
+      UNION
+      SELECT late.run_id FROM late
+      WHERE late.state = 'waiting_tool' AND late.token IS NULL AND late.available_at IS NULL
+        AND late.cancel_requested_at IS NULL AND late.moved_position <= p_old.seen_position
+    )
+  INTO ends_from, cancels_after, older_parked;
 END $$;
 
 CREATE FUNCTION ledger.note_reads(p_project text, p_runs uuid[], p_route text) RETURNS void
@@ -4526,7 +4504,7 @@ BEGIN
   PERFORM ledger.move_low_water(p_project, kinds, '1 second');
   FOREACH kind_now IN ARRAY kinds LOOP
     marked := marked || ledger.marks_hold(p_project, kind_now);
-    SELECT ends.* INTO low FROM ledger.low_ends(p_project, kind_now) AS ends;
+    SELECT ends.* INTO low FROM ledger.sweep_start(p_project, kind_now) AS ends;
     ends_from := ends_from || low.ends_from;
     cancels_after := cancels_after || low.cancels_after;
   END LOOP;
@@ -4587,10 +4565,10 @@ BEGIN
     ) AS crew ON true
   ), forgiven AS MATERIALIZED ( -- whether the attempt is charged
     SELECT crewed.*, crewed.lapsed AND coalesce(CASE
-      WHEN crewed.unbegun THEN ledger.forgiven_before(p_project, crewed.run_id) < never_begun
+      WHEN crewed.unbegun THEN ledger.uncharged_leases(p_project, crewed.run_id) < never_begun
       WHEN crewed.together AND crewed.attempt_count >= crewed.max_attempts
         AND crewed.max_attempts > 1
-        THEN ledger.forgiven_before(p_project, crewed.run_id) < lost_together
+        THEN ledger.uncharged_leases(p_project, crewed.run_id) < lost_together
       END, false) AS is_forgiven
     FROM crewed
   ), judged AS MATERIALIZED ( -- what becomes of each
@@ -5552,6 +5530,19 @@ BEGIN
   RETURN 'unread';
 END $_$;
 
+CREATE FUNCTION ledger.sweep_start(p_project text, p_kind text, OUT ends_from timestamp with time zone, OUT cancels_after bigint) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+BEGIN
+  IF ledger.marks_hold(p_project, p_kind) THEN
+    SELECT mark.ends_from, mark.cancels_after INTO ends_from, cancels_after
+    FROM ledger.newest_mark(p_project, p_kind) AS mark;
+  END IF;
+  ends_from := coalesce(ends_from, '-infinity');
+  cancels_after := coalesce(cancels_after, 0);
+END $$;
+
 CREATE FUNCTION ledger.token_credential(p_secret text) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -5761,6 +5752,15 @@ CREATE FUNCTION ledger.transition_type(p_from text, p_to text, p_error text) RET
         CASE WHEN p_error IS NULL THEN 'tool.completed' ELSE 'tool.failed' END END
   END
 $$;
+
+CREATE FUNCTION ledger.uncharged_leases(p_project text, p_run uuid) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+  RETURN (SELECT count(*) FROM ledger.event AS expired
+    WHERE expired.project_id = p_project AND expired.run_id = p_run
+      AND expired.type = 'lease.expired' AND expired.attempt IS NOT NULL);
+END $$;
 
 CREATE FUNCTION ledger.use_token(p_secret text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -6857,6 +6857,8 @@ GRANT USAGE ON SCHEMA ledger TO runfold_reader;
 GRANT USAGE ON SCHEMA ledger TO runfold_projector;
 GRANT USAGE ON SCHEMA ledger TO runfold_auditor;
 
+REVOKE ALL ON FUNCTION ledger.add_low_marks(p_project text, p_kinds text[], p_returning boolean, INOUT mark_kinds text[], INOUT mark_priorities integer[], INOUT mark_runs uuid[], INOUT mark_dues timestamp with time zone[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.advance_schedule(p_project text, p_name text, p_cron text, p_timezone text, p_seen timestamp with time zone, p_next_at timestamp with time zone, p_last_due timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.advance_schedule(p_project text, p_name text, p_cron text, p_timezone text, p_seen timestamp with time zone, p_next_at timestamp with time zone, p_last_due timestamp with time zone) TO runfold_worker;
 
@@ -6915,6 +6917,12 @@ REVOKE ALL ON FUNCTION ledger.check_access(p_project text, p_rights text[], p_ac
 
 REVOKE ALL ON FUNCTION ledger.check_checkpoint(p_checkpoint text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION ledger.check_cluster() FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.check_cluster() TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.check_cluster() TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.check_cluster() TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.check_cluster() TO runfold_auditor;
+
 REVOKE ALL ON FUNCTION ledger.check_content(p_bodies text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_corrections(p_tokens integer[], p_costs numeric[], p_steps integer[]) FROM PUBLIC;
@@ -6930,6 +6938,18 @@ REVOKE ALL ON FUNCTION ledger.check_given(p_name text, p_is_given boolean) FROM 
 REVOKE ALL ON FUNCTION ledger.check_grants(p_project text, p_rights text[], p_actors text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_kind(p_project text, p_kind text, p_ahead boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.check_moment(p_generation integer, p_moment text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.check_moment(p_generation integer, p_moment text) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.check_moment(p_generation integer, p_moment text) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.check_moment(p_generation integer, p_moment text) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.check_moment(p_generation integer, p_moment text) TO runfold_auditor;
+
+REVOKE ALL ON FUNCTION ledger.check_months_read(p_generation integer, p_moment text) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.check_months_read(p_generation integer, p_moment text) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.check_months_read(p_generation integer, p_moment text) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.check_months_read(p_generation integer, p_moment text) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.check_months_read(p_generation integer, p_moment text) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.check_my_access(p_project text, p_right text, p_actor text) TO runfold_worker;
@@ -7000,6 +7020,8 @@ GRANT ALL ON FUNCTION ledger.credential() TO runfold_auditor;
 REVOKE ALL ON FUNCTION ledger.decide(p_project text, p_actor text, p_run uuid, p_type text, p_request integer, p_shown text, p_meaning text, p_body text, p_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.decide(p_project text, p_actor text, p_run uuid, p_type text, p_request integer, p_shown text, p_meaning text, p_body text, p_key text) TO runfold_worker;
 
+REVOKE ALL ON FUNCTION ledger.decider_problem(p_project text, p_run uuid, p_request integer, p_actor text, p_grants boolean) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.decision_problem(p_project text, p_run uuid, p_actor text, p_request integer, p_shown text, p_grants boolean, p_moment timestamp with time zone, OUT why text, OUT detail text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.drop_projection_tables(p_name text, p_all boolean) FROM PUBLIC;
@@ -7035,18 +7057,6 @@ GRANT ALL ON FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8) TO 
 GRANT ALL ON FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8) TO runfold_projector;
 GRANT ALL ON FUNCTION ledger.feed_cut(p_snapshot pg_snapshot, p_before xid8) TO runfold_auditor;
-
-REVOKE ALL ON FUNCTION ledger.feed_guard() FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.feed_guard() TO runfold_worker;
-GRANT ALL ON FUNCTION ledger.feed_guard() TO runfold_reader;
-GRANT ALL ON FUNCTION ledger.feed_guard() TO runfold_projector;
-GRANT ALL ON FUNCTION ledger.feed_guard() TO runfold_auditor;
-
-REVOKE ALL ON FUNCTION ledger.feed_known(p_generation integer, p_moment text) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.feed_known(p_generation integer, p_moment text) TO runfold_worker;
-GRANT ALL ON FUNCTION ledger.feed_known(p_generation integer, p_moment text) TO runfold_reader;
-GRANT ALL ON FUNCTION ledger.feed_known(p_generation integer, p_moment text) TO runfold_projector;
-GRANT ALL ON FUNCTION ledger.feed_known(p_generation integer, p_moment text) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.feed_moment(p_start text, p_snapshot pg_snapshot, p_position bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.feed_moment(p_start text, p_snapshot pg_snapshot, p_position bigint) TO runfold_worker;
@@ -7090,12 +7100,6 @@ GRANT ALL ON FUNCTION ledger.feed_passed(p_generation integer, p_moment text, p_
 
 REVOKE ALL ON FUNCTION ledger.feed_rebase() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION ledger.feed_whole(p_generation integer, p_moment text) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.feed_whole(p_generation integer, p_moment text) TO runfold_worker;
-GRANT ALL ON FUNCTION ledger.feed_whole(p_generation integer, p_moment text) TO runfold_reader;
-GRANT ALL ON FUNCTION ledger.feed_whole(p_generation integer, p_moment text) TO runfold_projector;
-GRANT ALL ON FUNCTION ledger.feed_whole(p_generation integer, p_moment text) TO runfold_auditor;
-
 GRANT SELECT ON TABLE ledger.run_state TO runfold_worker;
 GRANT SELECT ON TABLE ledger.run_state TO runfold_reader;
 GRANT SELECT ON TABLE ledger.run_state TO runfold_projector;
@@ -7116,8 +7120,6 @@ GRANT ALL ON FUNCTION ledger.forget_aside(p_relation text, p_project_id text, p_
 
 REVOKE ALL ON FUNCTION ledger.forget_deliveries(p_project text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.forget_deliveries(p_project text) TO runfold_projector;
-
-REVOKE ALL ON FUNCTION ledger.forgiven_before(p_project text, p_run uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.has_right(p_project text, p_rights text[]) FROM PUBLIC;
 
@@ -7186,16 +7188,6 @@ GRANT ALL ON FUNCTION ledger.login_limits() TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.login_limits() TO runfold_projector;
 GRANT ALL ON FUNCTION ledger.login_limits() TO runfold_auditor;
 
-REVOKE ALL ON FUNCTION ledger.low_ends(p_project text, p_kind text, OUT ends_from timestamp with time zone, OUT cancels_after bigint) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION ledger.low_marks(p_project text, p_kinds text[], p_returning boolean, INOUT mark_kinds text[], INOUT mark_priorities integer[], INOUT mark_runs uuid[], INOUT mark_dues timestamp with time zone[]) FROM PUBLIC;
-
-GRANT SELECT ON TABLE ledger.low_water TO runfold_auditor;
-
-REVOKE ALL ON FUNCTION ledger.low_water_ends(p_old ledger.low_water, p_late uuid[], p_moment timestamp with time zone, OUT ends_from timestamp with time zone, OUT cancels_after bigint, OUT older_parked uuid[]) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION ledger.low_water_places(p_old ledger.low_water, p_moving integer[], p_late uuid[], p_run uuid, p_due timestamp with time zone, OUT priorities integer[], OUT runs uuid[], OUT back_priorities integer[], OUT dues timestamp with time zone[]) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION ledger.make_partitions(p_months_ahead integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.make_partitions(p_months_ahead integer) TO runfold_worker;
 
@@ -7203,8 +7195,6 @@ REVOKE ALL ON FUNCTION ledger.make_projection_table(p_table text, p_columns text
 GRANT ALL ON FUNCTION ledger.make_projection_table(p_table text, p_columns text[], p_types text[], p_required text[], p_key text[]) TO runfold_projector;
 
 REVOKE ALL ON FUNCTION ledger.marks_hold(p_project text, p_kind text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_request integer, p_actor text, p_grants boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.move_low_water(p_project text, p_kinds text[], p_every interval, p_lag interval) FROM PUBLIC;
 
@@ -7214,12 +7204,18 @@ GRANT ALL ON FUNCTION ledger.newest_events(p_limit integer) TO runfold_reader;
 GRANT ALL ON FUNCTION ledger.newest_events(p_limit integer) TO runfold_projector;
 GRANT ALL ON FUNCTION ledger.newest_events(p_limit integer) TO runfold_auditor;
 
+GRANT SELECT ON TABLE ledger.low_water TO runfold_auditor;
+
 REVOKE ALL ON FUNCTION ledger.newest_mark(p_project text, p_kind text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.newest_request(p_project text, p_run uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION ledger.next_claim_marks(p_old ledger.low_water, p_moving integer[], p_late uuid[], p_run uuid, p_due timestamp with time zone, OUT priorities integer[], OUT runs uuid[], OUT back_priorities integer[], OUT dues timestamp with time zone[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.next_due(p_project text, p_after timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.next_due(p_project text, p_after timestamp with time zone) TO runfold_worker;
+
+REVOKE ALL ON FUNCTION ledger.next_sweep_marks(p_old ledger.low_water, p_late uuid[], p_moment timestamp with time zone, OUT ends_from timestamp with time zone, OUT cancels_after bigint, OUT older_parked uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.note_reads(p_project text, p_runs uuid[], p_route text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.note_reads(p_project text, p_runs uuid[], p_route text) TO runfold_worker;
@@ -7373,6 +7369,8 @@ REVOKE ALL ON FUNCTION ledger.submit_keys(p_project text, p_ids uuid[], p_kinds 
 
 REVOKE ALL ON FUNCTION ledger.submitter_problem(p_project text, p_run uuid, p_person text, p_writer text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION ledger.sweep_start(p_project text, p_kind text, OUT ends_from timestamp with time zone, OUT cancels_after bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION ledger.token_credential(p_secret text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.token_credential(p_secret text) TO runfold_worker;
 GRANT ALL ON FUNCTION ledger.token_credential(p_secret text) TO runfold_reader;
@@ -7383,6 +7381,8 @@ REVOKE ALL ON FUNCTION ledger.transition(p_project text, p_actors text[], p_runs
 GRANT ALL ON FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[], p_workers text[]) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.transition_type(p_from text, p_to text, p_error text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.uncharged_leases(p_project text, p_run uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.use_token(p_secret text) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.use_token(p_secret text) TO runfold_worker;

@@ -65,7 +65,7 @@ def test_the_states_page_lists_every_state_and_every_event_that_moves_a_run() ->
 
 
 def test_the_page_of_the_functions_names_every_reason_for_which_a_decision_is_refused() -> None:
-    sources = ("decision_problem", "may_not_decide", "submitter_problem")
+    sources = ("decision_problem", "decider_problem", "submitter_problem")
     texts = [schema.sql(f"guards/{name}") for name in sources]
     given = r"(?:THEN|RETURN|ELSE|SELECT)\s+\(?(?:SELECT )?'([a-z]+)'"
     words = {word for text in texts for word in re.findall(given, text)}

@@ -421,7 +421,8 @@ async def test_every_function_that_runs_as_the_owner_asks_for_a_right(
         # It ends what the session itself began.
         "end_work",
         # They give moments of the feed, no events.
-        "feed_guard", "feed_known", "feed_moment", "feed_now", "feed_next", "feed_whole",
+        "check_cluster", "check_moment", "check_months_read",
+        "feed_moment", "feed_now", "feed_next",
         # Bounded, and the same for all projects; nobody tells the second anything.
         "make_partitions", "keep_time",
     }  # fmt: skip

@@ -66,7 +66,7 @@ SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE schemaname = 'le
   + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE schemaname = 'ledger')
 """
 BACK: Final = "SELECT ledger.forget_aside('projection.many_v1', 'test', $1)"
-MONTHS: Final = "SELECT ledger.feed_whole(generation, start) FROM ledger.feed_generation"
+MONTHS: Final = "SELECT ledger.check_months_read(generation, start) FROM ledger.feed_generation"
 
 
 async def often(call: Callable[[], Awaitable[Any]]) -> None:

@@ -2,7 +2,7 @@
 -- position at or after those of all events that it shows, and the hash of the newest of these
 -- events. The snapshot is cut behind that event. Its id is in the write-ahead log, so a server that
 -- crashes or fails over hands out no lower id again; ids beyond it may come back, with other
--- events. ledger.feed_known recognises a history by the hash. Where the newest event was archived
+-- events. ledger.check_moment recognises a history by the hash. Where the newest event was archived
 -- with its month, the moment still lies behind that event and has no hash: a reader that has passed
 -- the month must not be put back before it.
 CREATE OR REPLACE FUNCTION ledger.feed_moment(p_start text, p_snapshot pg_snapshot,

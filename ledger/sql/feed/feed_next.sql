@@ -5,8 +5,8 @@
 -- an archive.
 --
 -- Locks: `event` in ACCESS SHARE first, so that a month that is being detached is either still
--- there for the statements below or in ledger.archive for ledger.feed_whole. Therefore VOLATILE
--- and READ COMMITTED: each statement has a snapshot of its own.
+-- there for the statements below or in ledger.archive for ledger.check_months_read. Therefore
+-- VOLATILE and READ COMMITTED: each statement has a snapshot of its own.
 --
 -- Under a backlog the target is cut, so that there are about p_limit events up to it: it leaves
 -- out the transactions from some id on. A cut must not part a run's event from the one before
@@ -42,8 +42,8 @@ DECLARE
 BEGIN
   PERFORM ledger.credential(); -- else a reader that waits would not learn that its token ended
   LOCK TABLE ledger.event IN ACCESS SHARE MODE;
-  PERFORM ledger.feed_known(p_generation, p_moment);
-  PERFORM ledger.feed_whole(p_generation, p_moment);
+  PERFORM ledger.check_moment(p_generation, p_moment);
+  PERFORM ledger.check_months_read(p_generation, p_moment);
   SELECT * INTO this FROM ledger.feed_generation AS known WHERE known.generation = p_generation;
   WHILE this.end_position IS NOT NULL LOOP
     IF p_moment NOT LIKE '9223372036854775807:%' THEN
@@ -56,7 +56,7 @@ BEGIN
     p_moment := this.start;
     seen := split_part(p_moment, '@', 1);
   END LOOP;
-  PERFORM ledger.feed_guard();
+  PERFORM ledger.check_cluster();
   visible := pg_current_snapshot();
   candidate := visible;
   -- After the snapshot was taken.

@@ -6,7 +6,7 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM ledger.feed_guard();
+  PERFORM ledger.check_cluster();
   -- The snapshot is older than the reading of the sequence: STABLE takes the caller's.
   RETURN QUERY SELECT this.generation,
     ledger.feed_moment(this.start, pg_current_snapshot(), sequence.last_value)

@@ -28,8 +28,8 @@ DECLARE
   allowed CONSTANT text[] := ledger.projects_with('read', 'audit');
 BEGIN
   LOCK TABLE ledger.event IN ACCESS SHARE MODE;
-  PERFORM ledger.feed_known(p_generation, p_moment), ledger.feed_known(p_generation, p_target);
-  PERFORM ledger.feed_whole(p_generation, p_moment);
+  PERFORM ledger.check_moment(p_generation, p_moment), ledger.check_moment(p_generation, p_target);
+  PERFORM ledger.check_months_read(p_generation, p_moment);
   SELECT * INTO this FROM ledger.feed_generation AS known WHERE known.generation = p_generation;
   after := greatest(p_position, split_part(this.start, '@', 2)::bigint);
   IF p_target LIKE '9223372036854775807:%' THEN

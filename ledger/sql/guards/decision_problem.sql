@@ -22,7 +22,7 @@ BEGIN
     WHEN run.available_at IS NOT NULL THEN 'answered'
     WHEN p_shown <> coalesce(asked.shown_sha256, '') THEN 'shown'
     WHEN run.wait_until <= p_moment THEN 'late'
-    ELSE ledger.may_not_decide(p_project, p_run, newest, p_actor, p_grants)
+    ELSE ledger.decider_problem(p_project, p_run, newest, p_actor, p_grants)
   END;
   detail := CASE why
     WHEN 'state' THEN 'it waits for no approval'

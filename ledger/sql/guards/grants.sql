@@ -39,9 +39,9 @@ GRANT EXECUTE ON FUNCTION ledger.content_part, ledger.state_at, ledger.history,
   ledger.rebuild_run_state, ledger.fold_events,
   ledger.event_hash, ledger.payload_hash, ledger.read_run, ledger.read_runs,
   ledger.clock, ledger.now,
-  ledger.refuse_version, ledger.feed_guard, ledger.feed_now,
-  ledger.feed_cut, ledger.feed_moment, ledger.feed_known, ledger.feed_next, ledger.feed_page,
-  ledger.feed_passed, ledger.feed_whole, ledger.newest_events, ledger.credential,
+  ledger.refuse_version, ledger.check_cluster, ledger.feed_now,
+  ledger.feed_cut, ledger.feed_moment, ledger.check_moment, ledger.feed_next, ledger.feed_page,
+  ledger.feed_passed, ledger.check_months_read, ledger.newest_events, ledger.credential,
   ledger.token_credential, ledger.projects_with, ledger.projects_seen, ledger.channel,
   ledger.speaker, ledger.check_my_access, ledger.note_reads, ledger.login_limits
   TO runfold_worker, runfold_reader, runfold_projector, runfold_auditor;

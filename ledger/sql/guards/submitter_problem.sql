@@ -1,7 +1,7 @@
 -- Returns whether somebody submitted a run, or one of the runs that led to it, however far back:
 -- 'submitter' if they did, by name or by credential; 'unread' if that is unknown, because a run in
 -- between is archived or its content was erased; null if they did not. Internal to
--- ledger.may_not_decide.
+-- ledger.decider_problem.
 CREATE OR REPLACE FUNCTION ledger.submitter_problem(p_project text, p_run uuid, p_person text,
   p_writer text) RETURNS text
 LANGUAGE plpgsql VOLATILE

@@ -75,7 +75,7 @@ BEGIN
   of_kinds := ledger.kind_rooms(p_project, p_kinds, knows_returning, moment);
   IF of_kinds.places > 0 AND (of_kinds.places > 1 OR cardinality(p_mark_kinds) = 0) THEN
     SELECT low.* INTO p_mark_kinds, p_mark_priorities, p_mark_runs, p_mark_dues
-    FROM ledger.low_marks(p_project, of_kinds.kinds, of_kinds.has_returning, p_mark_kinds,
+    FROM ledger.add_low_marks(p_project, of_kinds.kinds, of_kinds.has_returning, p_mark_kinds,
       p_mark_priorities, p_mark_runs, p_mark_dues) AS low;
   END IF;
   ranges := ledger.claim_ranges(p_project, of_kinds.kinds, of_kinds.has_returning, p_limit, moment,

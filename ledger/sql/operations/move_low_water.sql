@@ -104,12 +104,12 @@ BEGIN
       ) AS run;
       new.leases_after := old.seen_position;
       SELECT place.* INTO new.priorities, new.runs, new.back_priorities, new.dues
-      FROM ledger.low_water_places(old, moving, late,
+      FROM ledger.next_claim_marks(old, moving, late,
         ledger.uuid7_floor((old.seen_clock - p_lag) AT TIME ZONE 'UTC'), old.seen_at - 10 * p_lag)
         AS place;
       new.parked_after := old.seen_position;
       SELECT ends.* INTO new.ends_from, new.cancels_after, new.older_parked
-      FROM ledger.low_water_ends(old, late, old.seen_at - 10 * p_lag) AS ends;
+      FROM ledger.next_sweep_marks(old, late, old.seen_at - 10 * p_lag) AS ends;
     END IF;
     new.number := coalesce(old.number, 0) + 1;
     new.seen_position := position_now;

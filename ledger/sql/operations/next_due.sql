@@ -25,7 +25,7 @@ BEGIN
     WITH known AS MATERIALIZED (
       SELECT kind.kind, low.ends_from, low.cancels_after
       FROM (SELECT DISTINCT kind.kind FROM ledger.kind WHERE kind.project_id = p_project) AS kind
-      CROSS JOIN LATERAL ledger.low_ends(p_project, kind.kind) AS low
+      CROSS JOIN LATERAL ledger.sweep_start(p_project, kind.kind) AS low
     )
     SELECT min(run.ends_at) FROM known
     CROSS JOIN LATERAL (

@@ -71,7 +71,7 @@ BEGIN
   PERFORM ledger.move_low_water(p_project, kinds, '1 second');
   FOREACH kind_now IN ARRAY kinds LOOP
     marked := marked || ledger.marks_hold(p_project, kind_now);
-    SELECT ends.* INTO low FROM ledger.low_ends(p_project, kind_now) AS ends;
+    SELECT ends.* INTO low FROM ledger.sweep_start(p_project, kind_now) AS ends;
     ends_from := ends_from || low.ends_from;
     cancels_after := cancels_after || low.cancels_after;
   END LOOP;
@@ -132,10 +132,10 @@ BEGIN
     ) AS crew ON true
   ), forgiven AS MATERIALIZED ( -- whether the attempt is charged
     SELECT crewed.*, crewed.lapsed AND coalesce(CASE
-      WHEN crewed.unbegun THEN ledger.forgiven_before(p_project, crewed.run_id) < never_begun
+      WHEN crewed.unbegun THEN ledger.uncharged_leases(p_project, crewed.run_id) < never_begun
       WHEN crewed.together AND crewed.attempt_count >= crewed.max_attempts
         AND crewed.max_attempts > 1
-        THEN ledger.forgiven_before(p_project, crewed.run_id) < lost_together
+        THEN ledger.uncharged_leases(p_project, crewed.run_id) < lost_together
       END, false) AS is_forgiven
     FROM crewed
   ), judged AS MATERIALIZED ( -- what becomes of each

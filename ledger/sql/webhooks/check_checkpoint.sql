@@ -14,9 +14,9 @@ BEGIN
     > (SELECT newest.last_value FROM ledger.event_position AS newest) THEN
     RAISE EXCEPTION 'the checkpoint is not from this feed' USING ERRCODE = '22023';
   END IF;
-  PERFORM ledger.feed_known(parts[1]::int, parts[2]);
+  PERFORM ledger.check_moment(parts[1]::int, parts[2]);
   IF parts[3] IS NOT NULL THEN
-    PERFORM ledger.feed_known(parts[1]::int, parts[3]);
+    PERFORM ledger.check_moment(parts[1]::int, parts[3]);
   END IF;
   RETURN true;
 END $$;

@@ -27,7 +27,7 @@ MOVE = "SELECT ledger.move_low_water($1, ARRAY[$2], '-1 day', '0')"
 MARK = (PROJECT, "parse")
 HOLD = "SELECT ledger.marks_hold($1, $2)"
 HIDDEN = """
-SELECT run_id FROM ledger.run_state AS run, ledger.low_ends(project_id, kind) AS low
+SELECT run_id FROM ledger.run_state AS run, ledger.sweep_start(project_id, kind) AS low
 WHERE project_id = $1 AND completed_at IS NULL AND (least(deadline, wait_until) < low.ends_from
   OR token IS NULL AND cancel_requested_at IS NOT NULL AND moved_position <= low.cancels_after)
 """

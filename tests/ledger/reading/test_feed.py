@@ -255,7 +255,7 @@ async def test_an_archived_month_vouches_for_no_checkpoint_beyond_its_last_event
         " ledger.uuid7(), ledger.uuid7(), 1, 1, 1, generation, 1, $1::text::xid8, 1, '', 'f'"
         " FROM ledger.feed_generation"
     )
-    known = "SELECT ledger.feed_known(generation, '9:9:@1@0123456789abcdef')"
+    known = "SELECT ledger.check_moment(generation, '9:9:@1@0123456789abcdef')"
     for last, is_known in ((8, True), (7, False)):  # the newest transaction of the moment is 8
         transaction = connection.transaction()
         await transaction.start()

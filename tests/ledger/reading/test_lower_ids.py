@@ -84,7 +84,7 @@ async def test_the_feed_looks_at_few_events_of_earlier_generations_whatever_thei
     ledger: Ledger, connection: asyncpg.Connection[Any]
 ) -> None:
     statements = (
-        "SELECT ledger.feed_guard()",
+        "SELECT ledger.check_cluster()",
         "SELECT ledger.feed_now()",
         "SELECT * FROM ledger.newest_events(10)",
     )

@@ -6,7 +6,7 @@
 --   older_parked   the runs parked for a tool at or before that position, which the mark lists
 -- Runs of p_late, which open transactions brought after the old mark was set, count wherever they
 -- lie. Internal to ledger.move_low_water. Locks: none.
-CREATE OR REPLACE FUNCTION ledger.low_water_ends(
+CREATE OR REPLACE FUNCTION ledger.next_sweep_marks(
   p_old ledger.low_water, p_late uuid[], p_moment timestamptz,
   OUT ends_from timestamptz, OUT cancels_after bigint, OUT older_parked uuid[]
 )

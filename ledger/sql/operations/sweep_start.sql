@@ -3,7 +3,7 @@
 -- cancelled without a holder. Both come from the kind's low-water mark; where that may not be used
 -- (ledger.marks_hold), the search starts at the beginning. Internal to the operations, whose
 -- settings hold here. Locks: none.
-CREATE OR REPLACE FUNCTION ledger.low_ends(
+CREATE OR REPLACE FUNCTION ledger.sweep_start(
   p_project text, p_kind text, OUT ends_from timestamptz, OUT cancels_after bigint
 )
 LANGUAGE plpgsql

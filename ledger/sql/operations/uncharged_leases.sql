@@ -1,6 +1,6 @@
 -- Counts how many lapsed leases of a run were not charged as attempts. Why this is a function of
 -- its own: see ledger.nothing_begun. Internal to ledger.reap. Locks: none.
-CREATE OR REPLACE FUNCTION ledger.forgiven_before(p_project text, p_run uuid) RETURNS bigint
+CREATE OR REPLACE FUNCTION ledger.uncharged_leases(p_project text, p_run uuid) RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 AS $$
 BEGIN

@@ -2,7 +2,7 @@
 -- further on where the caller has any (ledger/sql/operations/move_low_water.sql). Marks of runs
 -- that were put off or given back are left out unless p_returning: there are no such runs. Internal
 -- to ledger.claim, whose settings hold here. Locks: none.
-CREATE OR REPLACE FUNCTION ledger.low_marks(
+CREATE OR REPLACE FUNCTION ledger.add_low_marks(
   p_project text, p_kinds text[], p_returning boolean,
   INOUT mark_kinds text[], INOUT mark_priorities int[], INOUT mark_runs uuid[],
   INOUT mark_dues timestamptz[]

@@ -1,8 +1,8 @@
--- Refuses a moment that is not of this database's history: of another database, or one that a
--- crash, a restore or a fail-over has undone. Known are the start of a generation, its
--- end, and a moment whose newest event is still here or archived. A moment without a hash is of a
--- time when that event was archived.
-CREATE OR REPLACE FUNCTION ledger.feed_known(p_generation int, p_moment text) RETURNS void
+-- Refuses a moment of the feed that is not of this database's history: of another database, or one
+-- that a crash, a restore or a fail-over has undone. The history has the start of each generation,
+-- its end, and every moment whose newest event is still here or archived. A moment without a hash
+-- is of a time when that event was archived.
+CREATE OR REPLACE FUNCTION ledger.check_moment(p_generation int, p_moment text) RETURNS void
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan

@@ -7,7 +7,7 @@
 -- has each priority with a waiting run or in p_moving, which includes those of p_late. A priority
 -- of p_moving without an old mark is searched from its beginning, because runs may wait there that
 -- no search has met. Internal to ledger.move_low_water. Locks: none.
-CREATE OR REPLACE FUNCTION ledger.low_water_places(
+CREATE OR REPLACE FUNCTION ledger.next_claim_marks(
   p_old ledger.low_water, p_moving int[], p_late uuid[], p_run uuid, p_due timestamptz,
   OUT priorities int[], OUT runs uuid[], OUT back_priorities int[], OUT dues timestamptz[]
 )

@@ -7,7 +7,7 @@
 -- A credential counts as one person, by whatever name it speaks; only the owner's may speak for
 -- anybody. Volatile, so that it sees what was committed while the run's lock was waited for.
 -- Internal to ledger.decide.
-CREATE OR REPLACE FUNCTION ledger.may_not_decide(p_project text, p_run uuid, p_request int,
+CREATE OR REPLACE FUNCTION ledger.decider_problem(p_project text, p_run uuid, p_request int,
   p_actor text, p_grants boolean) RETURNS text
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp

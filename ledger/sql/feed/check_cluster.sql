@@ -1,7 +1,7 @@
 -- Refuses to read the feed where transaction ids do not mean what the checkpoints say: on a
 -- standby, whose snapshots do not list what is in progress, and in a cluster that the events
 -- were restored into, until ledger.feed_rebase has begun a generation.
-CREATE OR REPLACE FUNCTION ledger.feed_guard() RETURNS void
+CREATE OR REPLACE FUNCTION ledger.check_cluster() RETURNS void
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off

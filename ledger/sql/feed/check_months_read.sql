@@ -1,6 +1,6 @@
--- Refuses to read on from a moment that has not passed the events of an archived month: they are
--- not in the database, and a reader who went on would never learn of them.
-CREATE OR REPLACE FUNCTION ledger.feed_whole(p_generation int, p_moment text) RETURNS void
+-- Refuses to read the feed on from a moment that has not passed the events of an archived month:
+-- they are not in the database, and a reader that went on would never learn of them.
+CREATE OR REPLACE FUNCTION ledger.check_months_read(p_generation int, p_moment text) RETURNS void
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
