@@ -5319,7 +5319,7 @@ DECLARE
   checked boolean;
   seed bytea := ledger.salt_seed();
   -- Drawn before the ids of the runs: low-water marks wait for this transaction
-  -- (ledger/sql/operations/move_low_water.sql).
+  -- (ledger/sql/marks/move_low_water.sql).
   txid CONSTANT xid8 := pg_current_xact_id();
   ids uuid[];
   fresh boolean[];

@@ -1,6 +1,6 @@
 """The control history's own chains: their hashes and their numbers (pure).
 
-The SQL twin of the hash is `ledger/sql/access/control_hash.sql`.
+The SQL twin of the hash is `ledger/sql/control/control_hash.sql`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Checks of kinds: their settings against the fold of their events, and that no run is hidden.
 
 A run is hidden from claims and reapers if its kind is not known, or if it lies before a low-water
-mark of its kind (`ledger/sql/operations/move_low_water.sql`).
+mark of its kind (`ledger/sql/marks/move_low_water.sql`).
 
 It reads page by page, each in its own snapshot. An event and the settings that it changes are
 written by one transaction, so a change between two pages never looks like damage.

@@ -314,7 +314,7 @@ CREATE TABLE ledger.run_tag (
 );
 
 -- Low-water marks: where searches of a kind's indexes start
--- (ledger/sql/operations/move_low_water.sql). The entries before a mark are dead, and stay there
+-- (ledger/sql/marks/move_low_water.sql). The entries before a mark are dead, and stay there
 -- while an old snapshot is held. A row is never changed: the one with the highest number counts,
 -- and is found without passing the dead rows before it.
 CREATE TABLE ledger.low_water (

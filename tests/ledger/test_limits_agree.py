@@ -27,23 +27,23 @@ class Limit(NamedTuple):
 
 LIMITS: Final = {
     "life of a session": Limit(
-        "access/begin_session",
+        "sign_in/begin_session",
         r"moment \+ interval '(\d+) hours'",
         sessions.SESSION_SECONDS // HOUR,
     ),
     "idle time of a session": Limit(
-        "access/session_credential", r"interval '(\d+) hours'", sessions.IDLE_SECONDS // HOUR
+        "sign_in/session_credential", r"interval '(\d+) hours'", sessions.IDLE_SECONDS // HOUR
     ),
-    "secret of a session, used": Limit("access/use_token", r"p_secret, '(\w+_)'", SESSION_PREFIX),
+    "secret of a session, used": Limit("sign_in/use_token", r"p_secret, '(\w+_)'", SESSION_PREFIX),
     "secret of a session, presented": Limit(
-        "access/token_credential", r"p_secret, '(\w+_)'", SESSION_PREFIX
+        "sign_in/token_credential", r"p_secret, '(\w+_)'", SESSION_PREFIX
     ),
     "secret of a session, at a sign-in": Limit(
-        "access/sign_in_by_token", r"p_secret, '(\w+_)'", SESSION_PREFIX
+        "sign_in/sign_in_by_token", r"p_secret, '(\w+_)'", SESSION_PREFIX
     ),
-    "passes of a key": Limit("access/change_user", r"\|(\d+)\) m=|most (\d+) pass", users.MOST[0]),
-    "memory of a key": Limit("access/change_user", r"int > (\d+)|, (\d+) KiB", users.MOST[1]),
-    "lanes of a key": Limit("access/change_user", r"p=\[1-(\d)\]|(\d+) lanes", users.MOST[2]),
+    "passes of a key": Limit("sign_in/change_user", r"\|(\d+)\) m=|most (\d+) pass", users.MOST[0]),
+    "memory of a key": Limit("sign_in/change_user", r"int > (\d+)|, (\d+) KiB", users.MOST[1]),
+    "lanes of a key": Limit("sign_in/change_user", r"p=\[1-(\d)\]|(\d+) lanes", users.MOST[2]),
     "deliveries that a call forgets": Limit(
         "webhooks/forget_deliveries", r"LIMIT (\d+)", sender.FORGOTTEN_AT_ONCE
     ),
@@ -68,8 +68,8 @@ LIMITS: Final = {
     **{
         f"reason in {name}": Limit(name, r"p_reason\], (\d+)\b", validation.MAX_REASON)
         for name in (
-            "access/change_access", "access/change_role", "access/change_token",
-            "access/change_user", "operations/change_kind", "webhooks/change_webhook",
+            "access/change_access", "access/change_role", "sign_in/change_token",
+            "sign_in/change_user", "operations/change_kind", "webhooks/change_webhook",
         )
     },
 }  # fmt: skip

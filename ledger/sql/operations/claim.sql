@@ -19,7 +19,7 @@
 -- them, and while somebody holds an old snapshot they grow in number. The caller drops its marks
 -- now and then (ledger/operations/claim.py), because a run whose transaction was open for a while
 -- lies before them. Where the caller has no mark, the ledger's own mark is used, which lies further
--- back and leaves nothing out (ledger/sql/operations/move_low_water.sql).
+-- back and leaves nothing out (ledger/sql/marks/move_low_water.sql).
 --
 -- Among the runs of one priority that came back, those that came due first are taken first; the
 -- runs that are taken are in the order above.

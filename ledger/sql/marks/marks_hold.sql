@@ -1,6 +1,6 @@
 -- Whether searches may start at the low-water marks of a kind. They may not when a transaction of
 -- `open` has ended, because it may have committed something that lies before the marks, nor after
--- the clock or a sequence was set back (ledger/sql/operations/move_low_water.sql). Internal to the
+-- the clock or a sequence was set back (ledger/sql/marks/move_low_water.sql). Internal to the
 -- operations, whose settings hold here. Locks: none.
 CREATE OR REPLACE FUNCTION ledger.marks_hold(p_project text, p_kind text) RETURNS boolean
 LANGUAGE plpgsql

@@ -1,6 +1,6 @@
 -- Returns the leases of a kind that are held, in no order. Those after the kind's low-water mark
 -- are found by the index, the older ones that the mark names by their keys
--- (ledger/sql/operations/move_low_water.sql); without p_marked, all by the index. PostgreSQL
+-- (ledger/sql/marks/move_low_water.sql); without p_marked, all by the index. PostgreSQL
 -- inlines the body. Internal to the operations, whose settings hold here. Locks: none.
 CREATE OR REPLACE FUNCTION ledger.leases(p_project text, p_kind text, p_marked boolean)
 RETURNS TABLE (

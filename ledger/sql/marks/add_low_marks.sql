@@ -1,5 +1,5 @@
 -- Appends the stored low-water marks of kinds to the marks that a claim was called with, which lie
--- further on where the caller has any (ledger/sql/operations/move_low_water.sql). Marks of runs
+-- further on where the caller has any (ledger/sql/marks/move_low_water.sql). Marks of runs
 -- that were put off or given back are left out unless p_returning: there are no such runs. Internal
 -- to ledger.claim, whose settings hold here. Locks: none.
 CREATE OR REPLACE FUNCTION ledger.add_low_marks(

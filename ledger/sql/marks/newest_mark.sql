@@ -1,4 +1,4 @@
--- Returns the newest low-water mark of a kind, or none (ledger/sql/operations/move_low_water.sql).
+-- Returns the newest low-water mark of a kind, or none (ledger/sql/marks/move_low_water.sql).
 -- PostgreSQL inlines the body. Internal to the operations. Locks: none.
 CREATE OR REPLACE FUNCTION ledger.newest_mark(p_project text, p_kind text)
 RETURNS SETOF ledger.low_water
