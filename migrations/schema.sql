@@ -336,11 +336,10 @@ BEGIN
     INSERT INTO ledger.event AS appended (project_id, run_id, version, recorded_at, type, actor,
       state, payload_hash, credential, hash)
     SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, p_actor,
-      next.state, next.payload_hash,
-      writer,
+      next.state, next.payload_hash, writer,
       ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
-        next.type, p_actor, state => next.state,
-        payload_hash => next.payload_hash, credential => writer)
+        next.type, p_actor, state => next.state, payload_hash => next.payload_hash,
+        credential => writer)
     FROM next
     RETURNING appended.run_id, appended.version
   )
@@ -2951,12 +2950,10 @@ BEGIN
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, token,
       lease_until, late_ms, credential, hash)
     SELECT p_project, next.run_id, next.version + 1, next.recorded_at, 'lease.heartbeat',
-      next.worker_id, next.token, next.lease_until, next.late_ms,
-      writer,
+      next.worker_id, next.token, next.lease_until, next.late_ms, writer,
       ledger.event_hash(next.hash, p_project, next.run_id, next.version + 1, next.recorded_at,
-        'lease.heartbeat', next.worker_id,
-        token => next.token, lease_until => next.lease_until, late_ms => next.late_ms,
-        credential => writer)
+        'lease.heartbeat', next.worker_id, token => next.token, lease_until => next.lease_until,
+        late_ms => next.late_ms, credential => writer)
     FROM next
   )
   SELECT next.run_id, next.lease_until, next.late_ms, next.cancel_requested_at IS NOT NULL
@@ -4482,8 +4479,8 @@ DECLARE
   moment timestamptz;
   seed bytea := ledger.salt_seed();
   checked boolean;
-  never_begun CONSTANT int := 3;
-  lost_together CONSTANT int := 10;
+  most_unbegun CONSTANT int := 3;
+  most_together CONSTANT int := 10;
   kinds text[];
   marked boolean[] := '{}';
   ends_from timestamptz[] := '{}';
@@ -4542,7 +4539,7 @@ BEGIN
       WHERE run.project_id = p_project AND run.run_id = first.run_id AND run.completed_at IS NULL
       FOR UPDATE SKIP LOCKED
     ) AS run
-  ), crews AS MATERIALIZED ( -- all leases of the workers that have a lapsed one
+  ), workers AS MATERIALIZED ( -- of each worker with a lapsed lease, all its leases
     SELECT lease.worker_id, count(*) AS held, max(lease.heartbeat_at) AS heard_at,
       max(lease.lease_until) FILTER (WHERE lease.attempt_count >= lease.max_attempts) AS last_until
     FROM unnest(kinds, marked) AS known (kind, marked)
@@ -4551,26 +4548,26 @@ BEGIN
         ARRAY(SELECT locked.worker_id FROM locked WHERE locked.past_end))
       AND EXISTS (SELECT FROM locked WHERE locked.past_end)
     GROUP BY lease.worker_id
-  ), crewed AS MATERIALIZED (
+  ), weighed AS MATERIALIZED ( -- each run with what its worker held and did
     SELECT locked.*,
-      locked.past_end AND (crew.is_alive OR coalesce(crew.last_until, locked.lease_until)
+      locked.past_end AND (worker.is_alive OR coalesce(worker.last_until, locked.lease_until)
         <= locked.now) AS lapsed,
-      locked.past_end AND NOT crew.is_alive AND crew.held > 1 AS together,
+      locked.past_end AND NOT worker.is_alive AND worker.held > 1 AS together,
       CASE WHEN locked.past_end
         THEN ledger.nothing_begun(p_project, locked.run_id, locked.token) END AS unbegun
     FROM locked
     LEFT JOIN LATERAL (
-      SELECT crews.held, crews.last_until, crews.heard_at > locked.lease_until AS is_alive
-      FROM crews WHERE crews.worker_id = locked.worker_id OFFSET 0
-    ) AS crew ON true
+      SELECT workers.held, workers.last_until, workers.heard_at > locked.lease_until AS is_alive
+      FROM workers WHERE workers.worker_id = locked.worker_id OFFSET 0
+    ) AS worker ON true
   ), forgiven AS MATERIALIZED ( -- whether the attempt is charged
-    SELECT crewed.*, crewed.lapsed AND coalesce(CASE
-      WHEN crewed.unbegun THEN ledger.uncharged_leases(p_project, crewed.run_id) < never_begun
-      WHEN crewed.together AND crewed.attempt_count >= crewed.max_attempts
-        AND crewed.max_attempts > 1
-        THEN ledger.uncharged_leases(p_project, crewed.run_id) < lost_together
+    SELECT weighed.*, weighed.lapsed AND coalesce(CASE
+      WHEN weighed.unbegun THEN ledger.uncharged_leases(p_project, weighed.run_id) < most_unbegun
+      WHEN weighed.together AND weighed.attempt_count >= weighed.max_attempts
+        AND weighed.max_attempts > 1
+        THEN ledger.uncharged_leases(p_project, weighed.run_id) < most_together
       END, false) AS is_forgiven
-    FROM crewed
+    FROM weighed
   ), judged AS MATERIALIZED ( -- what becomes of each
     SELECT run.*,
       CASE
@@ -4650,8 +4647,8 @@ BEGIN
       FROM next) AS hashed
   )
   SELECT next.run_id, next.new_version, next.type, next.state, next.new_state,
-    coalesce(next.new_attempt, next.attempt_count),
-    next.max_attempts, next.worker_id, next.code FROM next;
+    coalesce(next.new_attempt, next.attempt_count), next.max_attempts, next.worker_id, next.code
+  FROM next;
 END $$;
 
 CREATE FUNCTION ledger.rebuild_run_state(p_project text, p_from uuid, p_to uuid, p_version integer DEFAULT NULL::integer, p_time timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS SETOF ledger.run_state
@@ -5042,14 +5039,12 @@ BEGIN
   INSERT INTO ledger.event AS appended (project_id, run_id, version, recorded_at, type, actor,
     state, attempt, available_at, error_code, compensates, payload_hash, credential, hash)
   SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.worker_id,
-    next.state, next.attempt, next.available_at, next.error_code, next.token,
-    next.payload_hash,
+    next.state, next.attempt, next.available_at, next.error_code, next.token, next.payload_hash,
     writer,
     ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
-      next.type, next.worker_id, state => next.state,
-      attempt => next.attempt, available_at => next.available_at, error_code => next.error_code,
-      compensates => next.token,
-      payload_hash => next.payload_hash, credential => writer)
+      next.type, next.worker_id, state => next.state, attempt => next.attempt,
+      available_at => next.available_at, error_code => next.error_code,
+      compensates => next.token, payload_hash => next.payload_hash, credential => writer)
   FROM next
   RETURNING appended.run_id, appended.version, appended.hash;
 END $$;

@@ -55,11 +55,10 @@ BEGIN
     INSERT INTO ledger.event AS appended (project_id, run_id, version, recorded_at, type, actor,
       state, payload_hash, credential, hash)
     SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, p_actor,
-      next.state, next.payload_hash,
-      writer,
+      next.state, next.payload_hash, writer,
       ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
-        next.type, p_actor, state => next.state,
-        payload_hash => next.payload_hash, credential => writer)
+        next.type, p_actor, state => next.state, payload_hash => next.payload_hash,
+        credential => writer)
     FROM next
     RETURNING appended.run_id, appended.version
   )

@@ -2,10 +2,9 @@
 -- for all runs of a worker. A beat after the lease's end is accepted while nobody else took the
 -- run, and says by how many milliseconds it was late. A lease that is not returned is lost.
 -- Locks: run_state rows, in run_id order.
-CREATE OR REPLACE FUNCTION ledger.heartbeat(p_project text, p_runs uuid[], p_tokens int[],
-  p_ttls interval[],
-  p_workers text[] DEFAULT NULL)
-RETURNS TABLE (run_id uuid, lease_until timestamptz, late_ms int, cancel_requested boolean)
+CREATE OR REPLACE FUNCTION ledger.heartbeat(
+  p_project text, p_runs uuid[], p_tokens int[], p_ttls interval[], p_workers text[] DEFAULT NULL
+) RETURNS TABLE (run_id uuid, lease_until timestamptz, late_ms int, cancel_requested boolean)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
@@ -56,12 +55,10 @@ BEGIN
     INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, token,
       lease_until, late_ms, credential, hash)
     SELECT p_project, next.run_id, next.version + 1, next.recorded_at, 'lease.heartbeat',
-      next.worker_id, next.token, next.lease_until, next.late_ms,
-      writer,
+      next.worker_id, next.token, next.lease_until, next.late_ms, writer,
       ledger.event_hash(next.hash, p_project, next.run_id, next.version + 1, next.recorded_at,
-        'lease.heartbeat', next.worker_id,
-        token => next.token, lease_until => next.lease_until, late_ms => next.late_ms,
-        credential => writer)
+        'lease.heartbeat', next.worker_id, token => next.token, lease_until => next.lease_until,
+        late_ms => next.late_ms, credential => writer)
     FROM next
   )
   SELECT next.run_id, next.lease_until, next.late_ms, next.cancel_requested_at IS NOT NULL

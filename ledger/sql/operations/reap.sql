@@ -25,11 +25,9 @@
 -- that was seen is the token that is closed.
 CREATE OR REPLACE FUNCTION ledger.reap(
   p_project text, p_actor text, p_limit int, p_leases boolean DEFAULT true
-)
-RETURNS TABLE (
+) RETURNS TABLE (
   run_id uuid, version int, type text, from_state text, to_state text, attempt_count int,
-  max_attempts int, worker_id text,
-  error_code text
+  max_attempts int, worker_id text, error_code text
 )
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -49,8 +47,8 @@ DECLARE
   moment timestamptz;
   seed bytea := ledger.salt_seed();
   checked boolean;
-  never_begun CONSTANT int := 3;
-  lost_together CONSTANT int := 10;
+  most_unbegun CONSTANT int := 3;
+  most_together CONSTANT int := 10;
   kinds text[];
   marked boolean[] := '{}';
   ends_from timestamptz[] := '{}';
@@ -109,7 +107,7 @@ BEGIN
       WHERE run.project_id = p_project AND run.run_id = first.run_id AND run.completed_at IS NULL
       FOR UPDATE SKIP LOCKED
     ) AS run
-  ), crews AS MATERIALIZED ( -- all leases of the workers that have a lapsed one
+  ), workers AS MATERIALIZED ( -- of each worker with a lapsed lease, all its leases
     SELECT lease.worker_id, count(*) AS held, max(lease.heartbeat_at) AS heard_at,
       max(lease.lease_until) FILTER (WHERE lease.attempt_count >= lease.max_attempts) AS last_until
     FROM unnest(kinds, marked) AS known (kind, marked)
@@ -118,26 +116,26 @@ BEGIN
         ARRAY(SELECT locked.worker_id FROM locked WHERE locked.past_end))
       AND EXISTS (SELECT FROM locked WHERE locked.past_end)
     GROUP BY lease.worker_id
-  ), crewed AS MATERIALIZED (
+  ), weighed AS MATERIALIZED ( -- each run with what its worker held and did
     SELECT locked.*,
-      locked.past_end AND (crew.is_alive OR coalesce(crew.last_until, locked.lease_until)
+      locked.past_end AND (worker.is_alive OR coalesce(worker.last_until, locked.lease_until)
         <= locked.now) AS lapsed,
-      locked.past_end AND NOT crew.is_alive AND crew.held > 1 AS together,
+      locked.past_end AND NOT worker.is_alive AND worker.held > 1 AS together,
       CASE WHEN locked.past_end
         THEN ledger.nothing_begun(p_project, locked.run_id, locked.token) END AS unbegun
     FROM locked
     LEFT JOIN LATERAL (
-      SELECT crews.held, crews.last_until, crews.heard_at > locked.lease_until AS is_alive
-      FROM crews WHERE crews.worker_id = locked.worker_id OFFSET 0
-    ) AS crew ON true
+      SELECT workers.held, workers.last_until, workers.heard_at > locked.lease_until AS is_alive
+      FROM workers WHERE workers.worker_id = locked.worker_id OFFSET 0
+    ) AS worker ON true
   ), forgiven AS MATERIALIZED ( -- whether the attempt is charged
-    SELECT crewed.*, crewed.lapsed AND coalesce(CASE
-      WHEN crewed.unbegun THEN ledger.uncharged_leases(p_project, crewed.run_id) < never_begun
-      WHEN crewed.together AND crewed.attempt_count >= crewed.max_attempts
-        AND crewed.max_attempts > 1
-        THEN ledger.uncharged_leases(p_project, crewed.run_id) < lost_together
+    SELECT weighed.*, weighed.lapsed AND coalesce(CASE
+      WHEN weighed.unbegun THEN ledger.uncharged_leases(p_project, weighed.run_id) < most_unbegun
+      WHEN weighed.together AND weighed.attempt_count >= weighed.max_attempts
+        AND weighed.max_attempts > 1
+        THEN ledger.uncharged_leases(p_project, weighed.run_id) < most_together
       END, false) AS is_forgiven
-    FROM crewed
+    FROM weighed
   ), judged AS MATERIALIZED ( -- what becomes of each
     SELECT run.*,
       CASE
@@ -217,6 +215,6 @@ BEGIN
       FROM next) AS hashed
   )
   SELECT next.run_id, next.new_version, next.type, next.state, next.new_state,
-    coalesce(next.new_attempt, next.attempt_count),
-    next.max_attempts, next.worker_id, next.code FROM next;
+    coalesce(next.new_attempt, next.attempt_count), next.max_attempts, next.worker_id, next.code
+  FROM next;
 END $$;

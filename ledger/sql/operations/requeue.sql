@@ -78,14 +78,12 @@ BEGIN
   INSERT INTO ledger.event AS appended (project_id, run_id, version, recorded_at, type, actor,
     state, attempt, available_at, error_code, compensates, payload_hash, credential, hash)
   SELECT p_project, next.run_id, next.new_version, next.recorded_at, next.type, next.worker_id,
-    next.state, next.attempt, next.available_at, next.error_code, next.token,
-    next.payload_hash,
+    next.state, next.attempt, next.available_at, next.error_code, next.token, next.payload_hash,
     writer,
     ledger.event_hash(next.hash, p_project, next.run_id, next.new_version, next.recorded_at,
-      next.type, next.worker_id, state => next.state,
-      attempt => next.attempt, available_at => next.available_at, error_code => next.error_code,
-      compensates => next.token,
-      payload_hash => next.payload_hash, credential => writer)
+      next.type, next.worker_id, state => next.state, attempt => next.attempt,
+      available_at => next.available_at, error_code => next.error_code,
+      compensates => next.token, payload_hash => next.payload_hash, credential => writer)
   FROM next
   RETURNING appended.run_id, appended.version, appended.hash;
 END $$;

@@ -1,8 +1,7 @@
 -- Puts the table that a rebuild filled in the place of a projection's, and keeps that one as
 -- replaced_<rebuild>_of_<name>, whose name it returns. Needs the right read or admin in all
--- projects.
--- Locks: the row of ledger.projection, which the caller holds; then both tables, which are waited
--- for as long as the caller's lock_timeout.
+-- projects. Locks: the row of ledger.projection, which the caller holds; then both tables, for
+-- which it waits as long as the caller's lock_timeout.
 CREATE OR REPLACE FUNCTION ledger.exchange_projection_table(
   p_name text, p_version int, p_rebuild int
 ) RETURNS text

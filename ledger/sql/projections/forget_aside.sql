@@ -1,7 +1,7 @@
 -- Forgets that a run is set aside for a table, because it is about to be folded; without a run, all
--- that a rebuild set aside for the table, which it tries again. A projector has no
--- privilege to delete these rows, because that would include one to lock the whole table. Needs the
--- right read or admin in all projects.
+-- that a rebuild set aside for the table, which it tries again. A projector has no privilege to
+-- delete these rows, because that would include one to lock the whole table. Needs the right read
+-- or admin in all projects.
 CREATE OR REPLACE FUNCTION ledger.forget_aside(
   p_relation text, p_project_id text, p_run_id uuid
 ) RETURNS void

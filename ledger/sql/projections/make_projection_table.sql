@@ -1,9 +1,9 @@
 -- Makes the table of a projection, or the shadow that a rebuild fills. The ledger's owner owns it,
 -- and runfold_projector may only read, add and change its rows: nobody can plant a trigger, a rule
 -- or a column in what the owner writes to. A reader sees the rows of its projects; of a table
--- without project_id nothing, unless it may read them all, as a projector must, which writes in
--- READ COMMITTED alone: an older snapshot would show a right that was revoked since. Needs
--- the right read or admin in all projects. No caller's setting says where the table lies.
+-- without project_id nothing, unless it may read them all, as a projector must. A projector writes
+-- in READ COMMITTED alone: an older snapshot would show a right that was revoked since. Needs the
+-- right read or admin in all projects. No caller's setting says where the table lies.
 CREATE OR REPLACE FUNCTION ledger.make_projection_table(
   p_table text, p_columns text[], p_types text[], p_required text[], p_key text[]
 ) RETURNS void
