@@ -14,11 +14,10 @@ from uuid import UUID
 class RebuildPlan:
     """What is rebuilt and how.
 
-    `create` makes the table {shadow}; `fill` fills one range of runs of it.
-
-    `fill` takes the first and the last run, then `args`, then the moment if there is one, and
-    returns how many rows it wrote from how many events. `moment` is what was visible when the
-    rebuild began; a resumed one keeps the first.
+    `create` makes the table {shadow}, and `fill` fills it for one range of runs: it takes the first
+    and the last run, then `args`, then the moment if there is one, and returns how many rows it
+    wrote from how many events. `moment` is what was visible when the rebuild began; a resumed
+    rebuild keeps its first moment.
     """
 
     projection: str

@@ -19,16 +19,16 @@ from runfold.ledger.validation import check_int, check_lease_time, check_list, c
 
 CLAIM: Final = "SELECT * FROM ledger.claim($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 RESCAN_SECONDS: Final = 1.0
-"""How long full batches may start at marks before one starts at the beginning, for runs whose
-transactions were open for long."""
+"""How long full batches may start at the marks. Then one starts at the beginning, to find runs
+whose transactions were open for long."""
 RESCAN_PART: Final = 0.05
-"""The part of the time that claims from the beginning may take: behind an old snapshot each walks
-all that was taken since."""
+"""The share of time that claims from the beginning may take: behind an old snapshot, each of them
+walks the index entries of all runs that were taken since."""
 QUICK_SECONDS: Final = 0.02
-"""Claims from the beginning that take less may follow each other at once, if a batch came back
-short: two concurrent submits may commit in either order."""
+"""A claim from the beginning that takes less may follow every short batch at once: a run
+before a mark may be committed late, as two concurrent submits commit in either order."""
 MAX_MARKS: Final = 200
-"""How many marks are kept: a ledger with more priorities than this starts at the beginning."""
+"""How many marks are kept. Beyond that, only those of the last batch are."""
 
 
 class MarkColumns(NamedTuple):
@@ -56,12 +56,12 @@ class Marks:
         self._is_full = True
         self._rescan_at = 0.0
         self._rescan_if_short_at = 0.0
-        self._last_took = deque([0.0, 0.0], maxlen=3)
+        self._last_seconds = deque([0.0, 0.0], maxlen=3)
 
     def current(self) -> MarkColumns:
         """Return the marks; none when it is time to start at the beginning."""
-        due = self._rescan_at if self._is_full else self._rescan_if_short_at
-        if time.monotonic() >= due:
+        rescan_at = self._rescan_at if self._is_full else self._rescan_if_short_at
+        if time.monotonic() >= rescan_at:
             return self.NONE
         places = [*self._runs, *self._dues]
         return MarkColumns(
@@ -79,8 +79,8 @@ class Marks:
         """Note how long a claim from the beginning took; the next one waits accordingly."""
         now = time.monotonic()
         self._rescan_at = now + max(seconds / RESCAN_PART, RESCAN_SECONDS)
-        self._last_took.append(seconds)
-        usual = min(self._last_took)
+        self._last_seconds.append(seconds)
+        usual = min(self._last_seconds)
         self._rescan_if_short_at = now + (usual / RESCAN_PART if usual > QUICK_SECONDS else 0)
 
     def remember(self, rows: Sequence[Mapping[str, Any]], *, full: bool) -> None:

@@ -42,7 +42,7 @@ from runfold.projections.errors import (
 BATCH: Final = 5_000
 MAX_BATCH: Final = 100_000
 
-_THEIR_PATH: Final = """SET LOCAL search_path = "$user", public"""
+_USERS_PATH: Final = """SET LOCAL search_path = "$user", public"""
 """A user's function expects the user's tables; our connections search pg_catalog only."""
 _OWN_PATH: Final = "SET LOCAL search_path = pg_catalog, pg_temp"
 _LOOK: Final = """
@@ -155,7 +155,7 @@ class CatchUp:
             async with connection.transaction():
                 for event in events:
                     _check_known(event)
-                await connection.execute(_THEIR_PATH)
+                await connection.execute(_USERS_PATH)
                 await self.projection.apply(connection, events)
                 await connection.execute(_OWN_PATH)
         except (Exception, SystemExit, asyncio.CancelledError) as error:

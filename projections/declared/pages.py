@@ -42,8 +42,8 @@ _NEXT_RETRY: Final = """
 SELECT project_id, run_id, first_position, last_position FROM ledger.projection_aside
 WHERE relation = $1 AND retry_at IS NOT NULL ORDER BY retry_at, run_id LIMIT 1 FOR UPDATE
 """
-_BACK: Final = "SELECT ledger.forget_aside($1, $2, $3)"
-_STILL_ASIDE: Final = """
+_FORGET_ASIDE: Final = "SELECT ledger.forget_aside($1, $2, $3)"
+_NOTE_FAILURE: Final = """
 UPDATE ledger.projection_aside SET retry_at = NULL, error = $4
 WHERE relation = $1 AND project_id = $2 AND run_id = $3
 """
@@ -104,13 +104,13 @@ async def retry_next(connection: Any, projection: Projection) -> int | None:
     try:
         async with connection.transaction():
             await connection.execute(SETTINGS)
-            await connection.execute(_BACK, *key)
+            await connection.execute(_FORGET_ASIDE, *key)
             statement = taken_sql(projection, page, projection.table)
             taken = await connection.fetchrow(statement, *run.values())
     except asyncpg.PostgresError as error:
         if not is_bad_data(error):
             raise
-        await connection.execute(_STILL_ASIDE, *key, reason_of(error))
+        await connection.execute(_NOTE_FAILURE, *key, reason_of(error))
         return 0
     # Where fewer runs fail than set a project aside, those that were set aside with it are tried.
     await connection.execute(_RETRY_UNTRIED, *key[:2], RUNS_ASIDE)

@@ -26,13 +26,13 @@ async def open_ledger(unverified_database: str) -> AsyncIterator[Ledger]:
 
 
 class Mallory:
-    """A superuser who switches every guard off before each deed."""
+    """A superuser who switches every guard off before each statement."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
 
     async def execute(self, statement: str, *args: object) -> None:
-        """Do it."""
+        """Execute a statement with every guard off."""
         leaves = [row["leaf"] for row in await self._connection.fetch(LEAVES)]
         for table in ("ledger.event", "ledger.payload", *leaves):
             await self._connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
