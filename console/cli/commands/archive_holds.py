@@ -58,11 +58,12 @@ async def _hold(
         what = await _target(ledger, target)
         change = ledger.archive.hold if placed else ledger.archive.release
         await change(what, reason=reason, actor=actor)
-    done, of = "placed" if placed else "released", what if isinstance(what, str) else what[1]
+    done = "placed" if placed else "released"
+    held = what if isinstance(what, str) else what[1]
     if session.as_json:
-        session.out.json({done: of})
+        session.out.json({done: held})
     else:
-        session.out.line(f"hold {done}: {of}")
+        session.out.line(f"hold {done}: {held}")
 
 
 async def _target(ledger: Ledger, text: str) -> str | tuple[str, UUID]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from runfold.console.cli.commands.up import Host, NoBrowser, Port
+from runfold.console.cli.commands.up import NoBrowser
 from runfold.console.cli.commands.up_parts import (
     Console,
     greet,
@@ -16,7 +16,7 @@ from runfold.console.cli.commands.up_parts import (
     ready_database,
     stay_up,
 )
-from runfold.console.cli.kit.options import command, program
+from runfold.console.cli.kit.options import Host, Port, command, program
 from runfold.console.cli.kit.session import Session
 from runfold.console.demo import reviews
 from runfold.console.demo.main import run, silence_log

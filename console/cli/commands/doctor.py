@@ -106,8 +106,8 @@ async def _checked(name: str, check: Awaitable[Check]) -> Check:
     async def alone() -> list[Check]:
         return [await check]
 
-    (one,) = await _all_checked(name, alone())
-    return one
+    [result] = await _all_checked(name, alone())
+    return result
 
 
 async def _all_checked(name: str, checks: Awaitable[list[Check]]) -> list[Check]:

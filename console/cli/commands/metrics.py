@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from runfold.console.cli.kit.duty import until_terminated
-from runfold.console.cli.kit.options import command, program
+from runfold.console.cli.kit.options import Host, Port, command, program
 from runfold.console.cli.kit.session import Session
 from runfold.ledger import names
 from runfold.ledger.errors import ConfigurationError, LedgerError
@@ -27,12 +27,8 @@ app: Final = program()
 async def metrics(
     session: Session,
     *,
-    host: Annotated[
-        str, typer.Option("--host", metavar="HOST", help="The address to listen on.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65_535, metavar="PORT", help="0 takes any free one.")
-    ] = 9464,
+    host: Host = "127.0.0.1",
+    port: Port = 9464,
     once: Annotated[bool, typer.Option("--once", help="Print the metrics and end.")] = False,
 ) -> None:
     """Serve metrics for Prometheus.

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from runfold.console import web
-from runfold.console.cli.kit.options import command, program
+from runfold.console.cli.kit.options import Host, Port, command, program
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.addresses import CONSOLE_PORT, shown_address
 from runfold.console.web.options import Options, is_loopback
@@ -21,12 +21,8 @@ app: Final = program()
 async def serve(
     session: Session,
     *,
-    host: Annotated[
-        str, typer.Option("--host", metavar="HOST", help="The address to listen on.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65_535, metavar="PORT", help="0 takes any free one.")
-    ] = CONSOLE_PORT,
+    host: Host = "127.0.0.1",
+    port: Port = CONSOLE_PORT,
     inherited: Annotated[
         int | None,
         typer.Option(

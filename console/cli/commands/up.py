@@ -14,7 +14,7 @@ from runfold.console.cli.commands.up_parts import (
     ready_database,
     stay_up,
 )
-from runfold.console.cli.kit.options import OWNER, command, program
+from runfold.console.cli.kit.options import OWNER, Host, Port, command, program
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.kit.user_handlers import user_handlers
 from runfold.console.shared.addresses import CONSOLE_PORT
@@ -29,10 +29,6 @@ Handled = Annotated[
         metavar="[MODULE[:NAME]]",
         help="The module with your handlers, for a worker; with NAME only that handler.",
     ),
-]
-Host = Annotated[str, typer.Option("--host", metavar="HOST", help="The address to listen on.")]
-Port = Annotated[
-    int, typer.Option("--port", min=0, max=65_535, metavar="PORT", help="0 takes any free one.")
 ]
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Open no browser.")]
 

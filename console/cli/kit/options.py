@@ -33,6 +33,10 @@ OrderReason = Annotated[
     str | None,
     typer.Option("--reason", metavar="TEXT", help="The reason, kept in the control history."),
 ]
+Host = Annotated[str, typer.Option("--host", metavar="HOST", help="The address to listen on.")]
+Port = Annotated[
+    int, typer.Option("--port", min=0, max=65_535, metavar="PORT", help="0 takes any free one.")
+]
 RequiredReason = Annotated[
     str, typer.Option("--reason", metavar="TEXT", help="The reason, kept in the control history.")
 ]
