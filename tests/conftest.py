@@ -8,6 +8,7 @@ import signal
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -109,6 +110,8 @@ def template(server: Server) -> Iterator[str]:
     """The name of a migrated database with an empty project, to be copied."""
     name = f"template_{uuid.uuid4().hex[:12]}"
     asyncio.run(_make_template(server.url, name))
+    if server.name == "embedded":
+        _lighten(Path(asyncio.run(_folder_of(server.url, name))))
     yield name
     asyncio.run(_execute(server.url, f"DROP DATABASE {name} WITH (FORCE)"))
 
@@ -193,6 +196,31 @@ async def _make_template(url: str, name: str) -> None:
         await _execute(with_database(url, name), insert)
     finally:
         await lock.close()
+
+
+async def _folder_of(url: str, name: str) -> str:
+    """Return the folder of a database, once all of it is written there."""
+    opened = await asyncpg.connect(url)
+    try:
+        await opened.execute("CHECKPOINT")
+        folder: str = await opened.fetchval(
+            "SELECT current_setting('data_directory') || '/base/' || oid FROM pg_database"
+            " WHERE datname = $1",
+            name,
+        )
+        return folder
+    finally:
+        await opened.close()
+
+
+def _lighten(folder: Path) -> None:
+    """Delete a database's maps of free and of visible pages, which no table needs to have.
+
+    They are 77 files of 496, and a fifth of the time of a copy.
+    """
+    for kind in ("fsm", "vm"):
+        for file in folder.glob(f"*_{kind}"):
+            file.unlink()
 
 
 async def _execute(url: str, statement: str) -> None:
