@@ -73,7 +73,9 @@ async def by_password(pool: Pool, name: str, password: str) -> str | None:
     tried = password[: MAX_PASSWORD + 1]
     loop = asyncio.get_running_loop()
     key = await loop.run_in_executor(_KEYS, key_of, tried, method, salt)
-    for _ in range(2):  # the first call puts the try on record, the second one is answered
+    # The first call puts the try on record, the next one is answered. A third one: another sign-in
+    # of the same user may have come between.
+    for _ in range(3):
         if (await fetch(pool, _BY_PASSWORD, name, key, digest))[0]["credential"] is not None:
             return secret
     return None

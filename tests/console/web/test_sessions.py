@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import asyncpg
 import httpx
@@ -11,6 +12,7 @@ import pytest
 
 from runfold.console.web import app
 from runfold.ledger import Ledger, State, access, sessions, users
+from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.urls import driver_url
 from tests.support.logins import with_login
 from tests.support.runs import claimed
@@ -205,6 +207,23 @@ async def test_a_session_needs_the_key_whoever_asks_the_database(
             await refused_by(connection)
         finally:
             await connection.close()
+
+
+async def test_a_sign_in_that_meets_another_of_the_same_user_is_let_in(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ann(ledger)
+    others: list[Any] = []
+
+    async def met(pool: Any, statement: str, *given: Any) -> Any:
+        answer = await fetch(pool, statement, *given)
+        if "sign_in_by_password" in statement and not others:
+            others.append(await fetch(pool, statement, "ann", b"another", b"d" * 32))
+        return answer
+
+    monkeypatch.setattr(sessions, "fetch", met)
+    assert await sessions.by_password(ledger.pool, "ann", PASSWORD) is not None
+    assert len(others) == 1
 
 
 async def refused_by(connection: asyncpg.Connection) -> None:
