@@ -27,6 +27,8 @@ from runfold.ledger import Lease, Ledger, Submit, Transition
 from runfold.ledger.events import NoteAdded
 
 ROUNDS: Final = 300
+ANALYZED: Final = 50
+"""Rounds between statistics of the tables, which the server takes by itself, but later."""
 BATCH: Final = 100
 BATCHES: Final = 30
 INPUT: Final = {"path": "a/b/c.py", "size": 1234}
@@ -79,6 +81,8 @@ async def main() -> dict[str, Any]:
                 side.took.clear()
                 side.passed.clear()
             for number in range(ROUNDS):
+                if number % ANALYZED == 0:
+                    await owner.pool.execute("ANALYZE ledger.run_state, ledger.event")
                 await _together(sides if number % 2 else sides[::-1], _singles)
             for number in range(BATCHES):
                 await _together(sides if number % 2 else sides[::-1], _batches)
@@ -120,6 +124,12 @@ async def _singles(side: Side) -> None:
     await side.timed("history", lambda: ledger.history(run.run_id))
     await side.timed("list", lambda: ledger.runs(kind=side.kind, limit=50))
     await side.timed("complete", lambda: ledger.complete(lease, OUTPUT))
+    other = await ledger.submit(side.kind, INPUT)
+    [held] = await ledger.claim("w:1", kinds=[side.kind])
+    await side.timed("release", lambda: ledger.release(held))
+    await side.timed("signal", lambda: ledger.signal(other.run_id, "go"))
+    await side.timed("reap", ledger.reap)
+    await side.timed("cancel", lambda: ledger.cancel(other.run_id))
 
 
 async def _batches(side: Side) -> None:
