@@ -134,6 +134,13 @@ class Callers:
         return Ledger(own.pool, project, own.settings, own.url, own.project.speaker)
 
 
+def named_project(project: str | None) -> str | None:
+    """Return the project that a request names; raise UnknownProject for all of them together."""
+    if project == EVERYWHERE:
+        raise UnknownProject(project)
+    return project
+
+
 async def _check(ledger: Ledger, rights: Sequence[str]) -> None:
     """Raise AccessDenied or UnknownProject unless the caller has one of the rights.
 
@@ -174,7 +181,7 @@ def caller(
             raise Unauthenticated("this server knows no other scheme than Bearer")
         if bearer is not None and bearer.credentials.startswith(SESSION_PREFIX):
             raise Unauthenticated("a session of the pages is not an API token")
-        chosen = EVERYWHERE if everywhere else project
+        chosen = EVERYWHERE if everywhere else named_project(project)
         client = request.client.host if request.client else ""
         secret = bearer.credentials if bearer else None
         ledger = await callers.ledger(secret, chosen, rights, client, beat=beat)

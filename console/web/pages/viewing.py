@@ -22,7 +22,7 @@ from runfold.console.shared.approval_requests import count_inbox
 from runfold.console.shared.json_lists import without_content
 from runfold.console.shared.known_errors import known
 from runfold.console.shared.plain import clean, jsonable
-from runfold.console.web.callers import Callers
+from runfold.console.web.callers import Callers, named_project
 from runfold.console.web.pages.rendering import rendered
 from runfold.console.web.problems import Unauthenticated, answer_to, as_known, retry_headers
 from runfold.ledger import Ledger, access
@@ -109,7 +109,7 @@ def viewing(*rights: str, everywhere: bool = False) -> Callable[..., Awaitable[V
         if everywhere:
             await callers.ledger(secret, project, RIGHTS, client)  # or there is no such project
             await callers.ledger(secret, EVERYWHERE, rights, client)
-        ledger = await callers.ledger(secret, project, rights, client)
+        ledger = await callers.ledger(secret, named_project(project), rights, client)
         await callers.reads.note(request, ledger)
         if request.url.path.endswith((".json", ".csv")):
             return Viewer(request, ledger)

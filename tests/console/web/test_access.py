@@ -22,7 +22,7 @@ from runfold.ledger.settings import Settings
 from tests.support.logins import with_login
 from tests.support.runs import claimed, waiting
 from tests.support.waiting import BOUND, until
-from tests.support.web import calling, token
+from tests.support.web import calling, sign_in, token
 
 
 async def other_project(database: str) -> None:
@@ -70,6 +70,19 @@ async def test_another_project_answers_as_one_that_is_not_there(
         assert answers[0] == answers[1], path
         assert answers[0][0] == 404, path
     assert (await ledger.get(run.run_id)).version == 1
+
+
+async def test_all_projects_together_are_no_project(web: httpx.AsyncClient, ledger: Ledger) -> None:
+    """Neither to this machine, nor to a token with every right in all of them."""
+    credential, secret = await access.make_token(ledger.project, "all")
+    await ledger.grant_access(credential, access.RIGHTS, everywhere=True)
+    async with calling(app(ledger), secret) as client:
+        await sign_in(client, secret)
+        for each in (web, client):
+            for path in ("/v1/runs", "/v1/kinds", "/p/%2A/runs", "/p/%2A/audit/all.json"):
+                answer = await each.get(path, headers={"Runfold-Project": "*"})
+                assert answer.status_code == 404, path
+            assert (await each.get("/v1/metrics")).status_code == 200
 
 
 async def test_a_token_reads_its_own_project(stranger: httpx.AsyncClient) -> None:
