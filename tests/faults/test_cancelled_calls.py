@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
@@ -25,14 +26,19 @@ Call = Callable[[Context, Lock], Awaitable[object]]
 Locking = Callable[..., Lock]
 
 
-@pytest.fixture
-async def lock(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Locking]:
-    """Returns a function that keeps writes to a run waiting, the first time only.
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a worker wait for a write that is on its way for a moment only."""
+    monkeypatch.setattr(recorder, "SETTLE_SECONDS", 0.1)
+
+
+@asynccontextmanager
+async def locking(database: str) -> AsyncIterator[Locking]:
+    """Yield a function that keeps writes to a run waiting, the first time only.
 
     When a write waits, the handler's patience is over; then the write is let go. With `gives_up`
     it is over as soon as a write would wait.
     """
-    monkeypatch.setattr(recorder, "SETTLE_SECONDS", 0.1)
     other = await asyncpg.connect(database)
     unlocking: list[asyncio.Task[None]] = []
 
@@ -144,13 +150,21 @@ CALLS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
+@pytest.mark.slow
 async def test_a_call_given_up_while_its_write_is_on_the_way_is_replayed_alike(
-    ledger: Ledger, lock: Locking, call: Call
+    ledger: Ledger, database: str, subtests: pytest.Subtests
 ) -> None:
+    for call in CALLS:
+        with subtests.test(call.__name__):
+            async with locking(database) as lock:
+                await _replayed_alike(ledger, lock, call)
+
+
+async def _replayed_alike(ledger: Ledger, lock: Locking, call: Call) -> None:
+    kind = call.__name__
     paths: list[list[str]] = []
 
-    @handler("order", retry=Backoff(first=0))
+    @handler(kind, retry=Backoff(first=0))
     async def order(ctx: Context) -> str:
         paths.append(path := [])
         try:
@@ -165,7 +179,7 @@ async def test_a_call_given_up_while_its_write_is_on_the_way_is_replayed_alike(
             raise ConnectionError("the first attempt fails")
         return "done"
 
-    run = await ledger.submit("order")
+    run = await ledger.submit(kind)
     async with working(ledger, order):
         if call is approval:
             await ledger.approve(await reached(ledger, run, State.WAITING_APPROVAL), actor="ann")
@@ -180,7 +194,7 @@ async def test_a_call_given_up_while_its_write_is_on_the_way_is_replayed_alike(
 
 
 async def test_a_cancellation_that_met_a_write_on_its_way_comes_when_it_has_landed(
-    ledger: Ledger, lock: Locking
+    ledger: Ledger, database: str
 ) -> None:
     @handler("order")
     async def order(ctx: Context) -> str:
@@ -193,7 +207,7 @@ async def test_a_cancellation_that_met_a_write_on_its_way_comes_when_it_has_land
         return "in time"
 
     run = await ledger.submit("order")
-    async with working(ledger, order):
+    async with locking(database) as lock, working(ledger, order):
         assert (await ended(ledger, run)).output == "too late"
 
 
