@@ -328,7 +328,7 @@ async def test_a_schedule_that_is_removed_just_before_its_order_submits_nothing(
     async def removed_meanwhile(*_: object) -> None:
         await ledger.unschedule("nightly")
 
-    monkeypatch.setattr(access, "check", removed_meanwhile)
+    monkeypatch.setattr(access, "require", removed_meanwhile)
     with pytest.raises(ScheduleNotFound, match="nightly"):
         await ledger.run_schedule("nightly", reason="now")
     assert await ledger.runs() == []
