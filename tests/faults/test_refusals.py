@@ -100,7 +100,7 @@ async def _waited_for(ledger: Ledger, connection: Connection, write: Write) -> N
     assert run.cost_usd == (1 if write.handler is retry else 0)
     happened = await types(ledger, run.run_id)
     assert not {"lease.expired", "write.refused"} & set(happened)
-    # A child may end before its parent waits, which then keeps its lease.
+    # A child may end before its parent waits, which then keeps its lease: so may each of several.
     least = 1 if write.handler in {child, children} else 1 + write.again
     assert least <= happened.count("lease.acquired") <= 1 + write.again
 

@@ -100,7 +100,7 @@ class Write(NamedTuple):
     state: State = State.COMPLETED
     attempts: int = 1
     again: int = 0
-    """How often the run is leased after the first time."""
+    """How often the run is leased after the first time; for a parent, once a child at most."""
 
 
 WRITES = (
@@ -117,8 +117,8 @@ WRITES = (
     Write(signal, "tool.completed"),
     Write(child, "tool.requested", again=1),
     Write(child, "run.submitted", again=1),
-    Write(children, "tool.requested", again=1),
-    Write(children, "run.submitted", again=1),
+    Write(children, "tool.requested", again=3),
+    Write(children, "run.submitted", again=3),
     Write(retry, "run.retried", attempts=2, again=1),
     Write(retry, "note.added", attempts=2, again=1),
     Write(sleep, "lease.released", again=1),
