@@ -77,7 +77,8 @@ def test_the_services_migrate_work_reap_and_end_by_a_signal(postgres: str, folde
         run_id = _output(worker, "runfold", "submit", "double", "21").splitlines()[0]
         _until(lambda: _shown(worker, run_id)["state"] == "completed")
         shown = _shown(worker, run_id)
-        healthy = _output(worker, "runfold", "verify")
+        as_owner = _environment(SERVICES["migrate"])
+        healthy = docker("exec", *as_owner, worker, "runfold", "verify")
         for name in (worker, reaper):
             docker("stop", "--time", "60", name)
             assert docker("inspect", "-f", "{{.State.ExitCode}}", name) == "0", docker("logs", name)
