@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+
+# Here, and not at the first call of a thread: a handler that forks meanwhile would release the lock
+# of that module without having taken it, and so fail the call of another handler.
+import concurrent.futures.thread  # noqa: F401  registers what a fork does with its lock
 import os
 import threading
 from contextlib import suppress

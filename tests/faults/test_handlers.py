@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -193,3 +194,18 @@ async def test_a_process_that_a_handler_forks_does_not_go_on_as_a_second_worker(
 
     assert outputs == [[ENDED, 1], ENDED, ENDED]
     assert log.read_text().count("os._exit") == len(runs)
+
+
+def test_a_fork_during_the_first_call_of_a_thread_fails_no_other_handler() -> None:
+    """Whose lock would be released twice, if the module of threads were imported that late."""
+    program = """
+import os, runfold.workers.worker
+os.register_at_fork(before=lambda: __import__("concurrent.futures.thread"))
+if os.fork() == 0:
+    os._exit(0)
+os.wait()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert not done.stderr
