@@ -1,15 +1,12 @@
-"""Plain functions on daemon threads: one that never returns does not keep the process alive."""
+"""Plain functions of handlers on daemon threads, which may fork."""
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import os
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
+from runfold.ledger import threads
 from runfold.workers import forked_child
 
 P = ParamSpec("P")
@@ -17,36 +14,14 @@ T = TypeVar("T")
 
 
 async def in_thread(name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function in a thread and return its result; a cancelled call leaves it running."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-    context, home = contextvars.copy_context(), os.getpid()
+    """Call a function in a thread, as `ledger.threads` does; a process that it forks ends there."""
+    home = os.getpid()
 
-    def call() -> None:
+    def call() -> T:
         try:
-            result = context.run(function, *args, **kwargs)
-        except BaseException as error:  # any error belongs to the caller that waits
-            outcome: tuple[Callable[..., None], object] = (future.set_exception, _raisable(error))
-        else:
-            outcome = (future.set_result, result)
-        if os.getpid() != home:
-            forked_child.end()
-        with suppress(RuntimeError):  # the loop has closed: nobody waits any more
-            loop.call_soon_threadsafe(_settle, future, *outcome)
+            return function(*args, **kwargs)
+        finally:
+            if os.getpid() != home:
+                forked_child.end()
 
-    threading.Thread(target=call, name=name, daemon=True).start()
-    return await future
-
-
-def _settle(future: asyncio.Future[T], settle: Callable[[object], None], value: object) -> None:
-    if not future.done():
-        settle(value)
-
-
-def _raisable(error: BaseException) -> BaseException:
-    # A future takes no StopIteration, and asyncio itself would end on the other two.
-    if isinstance(error, StopIteration | SystemExit | KeyboardInterrupt):
-        wrapped = RuntimeError(f"{type(error).__name__}: {error}")
-        wrapped.__cause__ = error
-        return wrapped
-    return error
+    return await threads.in_thread(name, call)
