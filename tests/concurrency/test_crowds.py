@@ -17,10 +17,10 @@ from runfold.ledger import Ledger
 from runfold.ledger.postgres.urls import driver_url
 from tests.conftest import PROJECT
 
-CROWD: Final = 200_000
-MARGIN: Final = 400
+CROWD: Final = 100_000
+MARGIN: Final = 200
 """How many blocks an operation on five runs may read more for a crowd: indexes are a level deeper,
-and full pages are split. Walking a crowd is thousands."""
+and full pages are split: 120 at most. Walking a crowd is thousands."""
 ADD: Final = """
 INSERT INTO ledger.run_state (project_id, run_id, version, hash, kind, state, priority,
   attempt_count, max_attempts, available_at, created_at, updated_at, cost_usd, step_count, tags)
