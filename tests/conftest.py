@@ -1,17 +1,16 @@
-"""A real PostgreSQL for every test: a server a session, a database a test, verified at the end."""
+"""A real PostgreSQL for every test: a database like a new one, verified when the test ends."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import signal
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import cache
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -21,14 +20,13 @@ import typer.main
 from runfold.ledger import Ledger
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.urls import driver_url
-from runfold.ledger.reading.verify import verify
 from runfold.ledger.settings import Settings
+from tests.support.databases import PROJECT, copy_of, with_database
+from tests.support.recycling import RecycledDatabase, Recycling
 from tests.support.server import Server, postgres_server
 
-PROJECT = "test"
 FIRST_OWN_TYPE = 16_384
 """FirstNormalObjectId of PostgreSQL's access/transam.h."""
-VERIFIED = pytest.StashKey[bool]()
 pytest_plugins = ["tests.support.collection"]
 
 
@@ -49,6 +47,19 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(f"RUNFOLD_{name.upper()}", raising=False)
     structlog.reset_defaults()  # which a program that ran in this process may have set
+
+
+@pytest.fixture(autouse=True)
+def _no_task_outlives_its_test(request: pytest.FixtureRequest) -> None:
+    """End what a test leaves, as the end of its loop would: one loop serves all tests."""
+    if inspect.iscoroutinefunction(request.function):
+        request.getfixturevalue("_tasks")
+
+
+@pytest.fixture
+async def _tasks() -> AsyncIterator[None]:
+    yield
+    await _end_tasks()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -110,8 +121,6 @@ def template(server: Server) -> Iterator[str]:
     """The name of a migrated database with an empty project, to be copied."""
     name = f"template_{uuid.uuid4().hex[:12]}"
     asyncio.run(_make_template(server.url, name))
-    if server.name == "embedded":
-        _lighten(Path(asyncio.run(_folder_of(server.url, name))))
     yield name
     asyncio.run(_execute(server.url, f"DROP DATABASE {name} WITH (FORCE)"))
 
@@ -130,21 +139,39 @@ def unverified_database(
     yield from _database(server, maintenance, template)
 
 
+@pytest.fixture(scope="session")
+async def recycling(server: Server, template: str) -> AsyncIterator[Recycling]:
+    """What lends this process's database to one test after another."""
+    opened = Recycling(server.url, template)
+    yield opened
+    await opened.drop()
+
+
 @pytest.fixture
-def database(unverified_database: str, request: pytest.FixtureRequest) -> Iterator[str]:
+async def recycled(
+    recycling: Recycling, request: pytest.FixtureRequest
+) -> AsyncIterator[RecycledDatabase]:
+    """A database like a new one, with its connections; it must verify after the test."""
+    if request.node.get_closest_marker("new_database"):
+        await recycling.drop()
+    lent = await recycling.lend()
+    yield lent
+    await _end_tasks()
+    await recycling.take_back(lent)
+
+
+@pytest.fixture
+def database(recycled: RecycledDatabase) -> str:
     """The URL of a migrated database, whose ledger must be consistent after the test."""
-    yield unverified_database
-    if VERIFIED not in request.node.stash:
-        asyncio.run(assert_consistent(unverified_database))
+    return recycled.url
 
 
 @pytest.fixture
-async def ledger(database: str, request: pytest.FixtureRequest) -> AsyncIterator[Ledger]:
-    """The ledger of the project `test`, verified by its own sessions, which know the tables."""
-    async with Ledger.open(database, PROJECT) as opened:
-        yield opened
-        await _assert_consistent(opened.pool)
-        request.node.stash[VERIFIED] = True
+async def ledger(recycled: RecycledDatabase) -> AsyncIterator[Ledger]:
+    """The ledger of the project `test`."""
+    opened = recycled.ledger()
+    yield opened
+    await opened.project.waker.flush()
 
 
 @pytest.fixture
@@ -155,34 +182,19 @@ async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
     await opened.close()
 
 
-async def assert_consistent(url: str) -> None:
-    """Fail unless every project of the database verifies."""
-    async with asyncpg.create_pool(driver_url(url), min_size=1, max_size=1, reset=_keep) as pool:
-        await _assert_consistent(pool)
-
-
-async def _assert_consistent(pool: asyncpg.Pool) -> None:
-    for row in await pool.fetch("SELECT project_id FROM ledger.project"):
-        report = await verify(pool, row["project_id"])
-        assert not report.findings
-
-
-async def _keep(_: object) -> None:
-    """Leave a connection as it is, as the ledger's own pool does."""
-
-
-def with_database(url: str, name: str) -> str:
-    """Point a URL at another database of the same server."""
-    parts = urlsplit(url)
-    query = f"?{parts.query}" if parts.query else ""
-    return f"{parts.scheme}://{parts.netloc}/{name}{query}"
+async def _end_tasks() -> None:
+    """Cancel all other tasks, and those that begin when they are cancelled."""
+    while left := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 def _database(server: Server, execute: Callable[[str], None], template: str) -> Iterator[str]:
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    name, make, drop = copy_of(template)
+    execute(make)
     yield with_database(server.url, name)
-    execute(f"DROP DATABASE {name} WITH (FORCE)")
+    execute(drop)
 
 
 async def _make_template(url: str, name: str) -> None:
@@ -196,31 +208,6 @@ async def _make_template(url: str, name: str) -> None:
         await _execute(with_database(url, name), insert)
     finally:
         await lock.close()
-
-
-async def _folder_of(url: str, name: str) -> str:
-    """Return the folder of a database, once all of it is written there."""
-    opened = await asyncpg.connect(url)
-    try:
-        await opened.execute("CHECKPOINT")
-        folder: str = await opened.fetchval(
-            "SELECT current_setting('data_directory') || '/base/' || oid FROM pg_database"
-            " WHERE datname = $1",
-            name,
-        )
-        return folder
-    finally:
-        await opened.close()
-
-
-def _lighten(folder: Path) -> None:
-    """Delete a database's maps of free and of visible pages, which no table needs to have.
-
-    They are 77 files of 496, and a fifth of the time of a copy.
-    """
-    for kind in ("fsm", "vm"):
-        for file in folder.glob(f"*_{kind}"):
-            file.unlink()
 
 
 async def _execute(url: str, statement: str) -> None:

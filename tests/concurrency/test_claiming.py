@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Lease, Ledger, Receipt, State, Submit, Transition
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.waiting import until
 
 

@@ -15,7 +15,7 @@ from runfold.console.cli.health.waiting_checks import VACANT
 from runfold.console.cli.health.work_checks import ORPHANS, UNSERVED
 from runfold.ledger import Ledger
 from runfold.ledger.postgres.urls import driver_url
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 
 CROWD: Final = 100_000
 MARGIN: Final = 200

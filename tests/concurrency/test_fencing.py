@@ -12,8 +12,8 @@ import pytest
 from runfold.ledger import Lease, Ledger, Run, State, Submit
 from runfold.ledger.errors import IllegalTransition, LeaseLost, LedgerError, VersionConflict
 from runfold.ledger.events import NoteAdded, WriteRefused
-from tests.conftest import PROJECT
 from tests.support.clock import set_clock
+from tests.support.databases import PROJECT
 from tests.support.runs import TINY, abandoned, claimed, newest, superseded, types, waiting
 from tests.support.waiting import BOUND, blocked, lapsed
 

@@ -12,7 +12,7 @@ import pytest
 from runfold.ledger import Ledger, Receipt, Run, State, Submit, Transition
 from runfold.ledger.errors import DuplicateKey, IllegalTransition
 from runfold.ledger.events import NoteAdded, StepCompleted
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.runs import claimed, event_count, types
 from tests.support.waiting import until
 

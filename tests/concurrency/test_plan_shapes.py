@@ -19,8 +19,10 @@ from runfold.ledger.events import ApprovalRequested, NoteAdded
 from runfold.ledger.operations.reap import pulse
 from runfold.ledger.postgres.urls import driver_url
 from tests.concurrency.test_plans import ANALYZE, measured
-from tests.conftest import PROJECT
 from tests.ledger.operations.test_low_water import MOVE
+from tests.support.databases import PROJECT
+
+pytestmark = pytest.mark.new_database
 
 LARGE: Final = 20_000
 TABLES: Final = frozenset({"run_state", "event", "payload", "command"})

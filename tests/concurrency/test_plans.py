@@ -13,9 +13,11 @@ from runfold.ledger import Lease, Ledger, Run, State, Submit, Transition
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.operations import claim
 from runfold.ledger.operations.reap import pulse
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.runs import TINY
 from tests.support.waiting import lapsed
+
+pytestmark = pytest.mark.new_database
 
 BATCH = 200
 GROWN = 20_000

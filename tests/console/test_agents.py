@@ -22,7 +22,7 @@ from runfold.console.web.options import Options
 from runfold.ledger import Ledger, State, access
 from runfold.ledger.errors import AccessDenied
 from runfold.ledger.events import NoteAdded
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.logins import grant
 from tests.support.runs import claimed, waiting
 from tests.support.waiting import BOUND

@@ -17,8 +17,8 @@ from runfold.console.cli.health.server_checks import connections_check, server
 from runfold.console.cli.kit import exits
 from runfold.console.cli.kit.unknown_settings import unknown_settings
 from runfold.ledger import roles
-from tests.conftest import PROJECT
 from tests.support.console import Answer, Cli, cli, execute
+from tests.support.databases import PROJECT
 from tests.support.working import given_back, reached, working
 
 __all__ = ["cli"]

@@ -19,7 +19,7 @@ from runfold.console.cli.main import main
 from runfold.console.web.evidence import export
 from runfold.ledger import Ledger
 from runfold.ledger.errors import AccessDenied, InvalidValue, RunNotFound
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.logins import with_login
 from tests.support.runs import claimed
 

@@ -8,8 +8,8 @@ import pytest
 
 from runfold.console.cli.kit import exits
 from runfold.console.cli.main import main
-from tests.conftest import PROJECT
 from tests.support.console import Cli, cli
+from tests.support.databases import PROJECT
 
 __all__ = ["cli"]
 

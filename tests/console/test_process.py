@@ -24,8 +24,8 @@ import runfold
 from runfold.console.cli.kit import exits
 from runfold.console.cli.main import Program, app, main
 from runfold.ledger import Ledger, State
-from tests.conftest import PROJECT
 from tests.support import forked
+from tests.support.databases import PROJECT
 from tests.support.forked import Forked
 from tests.support.runs import abandoned, claimed
 from tests.support.server_folder import open_folder

@@ -20,9 +20,9 @@ from runfold.console.cli.main import Program, app
 from runfold.ledger import Ledger, access
 from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url
-from tests.conftest import PROJECT
 from tests.console.test_json import CALLS, EMPTY, REFUSED, given
 from tests.support.console import Answer, Cli, cli
+from tests.support.databases import PROJECT
 from tests.support.logins import grant, login_of, with_login
 
 __all__ = ["cli"]

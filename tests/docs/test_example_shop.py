@@ -17,7 +17,7 @@ from examples import shop
 
 from runfold.ledger import Ledger, State
 from runfold.ledger.postgres.urls import driver_url, sqlalchemy_url
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.waiting import BOUND, until
 from tests.support.working import working
 

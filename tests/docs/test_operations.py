@@ -22,9 +22,9 @@ from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.embedded.programs import find_programs
 from runfold.ledger.postgres.urls import driver_url
 from runfold.projections.telemetry.metrics import METRICS
-from tests.conftest import with_database
 from tests.support import pgbouncer
 from tests.support.console import Cli
+from tests.support.databases import with_database
 from tests.support.logins import as_login
 from tests.support.server import Server
 

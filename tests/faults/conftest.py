@@ -13,7 +13,7 @@ import pytest
 from runfold.ledger import Ledger
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.server_folder import open_folder
 
 

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from runfold import Context, Ledger, handler
 from runfold.ledger import names
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.logins import login_of, with_login
 from tests.support.processes import assert_story, said, worker
 from tests.support.waiting import until

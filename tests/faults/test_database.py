@@ -15,7 +15,7 @@ from runfold.ledger import Ledger, State
 from runfold.ledger.errors import DatabaseUnavailable, LeaseLost
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
-from tests.conftest import assert_consistent
+from tests.support.databases import assert_consistent
 from tests.support.runs import claimed, event_count
 from tests.support.waiting import BOUND, blocked, until
 
@@ -161,7 +161,7 @@ async def test_idle_connections_that_were_terminated_are_replaced(
     await asyncio.gather(*(ledger.submit("parse") for _ in range(20)))
     others = (
         "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
-        "AND pid <> pg_backend_pid()"
+        "AND application_name = 'runfold'"
     )
     pids = [row["pid"] for row in await connection.fetch(others)]
     assert len(pids) > 1

@@ -16,7 +16,7 @@ import pytest
 
 from runfold.ledger import Ledger, names
 from runfold.ledger.errors import DatabaseUnavailable
-from tests.conftest import PROJECT, assert_consistent, with_database
+from tests.support.databases import PROJECT, assert_consistent, with_database
 from tests.support.processes import assert_story, said, worker
 from tests.support.server import Server
 from tests.support.waiting import until

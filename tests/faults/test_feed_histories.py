@@ -19,8 +19,8 @@ from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
 from runfold.ledger.postgres.embedded.store import Store
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.reading import feed
-from tests.conftest import PROJECT, assert_consistent
 from tests.faults.test_database import gone
+from tests.support.databases import PROJECT, assert_consistent
 from tests.support.feeding import Reader, assert_complete, stored
 from tests.support.server_folder import open_folder
 from tests.support.waiting import until

@@ -16,7 +16,7 @@ from runfold.ledger import Ledger, names
 from runfold.workers.process import beginning
 from runfold.workers.process import fleet as fleets
 from runfold.workers.process.fleet import Fleet, Part, silence_of
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.waiting import BOUND, until
 from tests.support.working import ended
 

@@ -17,7 +17,7 @@ from runfold.ledger.postgres.access_holes import access_holes
 from runfold.ledger.postgres.embedded.postgres import temporary_postgres
 from runfold.ledger.postgres.embedded.store import UNSAFE
 from runfold.ledger.postgres.urls import driver_url
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.logins import login_of, with_login
 from tests.support.server import ROOM
 from tests.support.server_folder import server_folder

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from runfold import Context, Ledger, handler
 from runfold.ledger import names
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.proxy import proxied
 from tests.support.runs import types
 from tests.support.waiting import until

@@ -12,7 +12,7 @@ import pytest
 from runfold import Context, Ledger, handler
 from runfold.workers import ending
 from runfold.workers.journal import recorder
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.proxy import Proxy, proxied
 from tests.support.runs import types
 from tests.support.waiting import until

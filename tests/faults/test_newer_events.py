@@ -27,7 +27,7 @@ from runfold.projections.whatif import Policy, WhatIf, judge
 from runfold.workers.duties.webhooks.deliverer import Terms
 from runfold.workers.duties.webhooks.posting import Poster
 from runfold.workers.duties.webhooks.sender import WebhookSender
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.receiver import receiving
 from tests.support.web import calling
 

@@ -12,7 +12,7 @@ import pytest
 from runfold.ledger import Ledger, Submission, names
 from runfold.ledger.errors import DatabaseUnavailable
 from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
-from tests.conftest import assert_consistent
+from tests.support.databases import assert_consistent
 from tests.support.processes import assert_story, said, worker
 from tests.support.runs import types
 from tests.support.waiting import until

@@ -13,8 +13,8 @@ from runfold.ledger.errors import FeedMoved
 from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
 from runfold.ledger.postgres.embedded.programs import runnable_programs
 from runfold.ledger.postgres.embedded.store import Store
-from tests.conftest import PROJECT, assert_consistent
 from tests.support.console import Cli
+from tests.support.databases import PROJECT, assert_consistent
 from tests.support.feeding import Reader, assert_complete, stored
 from tests.support.server_folder import open_folder
 

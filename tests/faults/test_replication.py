@@ -20,8 +20,8 @@ from runfold.ledger.postgres import schema, tables
 from runfold.ledger.postgres.embedded.postgres import temporary_postgres
 from runfold.ledger.postgres.embedded.programs import find_programs
 from runfold.ledger.postgres.urls import driver_url
-from tests.conftest import PROJECT, assert_consistent
 from tests.support.console import Cli
+from tests.support.databases import PROJECT, assert_consistent
 from tests.support.feeding import Reader, assert_complete, stored
 from tests.support.processes import ROOT
 from tests.support.runs import claimed

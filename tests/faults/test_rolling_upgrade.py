@@ -29,8 +29,8 @@ from runfold.ledger.postgres import revisions
 from runfold.ledger.reading import feed
 from runfold.projections import Projection, install
 from runfold.workers.duties.projector import Projector
-from tests.conftest import PROJECT
 from tests.support import forked
+from tests.support.databases import PROJECT
 from tests.support.newer_code import (
     INDEXES,
     NEWER,

@@ -12,7 +12,7 @@ import pytest
 
 from runfold import Ledger, Run, Worker
 from runfold.ledger.errors import DatabaseUnavailable
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.handlers import double
 from tests.support.proxy import proxied
 from tests.support.server import Server

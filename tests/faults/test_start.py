@@ -25,8 +25,8 @@ from runfold.workers.process import beginning
 from runfold.workers.process import fleet as fleets
 from runfold.workers.process.fleet import Fleet, Part
 from runfold.workers.process.serve import serve
-from tests.conftest import PROJECT
 from tests.console.test_process import run as runfold
+from tests.support.databases import PROJECT
 from tests.support.handlers import double
 from tests.support.processes import assert_story, said, worker
 from tests.support.waiting import BOUND, until

@@ -18,7 +18,7 @@ import psutil  # type: ignore[import-untyped]
 
 from runfold.ledger import Ledger, State, Submit
 from runfold.ledger.events import LeaseAcquired, LeaseExpired, WriteRefused
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.waiting import BOUND, passed, until
 
 PRELUDE = """

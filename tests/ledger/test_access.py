@@ -18,7 +18,7 @@ from runfold.ledger.events import NoteAdded
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.logins import channel, grant, login_of, with_login
 from tests.support.runs import claimed
 from tests.support.signatures import callable_functions

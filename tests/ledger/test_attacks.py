@@ -31,8 +31,8 @@ from runfold.projections.models.spending import SPENDING
 from runfold.projections.rebuild import Rebuild
 from runfold.projections.state.replay import plan
 from runfold.projections.telemetry import metrics
-from tests.conftest import PROJECT
 from tests.ledger.test_access import calls
+from tests.support.databases import PROJECT
 from tests.support.logins import grant, login_of, with_login
 from tests.support.projections import sizes
 from tests.support.runs import claimed

@@ -13,7 +13,7 @@ from runfold.ledger.errors import AccessDenied, DecisionRefused, LeaseLost
 from runfold.ledger.events import ApprovalGranted, NoteAdded
 from runfold.ledger.operations.decide import request
 from runfold.ledger.postgres.urls import driver_url
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.logins import grant, login_of, with_login
 
 WORKING = ("submit", "work", "read", "schedule")

@@ -24,8 +24,8 @@ from runfold.ledger.operations.decide import request
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.proof.decisions import DecisionCheck
-from tests.conftest import PROJECT
 from tests.support.clock import set_clock
+from tests.support.databases import PROJECT
 from tests.support.decisions import decided
 from tests.support.logins import grant, with_login
 from tests.support.runs import claimed, newest, types

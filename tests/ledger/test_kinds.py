@@ -11,7 +11,7 @@ import pytest
 
 from runfold.ledger import Ledger, State, Submit
 from runfold.ledger.errors import InvalidValue
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.logins import channel
 from tests.support.waiting import BOUND, awaited
 

@@ -14,7 +14,7 @@ from runfold.ledger import Ledger, access, roles, sessions, users
 from runfold.ledger.archive import holds, record
 from runfold.ledger.postgres.urls import driver_url
 from runfold.projections.declared import status
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.logins import with_login
 
 MOST: Final = 200

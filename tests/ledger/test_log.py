@@ -15,7 +15,7 @@ from runfold.console.cli.kit.session import configure_log
 from runfold.ledger import Lease, Ledger, State, Transition, log, names
 from runfold.ledger.errors import LeaseLost
 from runfold.ledger.lifecycle import ATTEMPTS_EXHAUSTED, LEASE_EXPIRED
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.runs import TINY, abandoned, claimed, waiting
 from tests.support.waiting import passed
 

@@ -13,8 +13,8 @@ from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url
 from runfold.projections.declared.installing import install
 from runfold.projections.models.counts import RUN_COUNTS
-from tests.conftest import PROJECT
 from tests.ledger.test_access import calls
+from tests.support.databases import PROJECT
 from tests.support.logins import grant, with_login
 
 LEVELS: Final = ("repeatable_read", "serializable")

@@ -18,7 +18,7 @@ from runfold.ledger.operations.decide import shown_sha256
 from runfold.ledger.payload import PayloadRules, encode_payload
 from runfold.ledger.redaction import MARK, Redaction
 from runfold.ledger.settings import Settings
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 
 PRIVATE_KEY = (
     "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA0Z3VS5\n-----END RSA PRIVATE KEY-----"

@@ -11,7 +11,7 @@ from runfold.ledger import Ledger, State
 from runfold.ledger.errors import LeaseLost
 from runfold.ledger.events import NoteAdded, WriteRefused
 from runfold.ledger.postgres.urls import driver_url
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.logins import login_of, with_login
 from tests.support.runs import abandoned, claimed, superseded
 

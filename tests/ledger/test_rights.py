@@ -22,8 +22,8 @@ from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url
 from runfold.workers import Context, handler
 from runfold.workers.leases.strays import Strays
-from tests.conftest import PROJECT
 from tests.ledger.test_access import calls
+from tests.support.databases import PROJECT
 from tests.support.logins import grant, login_of, with_login
 from tests.support.waiting import until
 from tests.support.working import ended, reached, working

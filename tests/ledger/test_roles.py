@@ -20,7 +20,7 @@ from runfold.ledger.errors import (
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.postgres.urls import driver_url
 from runfold.workers import Context, handler
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.logins import with_login
 from tests.support.runs import claimed
 from tests.support.waiting import awaited

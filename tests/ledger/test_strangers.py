@@ -14,8 +14,8 @@ from runfold.ledger import Ledger, State, Submit
 from runfold.ledger.errors import DatabaseUnavailable
 from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url
-from tests.conftest import PROJECT
 from tests.ledger.test_access import calls
+from tests.support.databases import PROJECT
 from tests.support.logins import with_login
 
 OTHER: Final = "other"
@@ -124,6 +124,7 @@ def counted(plan: Any) -> list[tuple[str, Any]]:
     return own + [found for part in plan.values() for found in counted(part)]
 
 
+@pytest.mark.new_database
 async def test_no_plan_tells_a_stranger_what_was_found_by_an_index(
     theirs: Ledger, stranger: asyncpg.Connection[Any], subtests: pytest.Subtests
 ) -> None:
@@ -154,6 +155,7 @@ WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind IN ('r', 'p') AND c.
 """
 
 
+@pytest.mark.new_database
 async def test_no_estimate_tells_a_stranger_the_keys_names_and_actors_of_others(
     theirs: Ledger, stranger: asyncpg.Connection[Any]
 ) -> None:

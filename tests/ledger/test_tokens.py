@@ -11,7 +11,7 @@ import pytest
 from runfold.ledger import Ledger, access, sessions, users
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.postgres.urls import driver_url
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.logins import as_login
 
 SUBMIT = (

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import asyncpg
+import pytest
 
 from runfold.ledger import Ledger
 from runfold.projections import CatchUp, install
@@ -18,6 +19,7 @@ def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
     return [plan, *(node for part in plan.get("Plans", ()) for node in nodes(part))]
 
 
+@pytest.mark.new_database
 async def test_a_scrape_does_not_walk_past_all_that_sleeps(
     ledger: Ledger, connection: asyncpg.Connection[Any]
 ) -> None:

@@ -29,7 +29,7 @@ from runfold.projections.declared.dropping import drop, drop_replaced
 from runfold.projections.declared.installing import check_table, declared
 from runfold.projections.declared.rows import rows
 from runfold.projections.errors import ProjectionUnseen
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.logins import with_login
 from tests.support.projections import read, sizes, sizes_of
 

@@ -24,7 +24,7 @@ from runfold.ledger.proof.encoding import FIELDS, event_hash
 from runfold.ledger.reading.states import drift_of_range
 from runfold.projections.algebra.fold import fold
 from runfold.projections.state.run_state import COLUMNS
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 
 OPERATIONS = [
     "submit", "claim", "claim", "claim_briefly", "beat", "tool", "park_tool", "answer", "ask",

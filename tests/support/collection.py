@@ -35,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "journey: the quick one of its file; else the first is")
     config.addinivalue_line("markers", "quick: set by the collection; `make test-fast` runs these")
     config.addinivalue_line("markers", "slow: takes seconds by its nature, so it is never quick")
+    config.addinivalue_line("markers", "new_database: is about what nobody used, or a plan meets")
     config.addinivalue_line("markers", "own_server: starts one without the fixtures")
 
 

@@ -17,7 +17,7 @@ from runfold.console.cli.kit import exits
 from runfold.console.cli.main import main
 from runfold.ledger import Ledger, State
 from runfold.ledger.postgres.urls import driver_url
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.runs import claimed
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 
 DECIDE = "SELECT version, refused FROM ledger.decide($1, $2, $3, $4, $5::int, $6, $7, $8, $9::text)"
 

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Ledger, State
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.runs import claimed
 
 LEAVES = (

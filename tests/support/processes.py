@@ -21,7 +21,7 @@ from runfold.ledger.events import (
     StepCompleted,
     ToolCompleted,
 )
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.forked import Forked
 from tests.support.working import FAST
 

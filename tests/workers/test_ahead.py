@@ -16,7 +16,7 @@ from runfold.ledger.events import LeaseReleased
 from runfold.workers import Context, Handler, Worker, handler, slots
 from runfold.workers.judge import GIVEN_BACK_FREELY
 from runfold.workers.leases import ahead, heart
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.runs import types
 from tests.support.waiting import until
 from tests.support.working import FAST, ended, reached, working

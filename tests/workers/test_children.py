@@ -28,7 +28,7 @@ from runfold.workers import (
 from runfold.workers.duties.reaper import Reaper
 from runfold.workers.journal.children import sweep
 from runfold.workers.journal.fanout import WINDOW, Fanout
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.short_beats import ledger, parked, short_beats, square
 from tests.support.waiting import until
 from tests.support.working import AT_ONCE, done, ended, working

@@ -18,9 +18,9 @@ from runfold.ledger import Lease, Ledger, State, names
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import NoteAdded
 from runfold.workers.duties.reaper import PARTITIONS_SECONDS, SPREAD_SECONDS, Reaper
-from tests.conftest import PROJECT
 from tests.support import waiting
 from tests.support.clock import set_clock
+from tests.support.databases import PROJECT
 from tests.support.server import Server
 
 TTL = 60.0

@@ -32,7 +32,7 @@ from runfold.workers.duties.reaper import Reaper
 from runfold.workers.duties.webhooks.deliverer import Terms
 from runfold.workers.duties.webhooks.posting import Poster
 from runfold.workers.duties.webhooks.sender import WebhookSender
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.logins import with_login
 from tests.support.receiver import receiving
 from tests.support.waiting import until

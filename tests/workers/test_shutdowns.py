@@ -9,7 +9,7 @@ import pytest
 
 from runfold.ledger import Ledger, Run, State
 from runfold.workers import Context, Handler, Worker, handler, judge
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.runs import types
 from tests.support.waiting import BOUND, until
 from tests.support.working import AT_ONCE

@@ -12,7 +12,7 @@ from runfold.ledger.errors import ConfigurationError
 from runfold.ledger.operations import wakeups
 from runfold.workers import Context, handler, worker
 from runfold.workers.duties.wakeup_listener import Wakeup
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.logins import channel
 from tests.support.waiting import BOUND, until
 from tests.support.working import ended, reached, working

@@ -21,7 +21,7 @@ from runfold.workers.duties.webhooks.addresses import AddressRefused, public_add
 from runfold.workers.duties.webhooks.deliverer import Deliverer, Terms
 from runfold.workers.duties.webhooks.posting import Answer, Poster
 from runfold.workers.duties.webhooks.sender import WebhookSender
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.logins import with_login
 from tests.support.receiver import Receiver, receiving, swallowing
 from tests.support.runs import claimed

@@ -20,8 +20,8 @@ from runfold.ledger.postgres.connections import connect
 from runfold.workers import BlockingContext, Context, Worker, handler
 from runfold.workers.leases import heart as heartbeat
 from runfold.workers.leases.heart import Heart
-from tests.conftest import PROJECT
 from tests.support.clock import set_clock
+from tests.support.databases import PROJECT
 from tests.support.runs import types
 from tests.support.waiting import BOUND, until
 from tests.support.working import BRIEF, FAST, LONG, ended, reached, working

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
-from tests.conftest import assert_consistent, with_database
 from tests.console.browser.serving import Served
+from tests.support.databases import assert_consistent, with_database
 from tests.support.server import Server
 from tests.support.waiting import BOUND
 

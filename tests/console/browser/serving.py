@@ -15,8 +15,8 @@ from runfold.console.web.options import Options
 from runfold.console.web.serving import Server, listening
 from runfold.ledger import Ledger
 from runfold.ledger.postgres.urls import driver_url
-from tests.conftest import PROJECT
 from tests.console.browser.filling import Filled, Storyteller
+from tests.support.databases import PROJECT
 from tests.support.waiting import BOUND, until
 
 T = TypeVar("T")

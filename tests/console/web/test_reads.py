@@ -15,7 +15,7 @@ from runfold.projections import CatchUp, install
 from runfold.projections.models.counts import RUN_COUNTS
 from runfold.projections.models.spending import SPENDING
 from tests.concurrency.test_plans import SCANS as _SCANS
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.filling import KINDS, filled, paths
 from tests.support.web import calling
 

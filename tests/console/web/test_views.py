@@ -12,7 +12,7 @@ from runfold.console.web import app
 from runfold.console.web.pages.counts import Counts, facets
 from runfold.ledger import Ledger, views
 from runfold.ledger.errors import InvalidQuery, InvalidValue
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.logins import grant, login_of, with_login
 from tests.support.web import calling, sign_in, token
 

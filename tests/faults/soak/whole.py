@@ -9,9 +9,9 @@ from pathlib import Path
 from runfold.ledger import Ledger
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
-from tests.conftest import PROJECT
 from tests.faults.soak.soaking import Soak
 from tests.faults.soak.surroundings import Surroundings
+from tests.support.databases import PROJECT
 from tests.support.proxy import proxied
 
 

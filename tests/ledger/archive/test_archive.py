@@ -44,8 +44,8 @@ from runfold.projections.models.counts import RUN_COUNTS
 from runfold.projections.state import drift
 from runfold.projections.state.repair import repair
 from runfold.projections.state.replay import replay, replay_until
-from tests.conftest import PROJECT
 from tests.support.archiving import WHY, archived, damaging, ended, rows, state_of
+from tests.support.databases import PROJECT
 from tests.support.past_month import MONTH, THEN, in_that_month
 from tests.support.runs import claimed
 

@@ -13,9 +13,9 @@ from runfold.ledger import Ledger
 from runfold.ledger.archive.record import archives
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.reading import verify
-from tests.conftest import PROJECT
 from tests.support.archiving import WHY, archived, ended
 from tests.support.damage import keep, undone
+from tests.support.databases import PROJECT
 from tests.support.past_month import MONTH, in_that_month
 
 

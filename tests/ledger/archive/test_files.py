@@ -19,8 +19,8 @@ from runfold.ledger.archive.file import Writer, check_file, digest
 from runfold.ledger.errors import (
     ArchiveUnusable,
 )
-from tests.conftest import PROJECT
 from tests.support.archiving import WHY, damaging, ended, rows, state_of
+from tests.support.databases import PROJECT
 from tests.support.past_month import MONTH, in_that_month
 
 __all__ = ["damaging"]

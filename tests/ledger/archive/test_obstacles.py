@@ -28,9 +28,9 @@ from runfold.ledger.postgres.urls import driver_url
 from runfold.projections.declared.catch_up import CatchUp
 from runfold.projections.declared.installing import install
 from runfold.projections.models.counts import RUN_COUNTS
-from tests.conftest import PROJECT
 from tests.ledger.reading.test_feed import note
 from tests.support.archiving import WHY, archived, ended, state_of
+from tests.support.databases import PROJECT
 from tests.support.feeding import Reader
 from tests.support.past_month import MONTH, in_that_month
 from tests.support.waiting import BOUND, until

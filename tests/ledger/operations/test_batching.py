@@ -10,7 +10,7 @@ import pytest
 
 from runfold.ledger import Ledger, Run, State
 from runfold.ledger.errors import DuplicateKey, InvalidValue, LeaseLost
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.runs import claimed, superseded, types
 from tests.support.waiting import BOUND, awaited
 

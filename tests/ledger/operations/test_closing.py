@@ -11,7 +11,7 @@ import pytest
 from runfold.ledger import Lease, Ledger, Receipt, Run, State, Transition
 from runfold.ledger.errors import LeaseLost
 from runfold.ledger.events import NoteAdded, StepCompleted
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.runs import TINY, claimed, types
 from tests.support.waiting import lapsed
 

@@ -12,7 +12,7 @@ from runfold.ledger import Ledger, State
 from runfold.ledger.errors import DuplicateKey
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.postgres.tables import metadata
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.runs import claimed
 
 PINS = [f"{number:03}" for number in range(400, 440)]

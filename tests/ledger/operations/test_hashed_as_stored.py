@@ -9,7 +9,7 @@ import asyncpg
 
 from runfold import Ledger
 from runfold.ledger.reading.verify import verify
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.runs import TINY
 from tests.support.signatures import callable_functions
 from tests.support.waiting import lapsed

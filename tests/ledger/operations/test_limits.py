@@ -15,7 +15,7 @@ from runfold.ledger import Ledger, State
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.postgres.urls import driver_url
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.logins import with_login
 
 INVALID: Final = "22023"

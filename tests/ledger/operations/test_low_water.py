@@ -17,8 +17,8 @@ from runfold.ledger import Ledger, State, Submit
 from runfold.ledger.operations.reap import pulse
 from runfold.ledger.postgres.clock import ledger_now
 from runfold.ledger.postgres.urls import driver_url
-from tests.conftest import PROJECT
 from tests.support.clock import set_clock
+from tests.support.databases import PROJECT
 from tests.support.runs import claimed, waiting
 from tests.support.waiting import blocked, lapsed, passed
 

@@ -13,7 +13,7 @@ from runfold.ledger import Lease, Ledger, State
 from runfold.ledger.errors import IllegalTransition, LeaseLost
 from runfold.ledger.events import NoteAdded, OpaqueEvent, WriteRefused
 from runfold.ledger.postgres.urls import driver_url
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.decisions import decided
 from tests.support.logins import with_login
 from tests.support.runs import claimed, superseded

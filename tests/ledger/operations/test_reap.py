@@ -16,8 +16,8 @@ from runfold.ledger.errors import InvalidValue, LeaseLost
 from runfold.ledger.events import LeaseExpired, NoteAdded, RunCancelled, RunFailed, RunTimedOut
 from runfold.ledger.lifecycle import ATTEMPTS_EXHAUSTED, DEADLINE_PASSED, LEASE_EXPIRED
 from runfold.ledger.postgres.urls import driver_url
-from tests.conftest import PROJECT
 from tests.support.clock import set_clock
+from tests.support.databases import PROJECT
 from tests.support.runs import (
     TINY,
     abandoned,

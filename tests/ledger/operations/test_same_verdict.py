@@ -28,7 +28,7 @@ from runfold.events import NoteAdded
 from runfold.ledger.payload import MAX_BITS, MAX_DEPTH
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.validation import MAX_TEXT
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.logins import with_login
 from tests.support.web import calling
 

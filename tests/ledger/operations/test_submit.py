@@ -19,8 +19,8 @@ from runfold.ledger.errors import (
     UnknownProject,
 )
 from runfold.ledger.events import RunSubmitted
-from tests.conftest import PROJECT
 from tests.support.clock import set_clock, set_clock_of_ids
+from tests.support.databases import PROJECT
 from tests.support.runs import event_count, newest
 
 ODD_TAGS = (

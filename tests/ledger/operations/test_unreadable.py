@@ -15,7 +15,7 @@ from runfold.ledger.events import OpaqueEvent
 from runfold.ledger.lifecycle import INPUT_REFUSED
 from runfold.ledger.payload import Unreadable
 from runfold.workers import Context, handler
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.runs import claimed
 from tests.support.waiting import lapsed
 from tests.support.working import ended, working

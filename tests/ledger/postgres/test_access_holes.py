@@ -10,7 +10,7 @@ import pytest
 from runfold.ledger import Ledger
 from runfold.ledger.postgres.access_holes import access_holes
 from runfold.ledger.postgres.urls import driver_url
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.logins import login_of, with_login
 from tests.support.waiting import until
 

@@ -12,7 +12,7 @@ import pytest
 from runfold.ledger import Ledger, Run, State, Transition
 from runfold.ledger.errors import AccessDenied
 from runfold.ledger.events import NoteAdded
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.logins import grant
 from tests.support.runs import TINY, claimed, event_count
 from tests.support.waiting import lapsed

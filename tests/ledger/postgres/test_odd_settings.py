@@ -15,7 +15,7 @@ from runfold.ledger.errors import AccessDenied
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.errors import translated
 from runfold.ledger.postgres.urls import driver_url
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.logins import login_of, with_login
 
 SQL = Path(runfold.ledger.__file__).parent / "sql"

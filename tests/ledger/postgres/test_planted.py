@@ -14,8 +14,8 @@ from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.object_differences import object_differences
 from runfold.ledger.postgres.urls import driver_url
 from runfold.projections.state import drift
-from tests.conftest import PROJECT
 from tests.support.archiving import WHY, ended
+from tests.support.databases import PROJECT
 from tests.support.past_month import MONTH, in_that_month
 
 # Each fits the types of a statement better than what PostgreSQL has: `varchar = text`, for one.

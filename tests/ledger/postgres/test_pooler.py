@@ -10,8 +10,8 @@ import pytest
 from runfold.ledger import Ledger, State, names
 from runfold.ledger.errors import ConfigurationError
 from runfold.workers.duties.wakeup_listener import Wakeup
-from tests.conftest import PROJECT
 from tests.support import pgbouncer
+from tests.support.databases import PROJECT
 from tests.support.handlers import double
 from tests.support.processes import assert_story, worker
 from tests.support.waiting import BOUND, until

@@ -22,7 +22,7 @@ from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.connections import connect
 from runfold.ledger.postgres.urls import shown
 from runfold.workers import Context, handler
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.front import certificate, front, server_context
 from tests.support.waiting import until
 from tests.support.working import FAST, ended, working

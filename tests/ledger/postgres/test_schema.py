@@ -27,7 +27,7 @@ from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.proof.encoding import FIELDS
 from runfold.projections.state.compile import compiled, outputs
 from runfold.projections.state.run_state import COLUMNS, KEY
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.runs import abandoned, claimed
 from tests.support.schema_dump import SCHEMA_FILE, dump
 from tests.support.server import Server
@@ -35,6 +35,7 @@ from tests.support.server_folder import server_folder
 from tests.support.signatures import broken_calls, callable_functions, recorded
 
 
+@pytest.mark.new_database
 def test_the_checked_in_schema_is_what_the_migrations_make(server: Server, database: str) -> None:
     if not server.name.startswith("embedded"):
         pytest.skip("the checked-in schema is that of the embedded server's version")
@@ -42,6 +43,7 @@ def test_the_checked_in_schema_is_what_the_migrations_make(server: Server, datab
     assert SCHEMA_FILE.read_text() == dump(database)
 
 
+@pytest.mark.new_database
 async def test_code_of_each_revision_that_the_schema_works_with_can_call_its_functions(
     database: str, connection: asyncpg.Connection[asyncpg.Record]
 ) -> None:

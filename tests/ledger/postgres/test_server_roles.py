@@ -14,8 +14,8 @@ from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres, temporary_postgres
 from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url
-from tests.conftest import PROJECT
 from tests.support.console import Cli
+from tests.support.databases import PROJECT
 from tests.support.server import ROOM
 from tests.support.server_folder import server_folder
 from tests.support.waiting import until

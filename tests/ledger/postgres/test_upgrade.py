@@ -21,8 +21,8 @@ from runfold.ledger.postgres.installed_objects import installed
 from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url, sqlalchemy_url
 from runfold.projections import Projection, count, install
-from tests.conftest import PROJECT, with_database
 from tests.support.console import Cli
+from tests.support.databases import PROJECT, with_database
 from tests.support.logins import with_login
 from tests.support.proxy import proxied
 from tests.support.server import Server

@@ -20,8 +20,8 @@ from runfold.ledger.reading.control_checks import UNCHECKED, check_control
 from runfold.ledger.reading.control_tables import CONTROL_TABLES
 from runfold.ledger.reading.snapshot import snapshot
 from runfold.ledger.reading.verify import verify
-from tests.conftest import PROJECT
 from tests.support.damage import keep, undone
+from tests.support.databases import PROJECT
 from tests.support.logins import with_login
 
 

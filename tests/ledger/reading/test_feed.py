@@ -15,7 +15,7 @@ from runfold.ledger.events import NoteAdded
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint, Filter
-from tests.conftest import PROJECT, with_database
+from tests.support.databases import PROJECT, with_database
 from tests.support.feeding import Reader, assert_complete, stored
 from tests.support.runs import claimed
 from tests.support.server import Server

@@ -19,8 +19,8 @@ from runfold.ledger.postgres.embedded.postgres import temporary_postgres
 from runfold.ledger.postgres.embedded.programs import find_programs
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.reading import feed
-from tests.conftest import PROJECT, assert_consistent
 from tests.ledger.reading.test_feed import note
+from tests.support.databases import PROJECT, assert_consistent
 from tests.support.feeding import Reader, assert_complete, stored
 from tests.support.server import ROOM, Server
 from tests.support.server_folder import server_folder

@@ -13,7 +13,7 @@ from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.reading import kind_checks
 from runfold.ledger.reading.kind_checks import check_kinds
 from runfold.ledger.reading.snapshot import snapshot
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.mallory import Mallory, mallory, open_ledger
 
 __all__ = ["mallory", "open_ledger"]

@@ -19,6 +19,8 @@ from runfold.ledger.reading import feed
 from runfold.projections.state import drift
 from tests.support.clock import set_clock
 
+pytestmark = pytest.mark.new_database
+
 HOUR = timedelta(hours=1)
 MOVE = """
 DO $$ DECLARE leaf regclass; BEGIN

@@ -17,7 +17,7 @@ from runfold.ledger.errors import InvalidValue
 from runfold.ledger.reading import search_statements as searching
 from runfold.ledger.reading.run_filter import RunFilter
 from runfold.ledger.reading.search import query_of
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 
 MANY: Final = 200_000
 HELD: Final = 200
@@ -212,6 +212,7 @@ LOOKED: Final = EXAMINED * 5
 
 
 @pytest.mark.slow
+@pytest.mark.new_database
 async def test_a_page_reads_blocks_for_its_own_runs_only_whatever_the_filter_and_the_plan(
     ledger: Ledger, connection: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -163,6 +163,7 @@ INDEXED = (
 )  # fmt: skip
 
 
+@pytest.mark.new_database
 async def test_no_query_scans_the_runs(ledger: Ledger, subtests: pytest.Subtests) -> None:
     commands = [Submit(kind=f"kind{n % 5}", tags=[f"t{n % 9}"], key=f"k{n}") for n in range(2_000)]
     await ledger.submit_many(commands)

@@ -20,8 +20,8 @@ from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.roles import grant
 from runfold.ledger.settings import Settings
 from runfold.projections import CatchUp, Projection, count, install
-from tests.conftest import PROJECT
 from tests.support.archiving import WHY, ended
+from tests.support.databases import PROJECT
 from tests.support.past_month import MONTH, in_that_month
 from tests.support.runs import claimed
 

@@ -16,7 +16,7 @@ from runfold.ledger.reading import key_checks, snapshot, tag_checks
 from runfold.ledger.reading import verify as verifying
 from runfold.projections.state import drift
 from runfold.projections.state.repair import repair
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.mallory import Mallory, first_finding, mallory, open_ledger, six_events
 from tests.support.runs import TINY, claimed
 from tests.support.waiting import lapsed
@@ -360,6 +360,7 @@ async def test_of_very_many_runs_that_lists_by_tag_hide_the_first_are_named(
     ]
 
 
+@pytest.mark.new_database
 async def test_no_plan_joins_a_range_with_itself(
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:

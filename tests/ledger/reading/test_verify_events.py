@@ -10,7 +10,7 @@ from runfold.ledger.lifecycle import MOVES
 from runfold.ledger.proof.chain import may_follow
 from runfold.ledger.proof.encoding import FIELDS, event_hash
 from runfold.projections.state.legal import is_type_sql, legal_sql
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.mallory import Mallory, first_finding, mallory, open_ledger, six_events
 
 __all__ = ["mallory", "open_ledger"]

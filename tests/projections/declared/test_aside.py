@@ -17,7 +17,7 @@ from runfold.projections.declared.installing import declared, install
 from runfold.projections.declared.interventions import resume, retry, skip, skip_event
 from runfold.projections.declared.status import set_aside, statuses
 from runfold.projections.errors import NotStopped, ProjectionNotFound, RebuildFailed
-from tests.conftest import PROJECT
+from tests.support.databases import PROJECT
 from tests.support.projections import append, append_by_newer_code, read, sizes, sizes_of
 
 BAD = '"many"'

@@ -419,6 +419,7 @@ async def test_looking_for_what_is_new_costs_no_transaction_id(
     assert await following.to_the_end() == 1
 
 
+@pytest.mark.new_database
 async def test_looking_costs_the_same_after_a_large_transaction(
     ledger: Ledger, connection: asyncpg.Connection[Any]
 ) -> None:

@@ -23,8 +23,8 @@ from runfold.projections.state.drift import check, sample
 from runfold.projections.state.repair import REPAIRED, repair
 from runfold.projections.state.run_state import COLUMNS
 from runfold.workers.duties.drift_sampler import Sampler
-from tests.conftest import PROJECT
 from tests.support.console import Cli
+from tests.support.databases import PROJECT
 from tests.support.logins import with_login
 from tests.support.runs import claimed, newest
 from tests.support.waiting import BOUND, awaited, until

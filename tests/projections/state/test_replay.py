@@ -24,8 +24,8 @@ from runfold.projections.rebuild import Rebuild
 from runfold.projections.rebuild_plan import RebuildProgress
 from runfold.projections.state.repair import REPAIRED
 from runfold.projections.state.replay import Replayed, drop_replaced, plan, replay, replay_until
-from tests.conftest import PROJECT
 from tests.support.console import Cli, execute
+from tests.support.databases import PROJECT
 from tests.support.runs import claimed, newest, types
 from tests.support.waiting import until
 
