@@ -1,4 +1,4 @@
-"""The agent that asks: it has an API token's rights, or may only read, with the login's."""
+"""The agent that asks: with the rights of an API token, or with the login's, to read only."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Asking:
 
     @classmethod
     async def begin(cls, own: Ledger, secret: str | None) -> Self:
-        """Return who asks with the secret of an API token; without one, the login, to read only.
+        """Return the agent with the secret of an API token; without one, it reads as the login.
 
-        Raises AccessDenied for a secret of no token, or of one that was revoked or has ended.
+        Raises AccessDenied unless a valid token has the secret.
         """
         if secret is None:
             return cls(own, own, has_token=False)
@@ -42,7 +42,7 @@ class Asking:
         return cls(token_ledger(own, secret, credential, own.project_id), own, has_token=True)
 
     async def allowed(self, right: Right) -> Ledger:
-        """Return the ledger, after a check of the right; nothing else checks the owner's login.
+        """Return the ledger after a check of the right; no other check holds for the owner's login.
 
         Raises AccessDenied or UnknownProject.
         """
@@ -50,7 +50,7 @@ class Asking:
         return self.ledger
 
     async def opened(self, run_id: str, tool: str) -> Ledger:
-        """Return the ledger for reading a run's content, which is put on record for a token.
+        """Return the ledger to read a run's content with; a read by a token is put on record.
 
         Raises AccessDenied or InvalidValue.
         """
@@ -59,18 +59,18 @@ class Asking:
         return ledger
 
     async def note(self, run_ids: Sequence[UUID], tool: str) -> None:
-        """Put on record whose content a tool shows, if a token asks."""
+        """Put on record the runs whose content a tool shows, if the agent has a token."""
         if self.has_token and run_ids:
             await access.note_reads(self.ledger.project, run_ids, f"mcp/{tool}")
 
 
 ASKING: Final[ContextVar[Asking]] = ContextVar("runfold_asking")
-"""Who asks in this context, where one server answers many."""
+"""The agent that asks in this context, where one server answers many agents."""
 
 
 @dataclass(frozen=True, slots=True)
 class CurrentAsking:
-    """The asker in the context of a call; the methods are those of Asking."""
+    """The agent that asks in the context of a call; the methods are those of Asking."""
 
     has_token: bool
 
@@ -80,13 +80,13 @@ class CurrentAsking:
         return ASKING.get().own
 
     async def allowed(self, right: Right) -> Ledger:
-        """Return the ledger of who asks, after a check of the right."""
+        """Return the ledger of the agent, after a check of the right."""
         return await ASKING.get().allowed(right)
 
     async def opened(self, run_id: str, tool: str) -> Ledger:
-        """Return the ledger of who asks for reading a run's content."""
+        """Return the ledger of the agent, to read a run's content with."""
         return await ASKING.get().opened(run_id, tool)
 
     async def note(self, run_ids: Sequence[UUID], tool: str) -> None:
-        """Put on record whose content a tool shows to who asks."""
+        """Put on record the runs whose content a tool shows to the agent."""
         await ASKING.get().note(run_ids, tool)

@@ -1,4 +1,4 @@
-"""The MCP server as an application of HTTP; `ASKING` names who asks in each request."""
+"""The MCP server as an HTTP application; `ASKING` holds the agent of each request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runfold.console.agents.server import server
 
 
 def served(path: str, has_token: bool) -> Starlette:  # noqa: FBT001  called through its module
-    """Return the application: stateless, with plain JSON for answers.
+    """Return the application, which is stateless and answers in plain JSON.
 
     The web application around it checks hosts, origins, tokens, rates and the size of a body.
     """

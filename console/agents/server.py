@@ -1,4 +1,4 @@
-"""The tools of the MCP server: each a question to the ledger, one a proposal to its people."""
+"""The tools of the MCP server: questions to the ledger, and one that leaves a proposal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from runfold.ledger.run import Run
 from runfold.version import __version__
 
 PROPOSAL: Final = "proposal"
-"""The sort of note that holds a proposal."""
+"""The name of a note that holds a proposal."""
 MAX_RUNS: Final = 50
 MAX_EVENTS: Final = 200
 LAST_EVENTS: Final = 12
@@ -47,7 +47,7 @@ _Tool = Callable[P, Awaitable[str]]
 
 @dataclass(slots=True)
 class _Looked:
-    """What is told of the events of a run: few of them, however many there are."""
+    """The events of a run that an answer shows: few, however many the run has."""
 
     last: deque[Event] = field(default_factory=lambda: deque(maxlen=LAST_EVENTS))
     retried: deque[Event] = field(default_factory=lambda: deque(maxlen=LAST_EVENTS))
@@ -55,8 +55,8 @@ class _Looked:
 
 
 def server(asking: Asking | CurrentAsking) -> MCPServer:
-    """Return the server for one who asks. Only with a token can anything be added: a proposal."""
-    made = MCPServer(
+    """Return the server for an agent; only an agent with a token can add a proposal."""
+    mcp = MCPServer(
         "runfold",
         version=__version__,
         instructions=(
@@ -65,16 +65,16 @@ def server(asking: Asking | CurrentAsking) -> MCPServer:
         ),
         log_level="WARNING",
     )
-    _lists(made, asking)
-    _runs(made, asking)
-    _past(made, asking)
+    _lists(mcp, asking)
+    _runs(mcp, asking)
+    _past(mcp, asking)
     if asking.has_token:
-        _proposals(made, asking)
-    return made
+        _proposals(mcp, asking)
+    return mcp
 
 
-def _lists(made: MCPServer, asking: Asking | CurrentAsking) -> None:
-    @_tool(made, READS)
+def _lists(mcp: MCPServer, asking: Asking | CurrentAsking) -> None:
+    @_tool(mcp, READS)
     async def find_runs(
         query: Annotated[
             str,
@@ -91,22 +91,22 @@ def _lists(made: MCPServer, asking: Asking | CurrentAsking) -> None:
         page = await ledger.search(query, before=before, limit=limit)
         return answer({"runs": [_brief(run) for run in page], "older": page.older})
 
-    @_tool(made, READS)
+    @_tool(mcp, READS)
     async def pending_approvals(limit: Annotated[int, Field(ge=1, le=MAX_RUNS)] = 20) -> str:
-        """List what runs ask people to approve. People decide it, not you."""
+        """List the approvals that runs wait for. People decide them, not you."""
         requests = await pending_requests(await asking.allowed("read"), limit)
         await asking.note([each.run_id for each in requests], "pending_approvals")
         return answer(requests)
 
 
-def _runs(made: MCPServer, asking: Asking | CurrentAsking) -> None:
-    @_tool(made, READS)
+def _runs(mcp: MCPServer, asking: Asking | CurrentAsking) -> None:
+    @_tool(mcp, READS)
     async def show_run(run_id: RunId) -> str:
         """Show a run as it is now, with its input and output."""
         ledger = await asking.opened(run_id, "show_run")
         return answer(_whole(await ledger.get(run_id)))
 
-    @_tool(made, READS)
+    @_tool(mcp, READS)
     async def run_history(
         run_id: RunId,
         after: Annotated[int, Field(description="Events after this version.", ge=0)] = 0,
@@ -117,7 +117,7 @@ def _runs(made: MCPServer, asking: Asking | CurrentAsking) -> None:
         events = await ledger.history(run_id, after=after, heartbeats=False, limit=limit)
         return answer([_event(event) for event in events])
 
-    @_tool(made, READS)
+    @_tool(mcp, READS)
     async def why_did_it_fail(run_id: RunId) -> str:
         """Show how a run ended: its error, its attempts, refused writes, and its last events."""
         ledger = await asking.opened(run_id, "why_did_it_fail")
@@ -134,7 +134,7 @@ def _runs(made: MCPServer, asking: Asking | CurrentAsking) -> None:
         }
         return answer(answered)
 
-    @_tool(made, READS)
+    @_tool(mcp, READS)
     async def verify_run(run_id: RunId) -> str:
         """Check a run's hash chain, its payloads, and its state against its events."""
         await asking.allowed("read")
@@ -142,14 +142,14 @@ def _runs(made: MCPServer, asking: Asking | CurrentAsking) -> None:
         return answer({"ok": report.ok, "report": report})
 
 
-def _past(made: MCPServer, asking: Asking | CurrentAsking) -> None:
-    @_tool(made, READS)
+def _past(mcp: MCPServer, asking: Asking | CurrentAsking) -> None:
+    @_tool(mcp, READS)
     async def state_at(run_id: RunId, version: Version) -> str:
         """Show a run as it was after an event."""
         ledger = await asking.opened(run_id, "state_at")
         return answer(_whole(await ledger.state_at(run_id, version)))
 
-    @_tool(made, READS)
+    @_tool(mcp, READS)
     async def diff_run(run_id: RunId, start: Version, end: Version | None = None) -> str:
         """Show what changed in a run between two versions; without `end`, until now."""
         ledger = await asking.opened(run_id, "diff_run")
@@ -163,8 +163,8 @@ def _past(made: MCPServer, asking: Asking | CurrentAsking) -> None:
         )
 
 
-def _proposals(made: MCPServer, asking: Asking | CurrentAsking) -> None:
-    @_tool(made, ADDS, data=False)
+def _proposals(mcp: MCPServer, asking: Asking | CurrentAsking) -> None:
+    @_tool(mcp, ADDS, data=False)
     async def propose(
         run_id: RunId, text: Annotated[str, Field(min_length=1, max_length=4_000)]
     ) -> str:
@@ -178,9 +178,9 @@ def _proposals(made: MCPServer, asking: Asking | CurrentAsking) -> None:
 
 
 def _tool(
-    made: MCPServer, hints: ToolAnnotations, *, data: bool = True
+    mcp: MCPServer, hints: ToolAnnotations, *, data: bool = True
 ) -> Callable[[_Tool[P]], _Tool[P]]:
-    """Make a tool of a function; its errors say nothing that steers a terminal or a model."""
+    """Return a decorator that makes a tool; its errors cannot steer a terminal or a model."""
 
     def register(ask: _Tool[P]) -> _Tool[P]:
         @wraps(ask)
@@ -191,7 +191,7 @@ def _tool(
                 raise ToolError(clean(error)) from error
 
         description = " ".join((ask.__doc__ or "").split()) + (DATA if data else "")
-        made.tool(description=description, annotations=hints, structured_output=False)(called)
+        mcp.tool(description=description, annotations=hints, structured_output=False)(called)
         return called
 
     return register

@@ -35,7 +35,7 @@ _MAY: Final = {
 }
 """The states in which runs may be, by action."""
 _USUAL: Final = {"cancel": _MAY["cancel"], "rerun": ("failed", "timeout")}
-"""The states that are meant where a query names none."""
+"""The states that a bulk takes if its query names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One batch of a bulk, and where the next begins; None when there is none."""
+    """One batch of a bulk; `older` is where the next begins, None after the last."""
 
     outcomes: list[Outcome]
     older: UUID | None
@@ -119,7 +119,7 @@ async def bulk_of(ledger: Ledger, action: str, query: str, moment: datetime | No
 
 
 async def preview(ledger: Ledger, bulk: Bulk) -> Preview:
-    """Return what a bulk would be about; nothing is done."""
+    """Return the runs that a bulk would act on; nothing is done."""
     query = bulk.parsed()
     matching, examined = await count(ledger.pool, ledger.project_id, query)
     page = await search(ledger.pool, ledger.project_id, query, limit=FIRST)
@@ -160,7 +160,7 @@ async def _cancelled(
 def _of_cancel(run_id: UUID, answer: Run | LedgerError) -> Outcome:
     if isinstance(answer, LedgerError):
         return Outcome(run_id, str(answer), is_done=False)
-    asked = f"requested of {answer.worker_id}, who learns of it with its next heartbeat"
+    asked = f"requested of {answer.worker_id}, which is told with its next heartbeat"
     return Outcome(run_id, "cancelled" if answer.is_terminal else asked)
 
 

@@ -1,4 +1,4 @@
-"""Checks a folder of evidence without database or network, and believes nothing in it."""
+"""The check of a folder of evidence, without database or network; nothing in it is believed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_RUNS: Final = 10_000
 
 @dataclass(slots=True)
 class Verdict:
-    """What the check of a bundle found."""
+    """The result of the check of a bundle."""
 
     runs: list[Checked] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Verdict:
 
 
 def check_bundle(folder: Path) -> Verdict:
-    """Check a bundle: the files are those of its index, and each run's evidence holds.
+    """Return the verdict on a bundle: its files against its index, and each run's evidence.
 
     Raises InvalidValue for a folder that is not a bundle, or whose version is unknown.
     """
@@ -75,7 +75,7 @@ def _check_run(folder: Path, run_id: UUID, entry: dict[str, Any], verdict: Verdi
             continue
         verdict.runs.append(checked)
         if (checked.run_id, checked.head) != (run_id, entry.get("head")):
-            wrong(f"{name} is not the run, or does not have the head, of the index")
+            wrong(f"{name} has another run or another head than the index")
 
 
 def _unlisted(folder: Path, listed: dict[UUID, Any]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Runs of a list as JSON, without their content: a read of content names its run."""
+"""Lists of runs as JSON, without content: a read of content is recorded for each run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CONTENT: Final = frozenset({"input", "output", "error_detail"})
 
 
 def without_content(value: object) -> Any:
-    """Return a value as `jsonable` does, with each run in it without its content."""
+    """Return a value as `jsonable` does, but each run in it without its content."""
     match value:
         case Run():
             return {name: each for name, each in jsonable(value).items() if name not in CONTENT}

@@ -13,7 +13,7 @@ from runfold.projections.errors import ProjectionNotFound
 def declared_projections(
     modules: Sequence[str] | None, names: Sequence[str] = (), *, besides: Sequence[str] = ()
 ) -> list[Projection]:
-    """Return the projections of these names, each once; without names all that are declared.
+    """Return the projections of these names, each once; without names, all that are declared.
 
     `besides`: other names that the command accepts, for the error. Raises ProjectionNotFound.
     """

@@ -36,7 +36,7 @@ class NotRerunnable(LedgerError):
 
 @dataclass(frozen=True, slots=True)
 class Rerun:
-    """A new run and the one that it repeats; `created` is False if it was rerun before."""
+    """A new run and the run that it repeats; `created` is False if that was rerun before."""
 
     run_id: UUID
     rerun_of: UUID
@@ -76,7 +76,7 @@ async def rerun(
 async def rerun_each(
     ledger: Ledger, runs: Sequence[Run], *, actor: str, reason: str | None
 ) -> dict[UUID, Rerun | NotRerunnable]:
-    """Rerun each of at most 500 runs that can be rerun; return what became of each."""
+    """Rerun at most 500 runs; return the rerun of each, or why it cannot be rerun."""
     archived = await detached(ledger.pool)
     problems = {run.run_id: await _problem(ledger, run, archived) for run in runs}
     chosen = [run for run in runs if problems[run.run_id] is None]
@@ -88,11 +88,12 @@ async def rerun_each(
 async def _problem(ledger: Ledger, run: Run, archived: Sequence[Archive]) -> NotRerunnable | None:
     """Return why a run cannot be run again; None if it can."""
     if not run.is_terminal:
-        return NotRerunnable(run.run_id, f"it is {run.state}, and only an ended run is")
+        return NotRerunnable(run.run_id, f"it is {run.state}, and only an ended run can be")
     for month in archived:
         if month.first <= run.run_id < month.beyond:  # its events take no note of the rerun
             return NotRerunnable(
-                run.run_id, f"{month.month} is detached; `runfold archive attach {month.month}`"
+                run.run_id,
+                f"its month is detached: `runfold archive attach {month.month}` brings it back",
             )
     if isinstance(run.input, Unreadable):
         return NotRerunnable(run.run_id, f"its input {run.input}")
@@ -130,7 +131,7 @@ async def _link(ledger: Ledger, old: UUID, new: UUID, actor: str, reason: str | 
     for run_id, text in ((old, f"rerun as {new}{why}"), (new, f"rerun of {old}{why}")):
         # With a key, so that a call repeated after an interruption adds what is missing.
         note = NoteAdded(name=NOTE, text=text)
-        with suppress(DuplicateKey):  # it has the note, with the reason that was given before
+        with suppress(DuplicateKey):  # the run has the note, with the reason of the first call
             await ledger.append(run_id, note, actor=actor, key=f"{rerun_key(old)}:{run_id}")
 
 

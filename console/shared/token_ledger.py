@@ -22,7 +22,7 @@ def token_ledger(own: Ledger, secret: str, credential: str, project: str) -> Led
 
     `own`: the ledger of the process's own login, whose connections are used.
     """
-    # The operations ask of a pool only what `fetch` takes.
+    # The operations use of a pool only what `fetch` uses.
     pool = cast("Pool", Presenting(own.pool, secret, project))
     settings = own.settings.model_copy(update={"actor": None})
     return Ledger(pool, project, settings, speaker=credential)

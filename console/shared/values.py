@@ -1,4 +1,4 @@
-"""From words on the command line to values: payloads, durations, instants, versions."""
+"""Values from words of the command line: payloads, durations, instants, versions."""
 
 from __future__ import annotations
 
