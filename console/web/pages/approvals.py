@@ -37,7 +37,7 @@ WAITS: Final[Mapping[str, tuple[str, timedelta]]] = {
     "3d": ("for 3 days", timedelta(days=3)),
     "7d": ("for a week", timedelta(days=7)),
 }
-"""How long a request is put off, as the form names it."""
+"""How long a request is snoozed, as the form names it."""
 Decider = Annotated[Viewer, Depends(viewing("decide"))]
 pages = router()
 
@@ -46,7 +46,7 @@ pages = router()
 async def approvals(
     viewer: ReadViewer, show: Literal["waiting", "put_off", "decided"] = "waiting"
 ) -> Response:
-    """List what waits for the viewer, the oldest first; what is put off; or decided lately."""
+    """List the requests that wait for the viewer, or that the viewer snoozed, or past decisions."""
     ledger = viewer.ledger
     away = len(await snoozes(ledger.project, ledger.actor))
     if show == "decided":
@@ -67,7 +67,7 @@ async def approvals(
 
 
 async def _note(viewer: Viewer, requests: Sequence[ApprovalRequest]) -> None:
-    """Put on record whose content the list shows."""
+    """Put on record the runs whose content the list shows."""
     run_ids = [each.run_id for each in requests]
     await reads_of(viewer.request).note_runs(viewer.request, viewer.ledger, run_ids)
 
@@ -105,14 +105,14 @@ async def decide(
     reason: Annotated[str, Form()] = "",
     person: Annotated[str, Form()] = "",
 ) -> Response:
-    """Decide the request that was shown; one that changed since is refused, and nothing happens."""
+    """Decide the request that was shown; if it has changed since, the decision is refused."""
     ledger = viewer.ledger
     request = ApprovalRequested(
         run_id=check_run_id(run_id), version=version, shown_sha256=shown_sha256 or None
     )
-    given: dict[str, Any] = {"actor": person or ledger.actor, "reason": reason or None}
+    facts: dict[str, Any] = {"actor": person or ledger.actor, "reason": reason or None}
     answer = ledger.approve if decision == "approve" else ledger.reject
-    run = await answer(request, **given)
+    run = await answer(request, **facts)
     return RedirectResponse(f"{viewer.base}/runs/{run.run_id}", HTTPStatus.SEE_OTHER)
 
 
@@ -134,7 +134,7 @@ async def later(
 
 
 def _end(wait: str, until: str, zone: tzinfo) -> datetime:
-    """Return when a request is back: at a time as the viewer's clock has it, or after a while."""
+    """Return when a request is back: at a time in the viewer's zone, or after a wait."""
     if not until:
         return datetime.now(UTC) + WAITS[wait or "1d"][1]
     try:

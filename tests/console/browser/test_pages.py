@@ -151,13 +151,13 @@ def test_not_now_hides_a_request_and_putting_it_back_shows_it(page: Page, served
     before = int(count.inner_text())
     page.locator("tbody a").first.click()
     page.get_by_label("Out of my inbox").select_option("4h")
-    page.get_by_role("button", name="Not now").click()
-    expect(page.get_by_role("link", name="Not now 1")).to_be_visible()
+    page.get_by_role("button", name="Snooze").click()
+    expect(page.get_by_role("link", name="Snoozed 1")).to_be_visible()
     assert int(count.inner_text() or 0) == before - 1
-    page.get_by_role("link", name="Not now 1").click()
+    page.get_by_role("link", name="Snoozed 1").click()
     expect(page.get_by_text(re.compile(r"in 3h5\dm"))).to_be_visible()
     page.get_by_role("button", name="Put back").click()
-    expect(page.get_by_text("You have put nothing off.")).to_be_visible()
+    expect(page.get_by_text("You have snoozed nothing.")).to_be_visible()
     assert int(count.inner_text()) == before
 
 

@@ -47,10 +47,10 @@ async def test_not_now_hides_a_request_from_one_person_and_is_undone(
     [(_, until)] = await put_off(ledger, ledger.actor)
     assert timedelta(hours=3.9) < until - datetime.now(UTC) < timedelta(hours=4.1)
     assert '"count" data-live="waiting"> 1<' in (page := words_of(await web.get(BASE)))
-    assert "Not now 1" in page
+    assert "Snoozed 1" in page
     assert run not in page
     assert run in (await web.get(f"{BASE}?show=put_off")).text
-    assert "Out of your inbox until" in (await web.get(f"{BASE}/{run}/{version}")).text
+    assert "Snoozed until" in (await web.get(f"{BASE}/{run}/{version}")).text
     [row] = (await web.get(f"{BASE}.json?show=put_off")).json()["approvals"]
     assert (row["run_id"], row["until"][:4]) == (run, str(until.year))
 
