@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def app(ledger: Ledger | None = None, options: Options | None = None) -> FastAPI:
-    """Return the application of a ledger that is open; without one it opens its own.
+    """Return the application of an open ledger; without one, it opens a ledger of its own.
 
-    `options` None: everything needs an API token. Raises ConfigurationError without the extra.
+    Without `options`, callers need an API token. Raises ConfigurationError without the extra.
     """
     require()
     from runfold.console.web.application import make  # noqa: PLC0415  it needs the extra
@@ -29,7 +29,7 @@ def app(ledger: Ledger | None = None, options: Options | None = None) -> FastAPI
 
 
 def require() -> None:
-    """Raise ConfigurationError without the extra."""
+    """Raise ConfigurationError if the extra is not installed."""
     if find_spec("fastapi") is None:
         raise ConfigurationError(
             "the HTTP API and the pages are served with FastAPI: install runfold[web]"

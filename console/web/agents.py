@@ -1,4 +1,4 @@
-"""The MCP server over HTTP: stateless, so that each request has its own token's rights alone."""
+"""The MCP server over HTTP: stateless, so that each request has only its own token's rights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATH: Final = "/v1/mcp"
 
 
 class Agents:
-    """Answers agents; the SDK is imported when the first one asks, because that takes long."""
+    """Answers agents; the SDK is imported at the first request, because the import takes long."""
 
     def __init__(self) -> None:
         self._ending = asyncio.Event()
@@ -26,12 +26,12 @@ class Agents:
         self._served: asyncio.Future[dict[bool, ASGIApp]] | None = None
 
     async def answer(self, ledger: Ledger, own: Ledger, *, has_token: bool) -> Response:
-        """Return the answer to an agent that acts by a ledger; `own` is of the server's login.
+        """Return the answer to an agent: `ledger` acts for the agent, `own` for the server's login.
 
         Raises HTTPException without the extra `mcp`.
         """
         if find_spec("mcp") is None:
-            raise HTTPException(404, "this server answers no agents: install runfold[mcp] there")
+            raise HTTPException(404, "this server answers no agents: install runfold[mcp] on it")
         if self._served is None:
             self._served = asyncio.get_running_loop().create_future()
             self._keeping = asyncio.create_task(self._keep(self._served))
@@ -48,13 +48,13 @@ class Agents:
         return _Answer()
 
     async def end(self) -> None:
-        """End what answers agents."""
+        """End the servers that answer agents."""
         self._ending.set()
         if self._keeping is not None:
             await self._keeping
 
     async def _keep(self, served: asyncio.Future[dict[bool, ASGIApp]]) -> None:
-        """Run the two servers, for those with a token and without, in one task until the end."""
+        """Run a server for agents with a token and one for those without, until the end."""
         try:
             over_http = await asyncio.to_thread(import_module, "runfold.console.agents.over_http")
             async with AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The ASGI application: what it opens, the routes, and what answers every error."""
+"""The ASGI application: what it opens, its routes, and the handlers of its errors."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def make(ledger: Ledger | None, options: Options | None) -> FastAPI:
         version=__version__,
         summary="An event-sourced run ledger on PostgreSQL: every claim about a run, provable.",
         openapi_url="/v1/openapi.json",
-        docs_url=None,  # its page loads scripts from elsewhere
+        docs_url=None,  # FastAPI's page loads scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
         routes=_routes(),
     )
     app.state.ending, app.state.streams = asyncio.Event(), 0
-    app.state.looked_at, app.state.is_ready = 0.0, False
+    app.state.ready_checked_at, app.state.is_ready = 0.0, False
     problems.answer(app)
     settings = ledger.settings if ledger is not None else Settings.load()
     app.state.provider = Provider.of(settings)
@@ -69,8 +69,8 @@ def make(ledger: Ledger | None, options: Options | None) -> FastAPI:
 
 @cache
 def _routes() -> list[BaseRoute]:
-    """Return the routes, which every application shares: to make them takes FastAPI 0.2 s."""
-    making = FastAPI(openapi_url=None, responses=problems.RESPONSES)
+    """Return the routes, shared by all applications: FastAPI takes 0.2 s to make them."""
+    routed = FastAPI(openapi_url=None, responses=problems.RESPONSES)
     for router in (*routers(), *pages.routers()):
-        making.include_router(router)
-    return making.routes
+        routed.include_router(router)
+    return routed.routes

@@ -1,4 +1,4 @@
-"""Who calls: the API token of a request, and the ledger that acts with its rights and no others."""
+"""The caller of a request: its API token, and the ledger that acts with the token's rights only."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class _Known:
 
 
 class Callers:
-    """Finds the ledger of a request's project that acts with the rights of its token.
+    """Finds the ledger of a request's project that acts with the rights of the request's token.
 
-    One ledger for each pair: what one caller asks is never sent in a statement with another's.
+    Each pair of a token and a project has its own, so no statement has the calls of two callers.
     """
 
     def __init__(self, own: Ledger, options: Options) -> None:
@@ -69,7 +69,7 @@ class Callers:
         """Return the ledger of a project for the bearer of a secret, who has one of the rights.
 
         Without a secret, return that of the server's login, if the server is open. A `beat` has a
-        rate of its own, so that a caller's other requests cannot cost it its leases. Raises
+        rate of its own, so that a caller loses no lease by too many other requests. Raises
         Unauthenticated, UnknownProject, AccessDenied or TooManyRequests.
         """
         named = self.own.project_id if project is None else check_text("project", project)
@@ -95,8 +95,8 @@ class Callers:
             self._known.popitem(last=False)
         return known.ledger
 
-    def strange(self, client: str) -> None:
-        """Count a secret that is not known yet. Raises TooManyRequests."""
+    def count_stranger(self, client: str) -> None:
+        """Count a request of an address whose caller is not yet known. Raises TooManyRequests."""
         self._strangers.take(client)
 
     async def _looked_up(self, pair: tuple[bytes, str], secret: str | None, project: str) -> _Known:
@@ -129,13 +129,13 @@ class Callers:
         return self.of_server(project)
 
     def of_server(self, project: str) -> Ledger:
-        """Return the server's own ledger of a project; for use after a check of the caller."""
+        """Return the ledger of a project with the server's own login; check the caller first."""
         own = self.own
         return Ledger(own.pool, project, own.settings, own.url, own.project.speaker)
 
 
 def named_project(project: str | None) -> str | None:
-    """Return the project that a request names; raise UnknownProject for all of them together."""
+    """Return the project that a request names. Raises UnknownProject for all projects together."""
     if project == EVERYWHERE:
         raise UnknownProject(project)
     return project

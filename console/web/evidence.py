@@ -102,7 +102,7 @@ async def _run(ledger: Ledger, run_id: UUID, folder: Path, at: datetime) -> dict
 
 
 def page_of(project: str, run: Run, rows: Sequence[Mapping[str, Any]], at: datetime) -> str:
-    """Return the page of a run as one file: its style within, no script, no link out of it."""
+    """Return the page of a run as one file: the style inside, no script, no link elsewhere."""
     facts = [Fact(**{name: row[name] for name in _FACTS}) for row in rows]
     shown = [event_row(as_event(row)) for row in rows[:SHOWN]]
     style = (ASSETS / "console.css").read_text()

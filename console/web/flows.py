@@ -21,7 +21,7 @@ MAX_COOKIE: Final = 3_500
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """One sign-in: all that binds the provider's answer to it comes from one random secret."""
+    """One sign-in; all values that bind the provider's answer to it come from one random secret."""
 
     secret: str
     begun_at: int
@@ -31,12 +31,12 @@ class Flow:
 
     @property
     def state(self) -> str:
-        """What the provider sends back with the browser."""
+        """The value that the provider sends back with the browser."""
         return self._derived("state")
 
     @property
     def nonce(self) -> str:
-        """What the ID token must hold."""
+        """The value that the ID token must hold."""
         return self._derived("nonce")
 
     @property
@@ -46,7 +46,7 @@ class Flow:
 
     @property
     def challenge(self) -> str:
-        """What the provider learns of the verifier (S256)."""
+        """The digest of the verifier, which the provider gets first (S256)."""
         return _text(sha256(self.verifier.encode()).digest())
 
     def has_state(self, state: str) -> bool:
@@ -58,19 +58,19 @@ class Flow:
 
 
 class Flows:
-    """Begins sign-ins, and knows its own again; any server with the client secret knows them."""
+    """Begins sign-ins, and recognizes those that any server with the same client secret began."""
 
     def __init__(self, client_secret: str) -> None:
-        """Derive the key from the client secret; it has no other use."""
+        """Derive the key that signs cookies from the client secret."""
         self._key = hmac.digest(client_secret.encode(), b"runfold sign-in", "sha256")
 
     def begin(self, to: str) -> Flow:
-        """Return a new sign-in that leads to a path."""
+        """Return a new sign-in that leads to a path, or to `/` if a cookie cannot hold the path."""
         kept = to if len(to.encode()) <= MAX_COOKIE // 2 else "/"
         return Flow(secrets.token_urlsafe(32), int(time.time()), kept)
 
     def cookie(self, flow: Flow) -> str:
-        """Return the sign-in as a signed text, which holds for ten minutes."""
+        """Return the sign-in as a signed text, which is valid for ten minutes."""
         facts = {"secret": flow.secret, "iat": flow.begun_at, "to": flow.to}
         return jwt.encode(facts | {"exp": flow.begun_at + FLOW_SECONDS}, self._key, "HS256")
 

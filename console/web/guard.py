@@ -16,11 +16,11 @@ from runfold.ledger.payload import MAX_DEPTH
 from runfold.ledger.validation import LOOPBACK
 
 BODY_SECONDS: Final = 30.0
-"""How long a body may take to come."""
+"""How long a body may take to arrive."""
 BESIDE_BYTES: Final = 65_536
-"""What a body may have beside one payload of the greatest size."""
+"""Bytes that a body may have beside one payload of the largest size."""
 ENVELOPE: Final = 4
-"""Levels of a body around a payload."""
+"""Levels of nesting of a body around its payload."""
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _FOREIGN: Final = frozenset({"cross-site", "same-site"})
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
@@ -34,7 +34,7 @@ _HEADERS: Final = {
 
 
 class Refused(Exception):
-    """A request is refused as a problem."""
+    """The request is refused, and answered with a problem."""
 
     def __init__(self, status: HTTPStatus, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -42,7 +42,7 @@ class Refused(Exception):
 
 
 class Guard:
-    """An ASGI application around another one.
+    """An ASGI application around another one, which gets only requests that are not refused.
 
     `only_loopback`: refuse every Host but this machine's own names, against DNS rebinding.
     """
@@ -77,13 +77,13 @@ class Guard:
             raise Refused(
                 HTTPStatus.FORBIDDEN,
                 "foreign-host",
-                "a proxy passed this on, and this server is open to its own machine only: set"
-                " RUNFOLD_ENV=production, so that it asks for API tokens",
+                "a proxy passed this request on, and the server is open to its own machine only:"
+                " set RUNFOLD_ENV=production, so that the server asks for API tokens",
             )
         if method in _SAFE:
             return
         origin = headers.get("origin")
-        foreign = origin is not None and urlsplit_netloc(origin) != host.lower()
+        foreign = origin is not None and _netloc(origin) != host.lower()
         if foreign or headers.get("sec-fetch-site") in _FOREIGN:
             raise Refused(
                 HTTPStatus.FORBIDDEN,
@@ -96,14 +96,18 @@ class Guard:
             return await asyncio.wait_for(self._body(headers, receive), BODY_SECONDS)
         except TimeoutError:
             raise Refused(
-                HTTPStatus.REQUEST_TIMEOUT, "body-too-slow", "the body did not come in time"
+                HTTPStatus.REQUEST_TIMEOUT,
+                "body-too-slow",
+                f"the body did not arrive within {BODY_SECONDS:g} s: send a smaller one",
             ) from None
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         """Return the whole body; raise Refused for one that is too large or too deep."""
         if headers.get("content-encoding", "identity") != "identity":
             raise Refused(
-                HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "send it uncompressed"
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                "unsupported-media-type",
+                "the body is compressed: send it uncompressed",
             )
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit() or int(length[:20]) > self._limit:
@@ -119,7 +123,7 @@ class Guard:
                 raise self._too_large()
         body = b"".join(parts)
         if "json" in headers.get("content-type", ""):
-            check_depth(body)
+            _check_depth(body)
         return body
 
     def _too_large(self) -> Refused:
@@ -131,7 +135,7 @@ class Guard:
         )
 
 
-def check_depth(body: bytes) -> None:
+def _check_depth(body: bytes) -> None:
     """Raise Refused for JSON that is nested deeper than any payload may be."""
     depth = 0
     for match in _TOKEN.finditer(body):
@@ -148,7 +152,7 @@ def check_depth(body: bytes) -> None:
             )
 
 
-def urlsplit_netloc(origin: str) -> str | None:
+def _netloc(origin: str) -> str | None:
     """Return the host and port of an origin; None if it is not an origin."""
     try:
         return urlsplit(origin).netloc.lower() or None

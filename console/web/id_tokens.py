@@ -11,9 +11,9 @@ import jwt
 from runfold.console.web.sign_in_errors import SignInRefused
 
 ALGORITHMS: Final = ("RS256", "ES256")
-"""Signatures by the provider's key; never `none`, nor what is made with a key that we hold."""
+"""Signatures by the provider's key; never `none`, nor one by a key that this server holds."""
 LEEWAY_SECONDS: Final = 60
-"""How far the provider's clock may be from ours."""
+"""How far the provider's clock may be from this server's."""
 _REQUIRED: Final = ["iss", "sub", "aud", "exp", "iat", "nonce"]
 
 
@@ -26,8 +26,9 @@ def subject_of(
     nonce: str,
     since: int,
 ) -> str:
-    """Return whom the token names. `keys` is the provider's JWK set, `since` when we asked.
+    """Return the subject that the token names.
 
+    `keys` is the provider's JWK set, and `since` when the sign-in began, in seconds of Unix time.
     Raises SignInRefused, whose reason has nothing of the token.
     """
     try:
@@ -41,7 +42,7 @@ def subject_of(
             leeway=LEEWAY_SECONDS,
         )
     except (jwt.PyJWTError, ValueError, TypeError, AttributeError) as error:
-        raise SignInRefused(f"its ID token does not hold ({type(error).__name__})") from error
+        raise SignInRefused(f"its ID token is not valid ({type(error).__name__})") from error
     _check_party(claims, client)
     if not isinstance(claims["nonce"], str) or not hmac.compare_digest(
         claims["nonce"].encode(errors="replace"), nonce.encode()
@@ -69,7 +70,7 @@ def _key(token: str, keys: Mapping[str, Any]) -> jwt.PyJWK:
 
 
 def _check_party(claims: Mapping[str, Any], client: str) -> None:
-    """Refuse a token that was made for another client's use, beside ours."""
+    """Raise SignInRefused for a token that was made for the use of another client."""
     several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
     if claims.get("azp", None if several else client) != client:
         raise SignInRefused("its ID token is for another client (azp)")

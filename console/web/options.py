@@ -1,4 +1,4 @@
-"""How the web is served: to whom it is open, and what it refuses."""
+"""Options of the web server: to whom it is open, and how much it serves."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from ipaddress import ip_address
 class Options:
     """Options of the web server, beside the settings of the ledger.
 
-    `open`: serve callers without an API token with the rights of the server's own login; for one
-    machine in development, where only its people can connect.
+    `open`: serve callers without an API token, with the rights of the server's own login. It is for
+    development on one machine, to which only its own users can connect.
     """
 
     open: bool = False
     requests_a_second: int = 200
-    """What each token may ask; twice as much at once. Heartbeats have as much of their own."""
+    """Requests a second of each token; bursts of twice as many. Heartbeats count apart."""
     strangers_a_second: int = 10
     """Requests a second of one address with unknown secrets; bursts of twice as many."""
     max_streams: int = 100
     """Streams of events that are served at a time."""
     url: str | None = None
     project: str | None = None
-    """Of the ledger that the application opens, and of requests that name none."""
+    """The project of the ledger that the application opens, and of requests that name none."""
 
 
 def is_loopback(host: str) -> bool:

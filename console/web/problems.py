@@ -24,7 +24,7 @@ TYPE: Final = "/v1/problems/"
 RETRY_SECONDS: Final = 1
 _UNKNOWN_TOKEN: Final = "RF401"  # noqa: S105  the SQLSTATE
 UNEXPECTED: Final = "the server's log says what happened"
-"""What a caller reads of an error that is for the operator."""
+"""The detail that a caller reads of an error that is for the operator."""
 STATUSES: Final = {
     "Unauthenticated": HTTPStatus.UNAUTHORIZED,
     "AccessDenied": HTTPStatus.FORBIDDEN,
@@ -72,7 +72,7 @@ MEANINGS: Final[dict[str, tuple[int, str]]] = {
     "webhook-not-found": (404, "the project has no such webhook or delivery"),
     "before-first-event": (404, "nothing was recorded in the project at that time"),
     "method-not-allowed": (405, "the page does not take this method"),
-    "body-too-slow": (408, "the body did not come in time"),
+    "body-too-slow": (408, "the body did not arrive in time"),
     "lease-lost": (409, "the token is not the current lease: stop working on the run"),
     "lease-required": (409, "the run is leased, or would have to be: the write needs the lease"),
     "illegal-transition": (409, "the run's state does not lead there; nothing was appended"),
@@ -86,13 +86,13 @@ MEANINGS: Final[dict[str, tuple[int, str]]] = {
     "payload-too-large": (413, "a payload exceeds the limit of the ledger"),
     "body-too-large": (413, "the body exceeds the limit of the server"),
     "unsupported-media-type": (415, "the body is compressed, or is not JSON"),
-    "body-too-deep": (422, "the body is nested too deep"),
+    "body-too-deep": (422, "the body is nested too deeply"),
     "invalid-value": (422, "a value cannot be accepted; nothing was written"),
     "invalid-query": (422, "a word of the query is not understood, or no index answers it"),
     "future-instant": (422, "the time has not come yet, by the database's clock"),
     "duplicate-key": (422, "the idempotency key was used with other content"),
     "too-many-requests": (429, "the caller asks more often than it may: wait, as Retry-After says"),
-    "defect": (500, "the server met what it does not expect; its log says what"),
+    "defect": (500, "the server met an error that it does not expect; its log has it"),
     "ledger-error": (500, "the database or its schema is not as the server needs it"),
     "database-unavailable": (503, "the database does not answer now: try again"),
     "lock-timeout": (503, "rows stayed locked by others: try again"),
@@ -184,7 +184,7 @@ def of_error(error: Exception) -> JSONResponse:
 
 
 def retry_headers(status: HTTPStatus, error: Exception) -> dict[str, str]:
-    """Return the header that says when to come again, for a status that passes."""
+    """Return the header that says when to try again, for a status that is temporary."""
     if status not in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
         return {}
     return {"Retry-After": str(getattr(error, "retry_after", RETRY_SECONDS))}
@@ -198,9 +198,9 @@ def as_known(error: Exception) -> Exception:
 
 
 def answer_to(error: Exception) -> tuple[HTTPStatus, type, str]:
-    """Return the status of an error, the class that names it, and what a caller may read of it.
+    """Return the status of an error, the class that names it, and the text that a caller may read.
 
-    What is for the operator is logged.
+    A text that only the operator may read is logged.
     """
     kind = next((k for k in type(error).__mro__ if k.__name__ in STATUSES), LedgerError)
     status = STATUSES.get(kind.__name__, HTTPStatus.INTERNAL_SERVER_ERROR)

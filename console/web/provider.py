@@ -28,7 +28,7 @@ MAX_BYTES: Final = 262_144
 MAX_PARAMETER: Final = 2_000
 """Characters of a code or a state."""
 DESCRIPTION_SECONDS: Final = 600.0
-"""How long what the provider says of itself is remembered."""
+"""How long the provider's description of itself is remembered."""
 _ENDPOINTS: Final = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 
 
@@ -45,7 +45,7 @@ class Provider:
     """The identity provider of the settings."""
 
     def __init__(self, issuer: str, client: tuple[str, str], redirect: str, *, near: bool) -> None:
-        """`client` is its id and secret; `near`: http on this machine's own address will do."""
+        """`client` is its id and secret; `near` allows http on this machine's own address."""
         self.issuer, self.flows = issuer, Flows(client[1])
         self._client, self._redirect, self._near = client, redirect, near
         # The certificates of the system, to which an organization can add its own.
@@ -65,8 +65,8 @@ class Provider:
         return cls(issuer, (client, secret.get_secret_value()), redirect, near=near)
 
     async def address(self, flow: Flow) -> str:
-        """Return where the provider asks a person. Raises ProviderDown."""
-        asked = {
+        """Return the address at which the provider signs a person in. Raises ProviderDown."""
+        parameters = {
             "response_type": "code",
             "scope": "openid",
             "client_id": self._client[0],
@@ -77,10 +77,10 @@ class Provider:
             "code_challenge_method": "S256",
         }
         endpoint = (await self._description()).authorization_endpoint
-        return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(asked)}"
+        return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(parameters)}"
 
     async def subject(self, flow: Flow, parameters: Mapping[str, str]) -> str:
-        """Return how the provider names the person whom it sent back with these parameters.
+        """Return the provider's name for the person whom it sent back with these parameters.
 
         Raises SignInRefused and ProviderDown.
         """
@@ -100,27 +100,28 @@ class Provider:
         )  # fmt: skip
 
     async def _description(self) -> _Description:
-        """Return what the provider says of itself (OpenID Connect Discovery 1.0)."""
+        """Return the provider's description of itself (OpenID Connect Discovery 1.0)."""
         now = time.monotonic()
         if self._described is None or now - self._described[0] > DESCRIPTION_SECONDS:
             url = self.issuer.rstrip("/") + "/.well-known/openid-configuration"
             self._described = now, self._read(await self._asked("GET", url))
         return self._described[1]
 
-    def _read(self, said: Mapping[str, Any]) -> _Description:
-        if said.get("issuer") != self.issuer:
+    def _read(self, document: Mapping[str, Any]) -> _Description:
+        if document.get("issuer") != self.issuer:
             raise ProviderDown("its description names another issuer than RUNFOLD_OIDC_ISSUER")
-        urls = [said.get(name) for name in _ENDPOINTS]
+        urls = [document.get(name) for name in _ENDPOINTS]
         for name, url in zip(_ENDPOINTS, urls, strict=True):
             bare = url.partition("?")[0] if isinstance(url, str) else ""
             if not is_secure(bare, loopback=self._near):
                 raise ProviderDown(f"its description has no {name} with https")
-        methods = said.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
-        asking, token, keys = map(str, urls)
-        return _Description(asking, token, keys, takes_basic="client_secret_basic" in methods)
+        basic = "client_secret_basic"
+        methods = document.get("token_endpoint_auth_methods_supported", [basic])
+        authorization, token, keys = map(str, urls)
+        return _Description(authorization, token, keys, takes_basic=basic in methods)
 
     async def _token(self, description: _Description, flow: Flow, code: str) -> str:
-        """Return the ID token for a code, which the provider gives once."""
+        """Return the ID token for a code, which the provider takes once."""
         form = {
             "grant_type": "authorization_code",
             "code": code,

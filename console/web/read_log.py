@@ -1,4 +1,4 @@
-"""Which requests show the content of a run, and their record: who read it, by which route."""
+"""The record of reads: who read the content of which run, and by which route."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ReadLog:
         self._noted: OrderedDict[tuple[str, str, str, UUID], int] = OrderedDict()
 
     async def note(self, request: Request, ledger: Ledger) -> None:
-        """Record a request that names a run. A list that shows content names its runs itself.
+        """Record a request whose path names a run; lists that show content call `note_runs`.
 
         A request that cannot be recorded is not answered.
         """

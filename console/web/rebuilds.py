@@ -1,7 +1,7 @@
-"""Rebuilds of projections that pages have begun; a page shows how far each is.
+"""Rebuilds of projections that were begun on a page; the page shows how far each is.
 
-A rebuild goes on in this process. One that ended with it is resumed by the next that is begun, here
-or by `runfold projections rebuild`.
+A rebuild runs in this process. If the process ends first, the next rebuild of the projection, begun
+here or by `runfold projections rebuild`, resumes it.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ class Rebuilding:
     order: Order
     progress: RebuildProgress | None = None
     wrong: int | None = None
-    """Rows that were wrong, once it is done; None with no error: it goes on."""
+    """Rows that were wrong; None until the rebuild is done."""
     error: str | None = None
     is_done: bool = False
 
 
 class Rebuilds:
-    """The rebuilds of a server by the projection's name, the last one of each."""
+    """The last rebuild of each projection that a server began, by the projection's name."""
 
     def __init__(self) -> None:
-        self._found: dict[str, Rebuilding] = {}
+        self._rebuilds: dict[str, Rebuilding] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def begin(self, pool: Pool, projection: Projection, order: Order) -> None:
-        """Begin to rebuild a projection; one that is being rebuilt here goes on as it is."""
-        if self.goes_on(projection.name):
+        """Begin to rebuild a projection, unless it is being rebuilt here."""
+        if self.is_running(projection.name):
             return
-        rebuilding = self._found[projection.name] = Rebuilding(order)
+        rebuilding = self._rebuilds[projection.name] = Rebuilding(order)
         self._tasks[projection.name] = asyncio.create_task(_rebuild(pool, projection, rebuilding))
 
-    def goes_on(self, name: str) -> bool:
-        """Return whether a projection is being rebuilt here."""
-        running = self._tasks.get(name)
-        return running is not None and not running.done()
+    def is_running(self, name: str) -> bool:
+        """Whether a projection is being rebuilt here."""
+        task = self._tasks.get(name)
+        return task is not None and not task.done()
 
     def find(self, name: str) -> Rebuilding | None:
         """Return the last rebuild of a projection that was begun here."""
-        return self._found.get(name)
+        return self._rebuilds.get(name)
 
     async def end(self) -> None:
         """End all rebuilds; what they have done so far is kept."""

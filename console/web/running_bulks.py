@@ -1,8 +1,8 @@
-"""Bulks that pages have begun: each runs by itself, and a page shows its progress.
+"""Bulks that were begun on a page: each runs by itself, and a page shows its progress.
 
-A running bulk lives in this process. What it did is in the histories of its runs; one that was lost
-is begun again by the same form, and does nothing twice. No project waits for another: each has its
-own bound, and runs one batch at a time, of its bulks in turn.
+A running bulk lives in this process. What it did is in the histories of its runs; a bulk that was
+lost is begun again by the same form, and does nothing twice. No project waits for another: each has
+a limit of its own, and its bulks take turns, one batch at a time.
 """
 
 from __future__ import annotations

@@ -15,16 +15,16 @@ from fastapi import FastAPI
 from runfold.ledger.errors import ConfigurationError
 
 GRACE_SECONDS: Final = 10
-"""How long requests that are being answered may take when the server is told to end."""
+"""How long requests in progress may take once the server is told to end."""
 MAX_CONNECTIONS: Final = 2_000
-"""Connections and requests at a time; one more is answered 503."""
+"""Connections and requests at a time; any more are answered 503."""
 
 
 class Server(uvicorn.Server):
-    """A server that ends its event streams at shutdown: by themselves they never end."""
+    """A server that ends its event streams at shutdown: they never end by themselves."""
 
     def __init__(self, app: FastAPI) -> None:
-        """Listen nowhere yet."""
+        """Configure the server, which listens nowhere yet."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -53,14 +53,17 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(each)
 
     def end(self) -> None:
-        """Accept nothing more, end the streams, answer what is being answered."""
+        """Stop accepting connections, and end once requests in progress are answered.
+
+        Event streams end at once, and at a second call everything does.
+        """
         self.force_exit = self.should_exit
         self.should_exit = True
         self.app.state.ending.set()
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """Return a socket that listens. Raises ConfigurationError."""
+    """Return a socket that listens on a host and port. Raises ConfigurationError."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)

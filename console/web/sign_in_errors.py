@@ -1,4 +1,4 @@
-"""Why a sign-in by an identity provider came to nothing; the reasons hold no secret."""
+"""Errors of a sign-in by an identity provider; their reasons hold no secret."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ class SignInRefused(Exception):
 
 
 class ProviderDown(Exception):
-    """The provider does not answer as OpenID Connect asks, or our login may not pass it on."""
+    """The provider breaks OpenID Connect, or the server's login may not begin sessions by it."""

@@ -37,13 +37,13 @@ class Wakeups:
         if not listens or project_id in self._duties or len(self._duties) >= MAX_PROJECTS:
             return
 
-        def look() -> None:
+        def wake() -> None:
             heard = self._heard.pop(project_id, None)
             if heard is not None:
                 heard.set()
 
         ledger = Ledger(own.pool, project_id, own.settings, own.url, own.project.speaker)
-        self._duties[project_id] = asyncio.create_task(Wakeup(ledger, look).run())
+        self._duties[project_id] = asyncio.create_task(Wakeup(ledger, wake).run())
 
     async def end(self) -> None:
         """Stop listening."""

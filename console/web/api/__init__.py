@@ -1,4 +1,4 @@
-"""The HTTP API: a file a resource, each with its router."""
+"""The HTTP API: a file for each resource, with its router."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ async def decide(
 ) -> Shown:
     """Decide on the request that If-Match names, and on no other. Needs the right decide.
 
-    A decision that comes late, twice or from somebody who may not is refused, on record.
+    A decision that comes late, twice or from somebody who may not decide is refused, on record.
     """
     request = ApprovalRequested(
         run_id=check_run_id(run_id),

@@ -17,17 +17,22 @@ router = APIRouter(prefix="/bulk", tags=["runs"])
 
 
 class Chosen(Body):
-    """What is to be done with which runs."""
+    """An action, and the query of the runs that it is for."""
 
     action: str = Field(description="`cancel` or `rerun`.")
-    query: str = Field(description="Without a state: what has not ended, or failed or timed out.")
+    query: str = Field(
+        description="Without a state, `cancel` takes runs that have not ended, and `rerun` those"
+        " that failed or timed out."
+    )
 
 
 class Act(Chosen, Reason):
     """One batch of a bulk."""
 
     moment: AwareDatetime | None = Field(
-        None, description="Of the preview or the batch before: only runs submitted before it."
+        None,
+        description="The `moment` of the preview or of the batch before: only runs submitted"
+        " before it.",
     )
     before: str | None = Field(None, description="The `older` of the batch before.")
     limit: int = Field(BATCH, ge=1, le=BATCH)
@@ -47,9 +52,10 @@ async def see(ledger: Reader, body: Chosen) -> Shown:
 
 @router.post("", operation_id="bulk")
 async def act(ledger: Submitter, reader: Reader, body: Act) -> Shown:
-    """Act on the next runs that fit, the newest first; `older` leads on. Needs submit and read.
+    """Act on the next runs that fit, the newest first. Needs submit and read.
 
-    A reason is needed. Sent again it does nothing twice: each run is cancelled or rerun once.
+    `older` is the `before` of the next batch. A reason is needed. A batch that is sent again does
+    nothing twice: each run is cancelled or rerun once.
     """
     chosen = await bulk_of(reader, body.action, body.query, body.moment)
     done = await batch(

@@ -21,7 +21,7 @@ MAX_BEATS: Final = 1_000
 
 
 class Claim(BaseModel):
-    """What a worker takes, and how long it waits for it."""
+    """The runs that a worker takes, and how long it waits for one."""
 
     worker_id: str
     kinds: list[str] | None = None
@@ -47,8 +47,8 @@ class Beats(BaseModel):
 async def claim(request: Request, ledger: Worker, body: Claim) -> Shown:
     """Lease the oldest claimable runs; wait if there is none. Needs the right work.
 
-    The list is empty when none came in time. Each write about a run carries its lease's `token`
-    and `worker_id`. A caller that goes away while it waits claims nothing.
+    The list is empty if no run became claimable in time. Each write about a run carries its lease's
+    `token` and `worker_id`. A caller that goes away while it waits claims nothing.
     """
     wakeups: Wakeups = request.app.state.wakeups
     ending: asyncio.Event = request.app.state.ending

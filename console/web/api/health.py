@@ -22,14 +22,14 @@ MISSING_EXTRA: Final = "metrics are served with prometheus-client: install runfo
 
 
 class Health(BaseModel):
-    """The server answers."""
+    """Whether the server can answer."""
 
     status: Literal["ok", "unavailable"] = "ok"
 
 
 @router.get("/health", operation_id="health")
 async def health() -> Health:
-    """Answer while the process lives; the database is not body. Needs no token."""
+    """Answer while the process lives; the database is not asked. Needs no token."""
     return Health()
 
 
@@ -38,8 +38,8 @@ async def ready(request: Request, response: Response) -> Health:
     """Answer whether requests can be served now: 503 if not. Needs no token."""
     state = request.app.state
     now = time.monotonic()
-    if now - state.looked_at > BELIEVED_SECONDS:
-        state.looked_at, state.is_ready = now, await _answers(state.callers.own)
+    if now - state.ready_checked_at > BELIEVED_SECONDS:
+        state.ready_checked_at, state.is_ready = now, await _answers(state.callers.own)
     if state.ending.is_set() or not state.is_ready:
         response.status_code = 503
         return Health(status="unavailable")
@@ -58,7 +58,7 @@ async def _answers(own: Ledger) -> bool:
 async def metrics(
     request: Request, _: Annotated[Ledger, Depends(caller("read", everywhere=True))]
 ) -> PlainTextResponse:
-    """Answer with the fleet's metrics for Prometheus. Needs the right read in all projects."""
+    """Answer with the metrics of all projects, for Prometheus. Needs read in all of them."""
     try:
         from prometheus_client import (  # noqa: PLC0415  an extra, named if it is missing
             CollectorRegistry,
@@ -72,7 +72,7 @@ async def metrics(
     rows = await look(callers.own.pool)
 
     class Collected:
-        """What was read, as a collector."""
+        """The metrics that were read, as a collector."""
 
         def collect(self) -> Iterator[Any]:
             """Yield the families."""

@@ -20,7 +20,7 @@ from runfold.ledger.reading.verify import EVENTS
 
 router = APIRouter(tags=["integrity"])
 MAX_PROOF: Final = 10_000
-"""Events of a run whose proof is one answer."""
+"""Events of a run, at most, whose proof is given in one answer."""
 _CONTROL_HEAD: Final = """
 SELECT number, recorded_at, type, hash FROM ledger.control_event
 WHERE project_id = $1 ORDER BY number DESC LIMIT 1
@@ -44,7 +44,7 @@ async def verify_run(request: Request, ledger: Reader, run_id: RunId) -> Shown:
 async def verify(request: Request, ledger: Auditor) -> Shown:
     """Check every run of the project, on record. Needs audit.
 
-    It takes as long as the project is large.
+    The time that it takes grows with the project.
     """
     async with _ONE_AT_A_TIME:
         began_at = await ledger_now(ledger.pool)
@@ -68,29 +68,30 @@ async def run_head(ledger: Reader, run_id: RunId) -> Shown:
 async def run_proof(ledger: Auditor, run_id: RunId) -> Shown:
     """Read all that a run's hashes commit to, salts too, as `runfold export` writes it.
 
-    `runfold verify --bundle` has the check. Needs audit, and runfold_auditor for the server.
+    `runfold verify --bundle` checks it. Needs audit; the server's login needs runfold_auditor.
     """
     run = await ledger.get(run_id)
     if run.version > MAX_PROOF:
-        raise InvalidValue("run", run_id, f"has more than {MAX_PROOF:,} events: `runfold export`")
+        remedy = f"has more than {MAX_PROOF:,} events: use `runfold export`"
+        raise InvalidValue("run", run_id, remedy)
     rows = await fetch(ledger.pool, EVENTS, ledger.project_id, run.run_id, run.run_id)
     if not rows:
-        raise InvalidValue("run", run_id, "is archived: `runfold export` reads the archive")
+        raise InvalidValue("run", run_id, "is archived: use `runfold export`, which reads archives")
     return evidence(ledger.project_id, run.run_id, rows)
 
 
 @router.get("/integrity/head", operation_id="head")
 async def head(ledger: Auditor) -> Shown:
-    """Read the last hash of the project's control history: who ordered what. Needs audit.
+    """Read the last hash of the project's control history, which has its orders. Needs audit.
 
     Each run has a chain of its own: `/v1/runs/{run_id}/head`. No hash covers all runs yet.
     """
     rows = await fetch(ledger.pool, _CONTROL_HEAD, ledger.project_id)
-    checked = jsonable(dict(rows[0])) if rows else None
-    return {"project": ledger.project_id, "control": checked, **_MEANING}
+    last = jsonable(dict(rows[0])) if rows else None
+    return {"project": ledger.project_id, "control": last, **_MEANING}
 
 
 async def _report(request: Request, ledger: Ledger, run_id: str | None) -> Report:
-    # In snapshots of the server's own: a token is presented to single statements.
+    # By the server's login, in snapshots of its own: a token is presented to single statements.
     callers: Callers = request.app.state.callers
     return await callers.of_server(ledger.project_id).verify(run_id)

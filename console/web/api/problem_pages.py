@@ -1,4 +1,4 @@
-"""What the `type` of a problem leads to: its meaning, for people and programs."""
+"""The addresses that the `type` of a problem names: its meaning, for people and programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Projections: how each fares."""
+"""Projections: their lag and their errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def projections(ledger: Reader) -> Shown:
 
 
 def for_project(project_id: str, status: Status) -> Status:
-    """Return a status as a project may see it."""
+    """Return a status as a project may see it: without the run of another project."""
     if status.project_id in {None, project_id}:
         return status
     return replace(

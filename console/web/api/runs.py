@@ -1,4 +1,4 @@
-"""Runs: submit, list, read, cancel, run again, and what is sent to one."""
+"""Runs: submit, list, read, cancel and rerun them, and send one a signal, an answer or a note."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_RUNS = 200
 MAX_BATCH = 1_000
 LINES: Final = "application/x-ndjson"
 NoMatch = Annotated[str | None, Header(alias="If-Match", include_in_schema=False)]
-"""A condition that would not be kept is refused, not ignored."""
+"""A condition that the call does not check is refused, not ignored."""
 
 
 class Submission(Body):
@@ -54,7 +54,7 @@ class Item(Submission):
 
 
 class Batch(Body):
-    """Runs that are asked for together."""
+    """Runs that are submitted together."""
 
     runs: list[Item] = Field(min_length=1, max_length=MAX_BATCH)
 
@@ -90,7 +90,7 @@ class Note(Body):
 
 @router.post("/runs", operation_id="submit", status_code=status.HTTP_201_CREATED)
 async def submit(ledger: Submitter, body: Submission, response: Response, key: Key = None) -> Shown:
-    """Ask for a run; it exists when the answer has come. Needs the right submit."""
+    """Submit a run; it exists once the answer has come. Needs the right submit."""
     run = await ledger.submit(**body.model_dump(), key=key)
     response.headers["Location"] = f"/v1/runs/{run.run_id}"
     return shown(run, response)
@@ -98,12 +98,12 @@ async def submit(ledger: Submitter, body: Submission, response: Response, key: K
 
 @router.post("/runs/batch", operation_id="submit_many", status_code=status.HTTP_201_CREATED)
 async def submit_many(ledger: Submitter, body: Batch) -> Shown:
-    """Ask for up to 1,000 runs in one transaction, all or none. Needs the right submit.
+    """Submit up to 1,000 runs in one transaction, all or none. Needs the right submit.
 
-    The answers are in the order of the runs; `created` false: the key had brought that run before.
+    The answers are in the order of the runs; `created` is false if the key named that run before.
     """
-    asked = [item.model_dump() for item in body.runs]
-    return {"runs": jsonable(await ledger.submit_many(asked, actor=body.actor))}
+    submits = [item.model_dump() for item in body.runs]
+    return {"runs": jsonable(await ledger.submit_many(submits, actor=body.actor))}
 
 
 @router.post(
@@ -120,17 +120,17 @@ async def submit_many(ledger: Submitter, body: Batch) -> Shown:
     },
 )
 async def submit_lines(ledger: Submitter, request: Request) -> Shown:
-    """Ask for up to 1,000 runs, each a line of JSON, all or none. Needs the right submit.
+    """Submit up to 1,000 runs, each a line of JSON, all or none. Needs the right submit.
 
-    The answer is that of `batch`. A line that is wrong is named by its number.
+    The answer is that of `batch`. An error names the line by its number.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != LINES:
-        raise HTTPException(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, f"send it as {LINES}")
+        raise HTTPException(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, f"send the runs as {LINES}")
     numbered = enumerate((await request.body()).split(b"\n"), 1)
     lines = [(number, line) for number, line in numbered if line.strip()]
     check_int("lines", len(lines), least=1, most=MAX_BATCH)
-    asked = [_item(number, line).model_dump() for number, line in lines]
-    return {"runs": jsonable(await ledger.submit_many(asked))}
+    submits = [_item(number, line).model_dump() for number, line in lines]
+    return {"runs": jsonable(await ledger.submit_many(submits))}
 
 
 def _item(number: int, line: bytes) -> Item:
@@ -181,9 +181,9 @@ async def run(ledger: Reader, run_id: RunId, response: Response) -> Shown:
 async def cancel(
     ledger: Submitter, run_id: RunId, body: Reason, response: Response, if_match: NoMatch = None
 ) -> Shown:
-    """Cancel a run; the worker that holds it sees it at its next heartbeat. Needs submit."""
+    """Cancel a run; the worker that holds it is told with the next heartbeat. Needs submit."""
     if if_match is not None:
-        raise InvalidValue("If-Match", if_match, "a cancel takes none: it holds whatever happened")
+        raise InvalidValue("If-Match", if_match, "must be left out: a cancel holds for any version")
     return shown(await ledger.cancel(run_id, **body.model_dump()), response)
 
 

@@ -51,13 +51,13 @@ async def pause(ledger: Scheduler, name: str, body: Why) -> Shown:
 
 @router.post("/{name}/resume", operation_id="resume_schedule")
 async def resume(ledger: Scheduler, name: str, body: Why) -> Shown:
-    """Have it go on from its next due time. Needs the right schedule."""
+    """Resume a schedule from its next due time. Needs the right schedule."""
     return dict(jsonable(await ledger.resume_schedule(name, **body.model_dump())))
 
 
 @router.post("/{name}/run", operation_id="run_schedule", status_code=status.HTTP_201_CREATED)
 async def run(ledger: Scheduler, name: str, body: Why) -> Shown:
-    """Submit its run now; due times stay. Needs the rights schedule and submit."""
+    """Submit a schedule's run now; its due times stay. Needs schedule and submit."""
     return dict(jsonable(await ledger.run_schedule(name, **body.model_dump())))
 
 

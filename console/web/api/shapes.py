@@ -1,4 +1,4 @@
-"""What resources share: headers, and runs, leases and events as JSON."""
+"""What the resources share: headers, bodies, and runs, leases and events as JSON."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class UnderLease(BaseModel):
 
 
 class Body(BaseModel):
-    """A request about a run without a lease."""
+    """A request without a lease, which may name its actor."""
 
     actor: str | None = Field(None, description="Who acts; else the token itself.")
 
@@ -80,7 +80,7 @@ def version_of(if_match: str | None) -> int | None:
 
 
 def shown(run: Run, response: Response) -> Shown:
-    """Return a run that was written as JSON, without its content; its version is the ETag."""
+    """Return a run after a write, as JSON without its content; its version is the ETag."""
     _tag(run, response)
     return dict(without_content(run))
 

@@ -35,9 +35,9 @@ async def subscription(
     after: Annotated[str, Query(description="An event's id, `start`, or `now`.")] = "now",
     last: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
 ) -> AsyncIterator[Subscription]:
-    """Begin a subscription; its faults are answers, not the ends of streams.
+    """Yield a subscription that has begun; its errors are answers, not the ends of streams.
 
-    It has begun before the client sees the stream open: what the client does then comes in it.
+    It begins before the client sees the stream open: whatever the client does then is in it.
     """
     begin = last or after
     subscription = ledger.subscribe(
@@ -71,9 +71,9 @@ async def events(
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow the project's events, each once, in order within a run. Needs the right read.
 
-    An event's id resumes after it, in Last-Event-ID or `after`. The stream ends when the server
-    does; a client connects again. An event `problem` says why it ended otherwise. `now` begins with
-    what is committed from now on.
+    An event's id, sent in Last-Event-ID or `after`, resumes behind that event. The stream ends when
+    the server does; a client connects again. An event `problem` says why the stream ended
+    otherwise. `now` begins with what is committed from now on.
     """
     ending: asyncio.Event = request.app.state.ending
     try:
@@ -91,17 +91,17 @@ async def until(following: Subscription, ending: asyncio.Event) -> AsyncIterator
     """Yield the events until the server is told to end."""
     reading = following.__aiter__()
     ended = asyncio.ensure_future(ending.wait())
-    following_one: asyncio.Task[Any] | None = None
+    next_event: asyncio.Task[Any] | None = None
     try:
         while True:
-            following_one = asyncio.ensure_future(anext(reading))
-            await asyncio.wait({following_one, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if not following_one.done():
+            next_event = asyncio.ensure_future(anext(reading))
+            await asyncio.wait({next_event, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not next_event.done():
                 return
-            yield following_one.result()
+            yield next_event.result()
     finally:
         ended.cancel()
-        if following_one is not None and not following_one.done():
-            following_one.cancel()
+        if next_event is not None and not next_event.done():
+            next_event.cancel()
             with suppress(asyncio.CancelledError):
-                await following_one
+                await next_event

@@ -30,14 +30,14 @@ class Completion(Spent):
 
 
 class Failure(Spent):
-    """Why a run cannot reach its goal."""
+    """The error with which a run fails."""
 
     error_code: str
     error_detail: Any = None
 
 
 class GivenBack(UnderLease):
-    """Why a run is given back, and how many seconds it rests."""
+    """Why a run is given back, and how many seconds pass before it can be claimed."""
 
     delay: float = 0
     error_code: str | None = None
@@ -59,7 +59,7 @@ class Tool(UnderLease):
 
     name: str
     input: Any = None
-    park: bool = Field(default=False, description="Give the lease back while it waits.")
+    park: bool = Field(default=False, description="Give up the lease while the run waits.")
     wait: float | None = Field(None, description="Seconds that a parked wait may last.")
 
 
@@ -81,7 +81,7 @@ class Approval(UnderLease):
     other_person: bool = False
     approvals: int = Field(1, description="How many persons must approve.")
     park: bool = True
-    wait: float | None = Field(None, description="Seconds that it may stay undecided.")
+    wait: float | None = Field(None, description="Seconds that the request may stay undecided.")
     wait_outcome: Literal["cancelled", "timeout", "lapsed"] = "cancelled"
 
 

@@ -37,7 +37,7 @@ async def projections(viewer: ReadViewer) -> Response:
     elsewhere = {
         each.projection: each
         for each in await unfinished(ledger.pool)
-        if not rebuilds.goes_on(each.projection)
+        if not rebuilds.is_running(each.projection)
     }
     data = {"projections": shown, "rebuilds": begun, "elsewhere": elsewhere}
     return viewer.page("projections.html", data, rows=rows, folded=folded)
@@ -49,10 +49,10 @@ async def rebuild(
     name: Annotated[str, Form(max_length=200)],
     reason: Annotated[str, Form()] = "",
 ) -> Response:
-    """Begin to fold a projection again beside its table, to be compared and put in its place.
+    """Begin to fold a projection again in a second table, which is compared and swapped in.
 
-    The order is on record with its reason before anything is done, and the exchange when it is.
-    It is of all projects, so it takes the right admin in all of them; the server's login does it.
+    The order is on record with its reason before anything is done, and the swap once it is done. A
+    rebuild is of all projects, so it takes admin in all of them; the server's login does it.
     """
     declared = {projection.name: projection for projection in declared_projections(None)}
     if name not in declared:
@@ -60,7 +60,7 @@ async def rebuild(
     callers: Callers = viewer.request.app.state.callers
     rebuilds: Rebuilds = viewer.request.app.state.rebuilds
     order = Order(viewer.ledger.actor, reason)
-    if not rebuilds.goes_on(name):
+    if not rebuilds.is_running(name):
         await note_order(viewer.ledger.pool, declared[name], order)
         rebuilds.begin(callers.own.pool, declared[name], order)
     return RedirectResponse(f"{viewer.base}/projections", HTTPStatus.SEE_OTHER)

@@ -56,7 +56,7 @@ async def leave(request: Request, to: str = "/") -> Response:
 async def come_back(request: Request) -> Response:
     """Begin the session of the user whom the provider names.
 
-    The cookie of a session is not sent along a redirect from another site: a page leads on.
+    The cookie of a session is not sent along a redirect from another site, so a page leads on.
     """
     provider = _provider(request)
     try:
@@ -88,7 +88,7 @@ async def _begun(request: Request, issuer: str, subject: str, to: str) -> Respon
 def _provider(request: Request) -> Provider:
     """Return the provider, and count the request as a stranger's."""
     callers: Callers = request.app.state.callers
-    callers.strange(request.client.host if request.client else "")
+    callers.count_stranger(request.client.host if request.client else "")
     provider: Provider | None = request.app.state.provider
     if provider is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, "this server has no identity provider")

@@ -20,8 +20,8 @@ from runfold.ledger.users import MAX_PASSWORD
 from runfold.ledger.validation import LOOPBACK
 
 _NOT_LET_IN: Final = (
-    "Not let in: the name and password, or the token, are unknown, wrong, revoked or past their"
-    " end. After ten wrong passwords a user has one try a minute."
+    "Not let in: the name, the password or the token is unknown, wrong, revoked or past its end."
+    " After ten wrong passwords, a user has one try a minute."
 )
 _YEAR: Final = 365 * 86_400
 pages = router()
@@ -36,7 +36,7 @@ async def home(request: Request) -> Response:
 
 @pages.get("/assets/{name}")
 async def asset(name: Literal["console.css", "console.js", "verify.js", "icon.svg"]) -> Response:
-    """Return what all pages share; the address changes with it."""
+    """Return a file that all pages share; its address changes with its content."""
     return FileResponse(
         ASSETS / name, headers={"Cache-Control": "public, max-age=31536000, immutable"}
     )
@@ -49,7 +49,7 @@ async def form(request: Request, to: str = "/") -> Response:
 
 
 def asking(request: Request, to: str, problem: str | None, status: HTTPStatus) -> Response:
-    """Return the page that asks who somebody is, with what became of their last try."""
+    """Return the page that asks a person to sign in, with the problem of the last try, if any."""
     by_provider = request.app.state.provider is not None
     context = {"base": None, "to": to, "problem": problem, "by_provider": by_provider}
     return html(request, "sign_in.html", context, status)
@@ -66,7 +66,7 @@ async def sign_in(
     """Begin a session, whose secret is kept in a cookie that no script reads."""
     callers: Callers = request.app.state.callers
     client = request.client.host if request.client else ""
-    callers.strange(client)
+    callers.count_stranger(client)
     try:
         if token:
             secret = await sessions.by_token(callers.own.pool, token.strip())
@@ -86,7 +86,7 @@ async def sign_in(
 def remember(request: Request, response: Response, secret: str) -> None:
     """Keep a session's secret in a cookie: not readable by scripts, sent from no other site.
 
-    Over plain HTTP it works on this machine's own names only.
+    Over plain HTTP the cookie works on this machine's own names only.
     """
     response.set_cookie(
         SESSION,
@@ -139,6 +139,6 @@ async def view(
 
 
 def local(to: str) -> str:
-    """Return the path if it is one of this site, else `/`."""
+    """Return the path if it is on this site, else `/`."""
     plain = to.startswith("/") and not to.startswith("//") and "\\" not in to and to.isprintable()
     return to if plain else "/"
