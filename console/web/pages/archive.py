@@ -1,4 +1,4 @@
-"""The archive: which months are in the database, which in files, who holds them, and why."""
+"""The archive: the months in the database and in files, and their holds with the reasons."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from runfold.ledger.validation import check_run_id
 
 MOST: Final = 200
 """Records of the history on the page, the newest first."""
-# A month has the events of all projects, so only who may read them all sees the archive.
+# A month has the events of all projects, so only those who may read them all see the archive.
 Archivist = Annotated[Viewer, Depends(viewing("read", "audit", everywhere=True))]
 Holder = Annotated[Viewer, Depends(viewing("admin", everywhere=True))]
 pages = router()
@@ -75,15 +75,15 @@ def _month(status: MonthStatus, now: datetime) -> Mapping[str, Any]:
         "events": None if file is None else file.events,
         "file": None if file is None else str(file.path),
         "file_bytes": None if file is None else file.size_bytes,
-        "file_state": None if file is None else _found(file),
+        "file_state": None if file is None else _file_state(file),
         "sha256": None if file is None else file.sha256.hex(),
         "holds": status.holds,
         "next": _next(status, now),
     }
 
 
-def _found(file: Archive) -> str:
-    """Return whether the file exists in its size; a command checks its digest."""
+def _file_state(file: Archive) -> str:
+    """Return whether the file is there with its size, or what is wrong; its digest is not read."""
     try:
         size = file.path.stat().st_size
     except OSError as error:

@@ -17,9 +17,9 @@ _ENDED: Final = frozenset(state.value for state in TERMINAL) | {"pending"}
 
 @dataclass(slots=True)
 class Attempt:
-    """One attempt: `leases` are how often it was taken up; `held` is the time under a lease.
+    """One attempt: `leases` counts its leases; `held` is the time under a lease.
 
-    `ended_by` is the type of the event after which it went no further; None while it goes on.
+    `ended_by` is the type of the event that ended it; None while it goes on.
     """
 
     number: int
@@ -38,7 +38,7 @@ class Attempt:
 
 
 def attempts(facts: Sequence[Fact], now: datetime) -> list[Attempt]:
-    """Return the attempts that a run's events tell of, the first one first."""
+    """Return the attempts of a run by its events, the first one first."""
     by_number: dict[int, Attempt] = {}
     current: Attempt | None = None
     since: datetime | None = None
@@ -75,5 +75,5 @@ def _add(attempt: Attempt, fact: Fact) -> None:
 
 
 def _closes(fact: Fact) -> bool:
-    """Whether the event ends the lease: it restates the lease, and there is none."""
+    """Whether the event ends the lease: its type sets the lease, and it has no token."""
     return fact.type in LEASED and fact.token is None

@@ -1,4 +1,4 @@
-"""The audit: who ordered what of the ledger, as a hash-chained history of its own."""
+"""The audit: the control history, which has every order, and the reads of content."""
 
 from __future__ import annotations
 

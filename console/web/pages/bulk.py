@@ -33,7 +33,7 @@ pages = router()
 async def bulk(
     viewer: ReadViewer, _: Submitting, q: str = "", action: Action = "cancel"
 ) -> Response:
-    """Show how many runs a bulk would be about, the first of them, and what would happen."""
+    """Show how many runs a bulk would act on, the first of them, and what would happen."""
     counted = None
     if q.strip():
         counted = await preview(viewer.ledger, await bulk_of(viewer.ledger, action, q))
@@ -96,7 +96,7 @@ def _running(viewer: Viewer, key: str) -> RunningBulk:
     if running is None:
         raise HTTPException(
             HTTPStatus.NOT_FOUND,
-            "this server knows no such bulk, or forgot it: the histories of the runs have what was"
-            " done, and to begin it again does nothing twice",
+            "this server knows no such bulk, or has forgotten it: what was done is in the histories"
+            " of the runs, and beginning the bulk again does nothing twice",
         )
     return running

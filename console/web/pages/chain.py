@@ -20,7 +20,7 @@ from runfold.ledger.run import Run
 
 MOST: Final = 1_000
 WITH_CONTENT: Final = 100
-"""Events of an answer that has their contents, each of which may be long."""
+"""Events of an answer with contents, each of which may be long."""
 _FACTS: Final = """
 SELECT event.*, NULL::bytea AS salt, NULL::text AS body FROM ledger.event AS event
 WHERE event.project_id = $1 AND event.run_id = $2 AND event.version > $3
@@ -49,8 +49,8 @@ async def chain(
 ) -> Response:
     """Answer with a window of a run's events as evidence has them.
 
-    Salts are for those with the right audit, where the server's login may read them, because a
-    salt outlives an erasure where it was read: for others the hash of a content stands for it.
+    Contents come with their salts for viewers with the right audit, if the server's login may read
+    them. Others get only the hash of a content: a salt that was read would outlive its erasure.
     """
     ledger = viewer.ledger
     run = await ledger.get(run_id)

@@ -26,7 +26,7 @@ async def cost(viewer: ReadViewer) -> Response:
     ledger = viewer.ledger
     days: list[Mapping[str, Any]] | None = None
     try:
-        await projected(ledger.pool, "spending", limit=1)  # raises where nobody keeps it
+        await projected(ledger.pool, "spending", limit=1)  # raises if it is not kept
         days = [dict(row) for row in await fetch(ledger.pool, _DAYS, ledger.project_id)]
     except ProjectionNotFound:
         pass

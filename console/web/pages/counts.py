@@ -45,7 +45,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Facet:
-    """A value of a field: the query with it or, where it is chosen, without; None: not counted."""
+    """A value of a field, and the link to the query with it, or without it if it is chosen.
+
+    `number` is None if runs are not counted.
+    """
 
     field: str
     value: str
@@ -55,7 +58,7 @@ class Facet:
 
 
 async def counted(ledger: Ledger) -> Counts | None:
-    """Return the numbers of a project; None where nobody keeps the projection."""
+    """Return the numbers of a project; None if the projection is not kept."""
     try:
         rows = await projected(
             ledger.pool, "run_counts", where={"project_id": ledger.project_id}, limit=MOST
@@ -71,7 +74,7 @@ async def counted(ledger: Ledger) -> Counts | None:
 def facets(query: str, counts: Counts | None) -> dict[str, list[Facet]]:
     """Return the states and the kinds to choose from, each counted within the other choice.
 
-    Other words of the query are not looked at: the numbers are of all runs of the project.
+    Other words of the query are ignored: the numbers are of all runs of the project.
     """
     try:
         known = words(query)

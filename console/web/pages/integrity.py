@@ -21,16 +21,16 @@ pages = router()
 
 @page(pages, "/p/{project}/integrity")
 async def integrity(viewer: ReadViewer, run: str = "") -> Response:
-    """Show what is proved, and check the run that is named."""
+    """Show what the ledger proves, and check the run that is named."""
     ledger = viewer.ledger
     newest = await fetch(ledger.pool, _NEWEST, ledger.project_id)
     report = None
     if run:
         checked = await ledger.get(run.strip())
         callers: Callers = viewer.request.app.state.callers
-        # In a snapshot of the server's own: a token is presented to single statements.
+        # By the server's login, in its own snapshot: a token is presented to single statements.
         report = await callers.of_server(ledger.project_id).verify(checked.run_id)
-    # Counts and no content: shown to readers as well, who may not see the control history.
+    # Only counts, so readers see them, too, who may not see the control history.
     last = await verified.last(viewer.request.app.state.callers.own.pool, ledger.project_id)
     counts = await counted(ledger)
     data = {

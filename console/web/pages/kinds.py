@@ -38,7 +38,7 @@ async def change(
     reason: Annotated[str, Form()] = "",
     max_running: Annotated[Literal[""] | int, Form()] = "",
 ) -> Response:
-    """Pause, resume or limit a kind, on record; no number lifts the limit."""
+    """Pause, resume or limit a kind, on record; an empty number lifts the limit."""
     if not reason.strip():
         raise InvalidValue("reason", reason, "is needed: it is kept in the kind's history")
     ledger = viewer.ledger

@@ -1,4 +1,4 @@
-"""The stream that makes an open page reload; it does not say what changed."""
+"""The stream that makes an open page load again; it does not say what changed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def subscription(
     """Begin to follow the viewer's project, now or where the stream was broken."""
     following = viewer.ledger.subscribe(after=last or "now")
     with counted(request):
-        with suppress(LedgerError):  # as below
+        with suppress(LedgerError):  # the page's own next request says what is wrong
             await following.begin()  # the page looks once more when it sees the stream open
         yield following
 
@@ -54,23 +54,23 @@ async def changes(
     """Yield the checkpoint after new events, those that come close together as one."""
     loop = asyncio.get_running_loop()
     reading, ended = aiter(following), asyncio.ensure_future(ending.wait())
-    next_one: asyncio.Future[Event] | None = None
+    next_event: asyncio.Future[Event] | None = None
     has_changed, quiet_until = False, 0.0
     try:
         while not ended.done():
-            next_one = next_one or asyncio.ensure_future(anext(reading))
+            next_event = next_event or asyncio.ensure_future(anext(reading))
             left = max(quiet_until - loop.time(), 0) if has_changed else None
-            waits: set[asyncio.Future[Any]] = {next_one, ended}
+            waits: set[asyncio.Future[Any]] = {next_event, ended}
             await asyncio.wait(waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            if next_one.done():
-                has_changed |= run in {None, next_one.result().run_id}
-                next_one = None
+            if next_event.done():
+                has_changed |= run in {None, next_event.result().run_id}
+                next_event = None
             if has_changed and loop.time() >= quiet_until:
                 has_changed, quiet_until = False, loop.time() + QUIET_SECONDS
                 yield following.checkpoint or ""
     finally:
         ended.cancel()
-        if next_one is not None:
-            next_one.cancel()
+        if next_event is not None:
+            next_event.cancel()
             with suppress(asyncio.CancelledError, LedgerError):
-                await next_one
+                await next_event

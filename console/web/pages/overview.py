@@ -26,7 +26,7 @@ async def overview(viewer: ReadViewer) -> Response:
     """Show the project at a glance."""
     ledger = viewer.ledger
     counts = await counted(ledger)
-    asking = await count_pending(ledger, _MOST)
+    approvals = await count_pending(ledger, _MOST)
     failed = await ledger.search("state:failed,timeout", limit=FEW)
     pending = await ledger.search("state:pending", limit=FEW)
     [leases] = await fetch(ledger.pool, _LEASED, ledger.project_id)
@@ -35,7 +35,7 @@ async def overview(viewer: ReadViewer) -> Response:
         {
             "counts": None if counts is None else counts.states(),
             "counted_at": None if counts is None else counts.changed_at,
-            "waiting_approvals": asking,
+            "waiting_approvals": approvals,
             "held": leases["held"],
             "expired": leases["expired"],
             "failed": failed,

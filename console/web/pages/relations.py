@@ -55,8 +55,8 @@ CROSS JOIN LATERAL (SELECT command.run_id FROM ledger.command AS command
   WHERE command.project_id = $1 AND command.key = wanted.key OFFSET 0) AS command
 ORDER BY wanted.place
 """
-# A chain is followed within the database: each run costs a lookup there and no round trip. What
-# follows the prefix in a key of somebody's own may be no id.
+# A chain is followed within the database: each run costs a lookup there and no round trip. A key of
+# a user's own may begin with the prefix and go on with no id.
 _ID: Final = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _EARLIER: Final = f"""
 WITH RECURSIVE chain (run_id, place) AS (
@@ -105,7 +105,7 @@ class Relative:
 
 @dataclass(frozen=True, slots=True)
 class Relations:
-    """What the page of a run says of others; `earlier` and `later` are its chain of reruns."""
+    """The relatives of one run; `earlier` and `later` are its chain of reruns."""
 
     parent: Relative | None
     children: list[Relative]
@@ -133,7 +133,7 @@ async def relations(ledger: Ledger, run: Run) -> Relations:
 
 
 async def tree(ledger: Ledger, run: Run) -> Relative:
-    """Return a run with its descendants: DEEPEST generations, and MOST runs together."""
+    """Return a run with its descendants: at most DEEPEST generations, and MOST runs in all."""
     [root] = await _read(ledger, [run.run_id])
     level, room = [root], MOST
     for depth in range(1, DEEPEST + 1):

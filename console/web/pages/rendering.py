@@ -1,4 +1,4 @@
-"""Templates and the forms of values in them; nothing of a run can become markup or hide text."""
+"""Templates, and how values look in them; nothing of a run can become markup or hide text."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _state(value: object) -> Markup:
 
 
 def _environment() -> Environment:
-    made = Environment(
+    environment = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -93,7 +93,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {
+    environment.filters |= {
         "moment": _moment,
         "fact": _fact,
         "span": _span,
@@ -106,9 +106,9 @@ def _environment() -> Environment:
         "quoted": quoted,
     }
     assets = b"".join(each.read_bytes() for each in sorted(ASSETS.iterdir()))
-    made.globals["evidence"] = False  # a page of the server, not one of a file
-    made.globals["css"] = sha256(assets).hexdigest()[:12]
-    return made
+    environment.globals["evidence"] = False  # a page of the server, not of a bundle
+    environment.globals["css"] = sha256(assets).hexdigest()[:12]
+    return environment
 
 
 _ENVIRONMENT: Final = _environment()

@@ -89,7 +89,7 @@ async def _facts(viewer: Viewer, run: Run) -> Sequence[Fact]:
 
 
 def event_row(event: Event) -> Mapping[str, Any]:
-    """Return an event as a table shows it: the envelope, and the rest as its details."""
+    """Return an event as a table shows it: the envelope, its other facts, and its content."""
     content = event.content()
     known = event.model_dump(exclude_none=True)
     facts = {n: v for n, v in known.items() if n not in _ENVELOPE and n not in content}
@@ -132,7 +132,7 @@ async def raw(viewer: ReadViewer, run_id: str, *, after: From = 0) -> Response:
 async def state(
     viewer: ReadViewer, run_id: str, at: Version = None, vs: Version = None
 ) -> Response:
-    """Show a run as it was after an event, and what had changed since another one."""
+    """Show a run as it was after an event, and what differs from after another one."""
     ledger = viewer.ledger
     now = await ledger.get(run_id)
     version = min(at or now.version, now.version)

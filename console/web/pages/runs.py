@@ -1,4 +1,4 @@
-"""The page of runs: a query in the URL, and pages of it both ways."""
+"""The runs that fit the query in the URL, page by page in both directions."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def cancel(viewer: Canceller, run_id: str, reason: Annotated[str, Form()] 
 
 
 def _links(q: str, listed: Page, limit: int) -> Mapping[str, str | None]:
-    """Return the addresses of the pages beside this one and of its other forms."""
+    """Return the query strings of the pages beside this one, and of the first."""
 
     def link(**cursor: Any) -> str:
         size = {} if limit == 50 else {"limit": limit}  # noqa: PLR2004  the default

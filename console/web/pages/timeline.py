@@ -15,13 +15,13 @@ from runfold.console.shared.plain import number_of
 from runfold.ledger.lifecycle import TERMINAL
 
 BUCKETS: Final = 240
-"""Marks of one style in a lane, at most; what is nearer to each other is drawn as one."""
+"""Marks of one style in a lane, at most; marks that are nearer to each other become one."""
 TICKS: Final = 4
 _LEAST: Final = timedelta(milliseconds=20)
 _GAP_OF_LEASE: Final = 0.5
 """A silence longer than this part of the lease is drawn as a gap."""
 _WAIT_PART: Final = 0.3
-"""The last wait of a run is drawn at most this part of all that was before it."""
+"""The last wait of a run is drawn at most this long, as a part of all that came before it."""
 _ENDED: Final = frozenset(state.value for state in TERMINAL)
 _WAITS: Final = {"tool.requested": "tool", "approval.requested": "approval"}
 _ANSWERS: Final = frozenset(
@@ -36,7 +36,7 @@ _BAD: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What the timeline needs of an event."""
+    """The facts of an event that the timeline needs."""
 
     version: int
     type: str
@@ -286,7 +286,7 @@ def _mark_lanes(facts: Sequence[Fact], scale: _Scale) -> list[Lane]:
         "Steps": Lane("Steps"),
         "Refused": Lane("Refused writes"),
         "Run": Lane("Run"),
-        "Notes": Lane("Notes and own"),
+        "Notes": Lane("Notes and others"),
     }
     by_lane: dict[str, list[tuple[Fact, str, str]]] = {label: [] for label in lanes}
     for fact in facts:
@@ -310,7 +310,7 @@ def _style_of(fact: Fact) -> str:
 
 
 def _marks(drawn: Iterable[tuple[Fact, str, str]], scale: _Scale) -> list[Mark]:
-    """Return the marks of events; those of one style that are too near are one mark."""
+    """Return the marks of events; events of one style that are too near share one."""
     placed: dict[tuple[str, int], Mark] = {}
     for fact, style, label in drawn:
         if not scale.holds(fact.recorded_at):

@@ -1,4 +1,4 @@
-"""Who views a page, and how a page is answered: as HTML, as JSON, or a list as CSV."""
+"""The viewer of a page, and the answer as HTML or JSON, or of a list as CSV."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ class Viewer:
     may: frozenset[str] = frozenset()
     """The viewer's rights in the project, and with `*` before them those in all projects.
 
-    A page shows the forms that these allow. What answers without a page asks for none.
+    A page shows the forms that these allow; for answers in JSON or CSV they are not looked up.
     """
     waiting: int | None = None
-    """Requests that wait for a decision, at most MOST_WAITING; None where nobody is told."""
+    """Requests that wait for a decision, at most MOST_WAITING; None where no page shows it."""
 
     @property
     def base(self) -> str:
@@ -73,10 +73,10 @@ class Viewer:
         status: HTTPStatus = HTTPStatus.OK,
         **drawn: Any,
     ) -> Response:
-        """Answer as the path asks.
+        """Return the answer in the form that the path asks for.
 
-        `data` is the page's JSON as well, without the content of the runs in its lists; `rows` is
-        its CSV, and `drawn` for the template alone.
+        `data` is the page's JSON as well, without the content of the runs in its lists; `rows` are
+        its CSV, and `drawn` is for the template alone.
         """
         path = self.request.url.path
         if path.endswith(".json"):
@@ -97,7 +97,7 @@ class Viewer:
 def viewing(*rights: str, everywhere: bool = False) -> Callable[..., Awaitable[Viewer]]:
     """Return a dependency: the viewer, who must have one of the rights in the path's project.
 
-    With `everywhere` in all projects.
+    With `everywhere`, in all projects.
     """
 
     async def find(request: Request, project: str) -> Viewer:
@@ -107,7 +107,7 @@ def viewing(*rights: str, everywhere: bool = False) -> Callable[..., Awaitable[V
             raise Unauthenticated("this is not a session")
         client = request.client.host if request.client else ""
         if everywhere:
-            await callers.ledger(secret, project, RIGHTS, client)  # or there is no such project
+            await callers.ledger(secret, project, RIGHTS, client)  # refuses an unknown project
             await callers.ledger(secret, EVERYWHERE, rights, client)
         ledger = await callers.ledger(secret, named_project(project), rights, client)
         await callers.reads.note(request, ledger)
@@ -148,7 +148,7 @@ class PageRoute(APIRoute):
 
 
 def failed(request: Request, error: Exception) -> Response:
-    """Return the page of an error; raise what is a defect."""
+    """Return the page of an error; raise the error if it is a defect."""
     error = as_known(error)
     if isinstance(error, Unauthenticated):
         target = quote(request.url.path + (f"?{request.url.query}" if request.url.query else ""))

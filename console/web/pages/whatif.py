@@ -33,7 +33,7 @@ class Plot:
 
     seconds: float
     bars: list[tuple[float, float, str]]
-    """The left end and the height of each, and what it says."""
+    """The left end, the height and the title of each."""
     line: float
     """Where the lease ends."""
 
@@ -65,11 +65,11 @@ async def whatif(
         counts[verdict.outcome if verdict.certain else f"possibly {verdict.outcome}"] += 1
         if len(verdicts) < MOST:
             verdicts.append(verdict)
-    asked = {"ttl": ttl, "heartbeat": heartbeat, "max_attempts": max_attempts, "reaper": reaper}
+    sliders = {"ttl": ttl, "heartbeat": heartbeat, "max_attempts": max_attempts, "reaper": reaper}
     return viewer.page(
         "whatif.html",
         {
-            "policy": asked, "since": start, "runs": judged.runs, "leases": judged.leases,
+            "policy": sliders, "since": start, "runs": judged.runs, "leases": judged.leases,
             "beats": judged.beats, "outcomes": counts, "verdicts": verdicts,
             "goes_on_at": _onward(judged, start),
         },
@@ -79,7 +79,7 @@ async def whatif(
 
 
 def _onward(judged: WhatIf, start: datetime) -> datetime | None:
-    """Return from when on the next page judges; None if this one came to the end."""
+    """Return the time from which the next page judges; None if this one came to the end."""
     if judged.unfinished is None:
         return None
     submitted = datetime.fromtimestamp((judged.unfinished.int >> 80) / 1000, UTC)
@@ -87,7 +87,7 @@ def _onward(judged: WhatIf, start: datetime) -> datetime | None:
 
 
 def plot(silences: Counter[int], ttl: float) -> Plot:
-    """Return the plot of silences beside the end of a lease; what is longer is the last bar."""
+    """Return the plot of silences and the end of a lease; the last bar has all longer silences."""
     width = max(2 * ttl / BARS, 1.0)
     heights = [0] * BARS
     for seconds, number in silences.items():

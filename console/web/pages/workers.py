@@ -1,4 +1,4 @@
-"""Workers, the leases that they hold, those that end first at the top, and refused writes."""
+"""Workers and their leases, with those that end first at the top, and refused writes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def workers(
     after: datetime | None = None,
     run: Annotated[UUID | None, Query()] = None,
 ) -> Response:
-    """List the leases, those that end first at the top, and who holds them."""
+    """List the workers and their leases, with those that end first at the top."""
     if after is not None and after.tzinfo is None:
         raise InvalidValue("after", after.isoformat(), "has no time zone")
     pool, project = viewer.ledger.pool, viewer.ledger.project_id

@@ -309,7 +309,7 @@ async def test_counts_and_costs_come_from_projections(
 ) -> None:
     lease = await claimed(ledger)
     await ledger.complete(lease, cost_usd_delta=2.5)
-    assert "Nobody keeps the counts yet" in (await web.get("/p/test")).text
+    assert "The counts are not kept yet" in (await web.get("/p/test")).text
     for projection in (RUN_COUNTS, SPENDING):
         await install(ledger.pool, projection)
         await CatchUp(ledger.pool, projection).to_the_end()

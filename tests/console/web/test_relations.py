@@ -46,7 +46,7 @@ async def test_a_run_names_its_parent_its_children_and_its_reruns(
     repeated = (await web.get(f"/p/test/runs/{again.run_id}.json")).json()["relations"]
     assert [each["run_id"] for each in repeated["earlier"]] == [str(other)]
     page = (await web.get(f"/p/test/runs/{other}")).text
-    assert "Asked for by" in page
+    assert "Child of" in page
     assert "Rerun as" in page
 
 

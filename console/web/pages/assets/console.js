@@ -278,15 +278,15 @@
           button.disabled = true;
           const {verify} = await import(root.dataset.verifier);
           const event = Number(place.dataset.event) || null;
-          const found = await verify(
+          const result = await verify(
             `${base}/runs/${place.dataset.verify}/chain.json`,
             event,
             (text) => {
               said.textContent = text;
             },
           );
-          said.className = `small state ${found.ok ? "s-completed" : "s-failed"}`;
-          said.textContent = `${found.ok ? "✔" : "✖"} ${found.text}`;
+          said.className = `small state ${result.ok ? "s-completed" : "s-failed"}`;
+          said.textContent = `${result.ok ? "✔" : "✖"} ${result.text}`;
           button.disabled = false;
         },
       },
@@ -312,10 +312,10 @@
   const rowLinks = () =>
     [...main.querySelectorAll("tbody tr")].map((row) => row.querySelector("a")).filter(Boolean);
   const step = (by) => {
-    const found = rowLinks();
+    const rows = rowLinks();
     const row = document.activeElement.closest("tbody tr");
-    const at = found.findIndex((link) => row?.contains(link));
-    const next = found[at < 0 ? 0 : Math.min(Math.max(at + by, 0), found.length - 1)];
+    const at = rows.findIndex((link) => row?.contains(link));
+    const next = rows[at < 0 ? 0 : Math.min(Math.max(at + by, 0), rows.length - 1)];
     next?.focus();
     next?.scrollIntoView({block: "nearest"});
   };

@@ -1,5 +1,5 @@
 // Recomputes the hashes of a run's events from their facts: docs/reference/encoding.md in another
-// language, with the browser's own SHA-256, and nothing of what the server says of them believed.
+// language, with the browser's own SHA-256. Nothing that the server says of them is believed.
 "use strict";
 
 const FIELDS = [
