@@ -5,24 +5,15 @@ See docs/howto/access.md.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from hashlib import sha256
-from typing import Any, Final, Literal, TypeAlias, get_args
-from uuid import UUID
+from datetime import datetime
+from typing import Final, Literal, TypeAlias, get_args
 
 from runfold.ledger.errors import AccessDenied, InvalidValue, UnknownProject
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.validation import (
-    check_actor,
-    check_int,
-    check_list,
-    check_text,
-    check_year,
-)
+from runfold.ledger.validation import check_actor, check_list, check_text, check_year
 
 Right: TypeAlias = Literal[
     "submit", "work", "read", "decide", "schedule", "erase", "audit", "admin"
@@ -30,8 +21,6 @@ Right: TypeAlias = Literal[
 RIGHTS: Final[tuple[str, ...]] = get_args(Right)
 EVERYWHERE: Final = "*"
 """Stands for all projects in a grant."""
-SECRET_PREFIX: Final = "runfold_"  # noqa: S105  the beginning of every secret
-"""How the secret of an API token begins, so that scanners for leaked secrets find it."""
 
 _CHANGE: Final = "SELECT ledger.change_access($1, $2, $3, $4, $5, $6, $7)"
 _GRANTS: Final = """
@@ -53,37 +42,6 @@ FROM unnest($2::text[]) AS asked (name)
 CROSS JOIN LATERAL (SELECT ledger.projects_with(asked.name) AS projects OFFSET 0) AS seen
 WHERE seen.projects IS NULL OR $1 = ANY (seen.projects)
 """
-_ISSUE: Final = "SELECT ledger.change_token($1, $2, $3, $4, $5, $6) AS changed"
-# The place is found apart: a coalesce in the comparison would keep a login from the index.
-_TOKENS: Final = """
-WITH place AS (
-  SELECT coalesce(max(created_at), '-infinity') AS since FROM ledger.api_token WHERE token_id = $1
-)
-SELECT token.token_id, token.name, token.created_at, token.expires_at, token.revoked_at,
-  use.last_used_at, coalesce(use.failed_uses, 0) AS failed_uses
-FROM (
-  SELECT token_id, name, created_at, expires_at, revoked_at FROM ledger.api_token
-  WHERE (created_at, token_id) > ((SELECT since FROM place), $1)
-  ORDER BY created_at, token_id LIMIT $2
-) AS token
-LEFT JOIN LATERAL (
-  SELECT noted.last_used_at, noted.failed_uses FROM ledger.credential_use AS noted
-  WHERE noted.credential = 'token:' || token.token_id OFFSET 0
-) AS use ON true
-ORDER BY token.created_at, token.token_id
-"""
-_READS: Final = """
-SELECT read_at, run_id, credential, route FROM ledger.payload_read
-WHERE project_id = $1 AND ($2::uuid IS NULL OR run_id = $2)
-ORDER BY read_at DESC, run_id DESC, credential DESC, route DESC LIMIT $3
-"""
-_NOTE_READS: Final = "SELECT ledger.note_reads($1, $2, $3)"
-_DROP_READS: Final = "SELECT ledger.drop_reads($1, $2, $3, $4) AS dropped"
-_HISTORY: Final = """
-SELECT project_id, number, recorded_at, credential, type, subject, facts, actor, reason
-FROM ledger.control_event WHERE project_id = $1 AND number > $2
-ORDER BY number LIMIT $3
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,50 +56,6 @@ class Grant:
     rights: tuple[str, ...]
     actors: tuple[str, ...]
     until: datetime | None
-    actor: str
-    reason: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ApiToken:
-    """An API token without its secret, which nobody can read again."""
-
-    token_id: str
-    name: str
-    created_at: datetime
-    expires_at: datetime
-    revoked_at: datetime | None
-    last_used_at: datetime | None
-    failed_uses: int
-
-    @property
-    def credential(self) -> str:
-        """How grants and events name it."""
-        return f"token:{self.token_id}"
-
-
-@dataclass(frozen=True, slots=True)
-class PayloadRead:
-    """In a minute a credential read the content of a run, by a route of the API or the pages."""
-
-    read_at: datetime
-    run_id: UUID
-    credential: str
-    route: str
-
-
-@dataclass(frozen=True, slots=True)
-class ControlEvent:
-    """One order in the control history: its actor, its credential and the row it left."""
-
-    project_id: str
-    """Whose list it is in: a project's, or that of the database, `*`."""
-    number: int
-    recorded_at: datetime
-    credential: str
-    type: str
-    subject: str
-    facts: str | None
     actor: str
     reason: str | None
 
@@ -250,93 +164,3 @@ async def held(project: Project) -> dict[str, bool]:
     """
     rows = await fetch(project.pool, _HELD, project.project_id, list(RIGHTS))
     return {row["name"]: row["everywhere"] for row in rows}
-
-
-async def make_token(
-    project: Project,
-    name: str,
-    *,
-    days: int = 90,
-    actor: str | None = None,
-    reason: str | None = None,
-) -> tuple[str, str]:
-    """Make an API token; return its credential and its secret, which is shown this once.
-
-    It has no rights until `token:<id>` is granted some. Needs the right admin in all projects.
-    """
-    check_text("name", name)
-    lifetime = timedelta(days=check_int("days", days, least=1, most=3650))
-    token_id = secrets.token_hex(6)
-    secret = f"{SECRET_PREFIX}{token_id}_{secrets.token_urlsafe(32)}"
-    facts = (token_id, sha256(secret.encode()).digest(), name, lifetime)
-    why = project.order_reason(reason)
-    await fetch(project.pool, _ISSUE, project.actor_or_default(actor), *facts, why)
-    return f"token:{token_id}", secret
-
-
-async def revoke_token(
-    project: Project, token_id: str, *, actor: str | None = None, reason: str | None = None
-) -> bool:
-    """Revoke an API token; return whether it was one that could still be used."""
-    facts = (check_text("token", token_id.removeprefix("token:"), limit=40), None, None, None)
-    why = project.order_reason(reason)
-    rows = await fetch(project.pool, _ISSUE, project.actor_or_default(actor), *facts, why)
-    return bool(rows[0]["changed"])
-
-
-async def tokens(project: Project, *, after: str = "", limit: int = 1_000) -> list[ApiToken]:
-    """Return API tokens, the oldest first: those after the token of an id, or all.
-
-    Needs the right admin or audit everywhere. Raises InvalidValue for a limit above 10,000.
-    """
-    check_int("limit", limit, least=1, most=10_000)
-    place = after and check_text("token", after.removeprefix("token:"), limit=40)
-    return [ApiToken(**row) for row in await fetch(project.pool, _TOKENS, place, limit)]
-
-
-async def control_history(
-    project: Project, *, after: int = 0, everywhere: bool = False, limit: int = 1_000
-) -> list[ControlEvent]:
-    """Return the project's list of changes of kinds, roles, schedules and grants, oldest first.
-
-    `everywhere`: the database's list in its place: projects, archives, API tokens, upgrades, grants
-    in all projects. `after`: the number of an event. Needs the right audit.
-    """
-    check_int("limit", limit, least=1, most=10_000)
-    where = EVERYWHERE if everywhere else project.project_id
-    rows: Any = await fetch(project.pool, _HISTORY, where, after, limit)
-    return [ControlEvent(**row) for row in rows]
-
-
-async def note_reads(project: Project, run_ids: Iterable[UUID], route: str) -> None:
-    """Record that this session's credential reads the content of runs; each once a minute."""
-    await fetch(project.pool, _NOTE_READS, project.project_id, list(run_ids), route)
-
-
-async def reads(
-    project: Project, *, run_id: UUID | None = None, limit: int = 100
-) -> list[PayloadRead]:
-    """Return who read the content of which run, the newest first. Needs the right audit.
-
-    What the API and the pages showed is recorded; what a login reads from the tables is not.
-    """
-    check_int("limit", limit, least=1, most=10_000)
-    rows = await fetch(project.pool, _READS, project.project_id, run_id, limit)
-    return [PayloadRead(**row) for row in rows]
-
-
-async def drop_reads(
-    project: Project, before: datetime, *, actor: str | None = None, reason: str | None = None
-) -> int:
-    """Delete the project's records of reads from before a time; return how many.
-
-    On record in the control history, in transactions of 10,000 records. For the owner of the
-    schema. Raises InvalidValue for a time that is less than 184 days ago.
-    """
-    check_year("before", before)
-    why = project.order_reason(reason)
-    by = check_actor(actor or project.actor)
-    given, dropped = (project.project_id, by, before, why), 0
-    while count := (await fetch(project.pool, _DROP_READS, *given))[0]["dropped"]:
-        dropped += count
-    return dropped

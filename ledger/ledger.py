@@ -9,9 +9,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
-from runfold.ledger import access, kinds, roles, schedules
-from runfold.ledger.access import ControlEvent, Grant
+from runfold.ledger import access, control_history, kinds, roles, schedules
+from runfold.ledger.access import Grant
 from runfold.ledger.commands import Submit, Target, Transition
+from runfold.ledger.control_history import ControlEvent
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.events import ApprovalRequested, Event
 from runfold.ledger.kinds import Kind, KindEvent
@@ -902,7 +903,7 @@ class Ledger:
         tokens, upgrades, grants in all projects. `after`: the number of an event. Needs the right
         audit. Raises InvalidValue.
         """
-        return await access.control_history(
+        return await control_history.control_history(
             self.project, after=after, everywhere=everywhere, limit=limit
         )
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final
 
-from runfold.ledger.access import SECRET_PREFIX
+from runfold.ledger.api_tokens import SECRET_PREFIX
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.users import MAX_PASSWORD, METHOD, key_of

@@ -9,8 +9,9 @@ from typing import Final, Self
 from uuid import UUID
 
 from runfold.console.shared.token_ledger import token_ledger, use_token
-from runfold.ledger import Ledger, access
-from runfold.ledger.access import SECRET_PREFIX, Right
+from runfold.ledger import Ledger, access, payload_reads
+from runfold.ledger.access import Right
+from runfold.ledger.api_tokens import SECRET_PREFIX
 from runfold.ledger.errors import AccessDenied
 from runfold.ledger.validation import check_run_id
 
@@ -61,7 +62,7 @@ class Asking:
     async def note(self, run_ids: Sequence[UUID], tool: str) -> None:
         """Put on record the runs whose content a tool shows, if the agent has a token."""
         if self.has_token and run_ids:
-            await access.note_reads(self.ledger.project, run_ids, f"mcp/{tool}")
+            await payload_reads.note_reads(self.ledger.project, run_ids, f"mcp/{tool}")
 
 
 ASKING: Final[ContextVar[Asking]] = ContextVar("runfold_asking")

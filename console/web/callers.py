@@ -18,7 +18,8 @@ from runfold.console.web.problems import NOT_KNOWN, Unauthenticated, knows_no_to
 from runfold.console.web.rates import Rates
 from runfold.console.web.read_log import ReadLog
 from runfold.ledger import Ledger
-from runfold.ledger.access import EVERYWHERE, SECRET_PREFIX
+from runfold.ledger.access import EVERYWHERE
+from runfold.ledger.api_tokens import SECRET_PREFIX
 from runfold.ledger.errors import AccessDenied, UnknownProject
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.sessions import SESSION_PREFIX

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from fastapi import Request
 
-from runfold.ledger import Ledger, access
+from runfold.ledger import Ledger, payload_reads
 
 MAX_READS: Final = 10_000
 """How many reads of the last minute are remembered, so that they are not sent again."""
@@ -44,7 +44,7 @@ class ReadLog:
         new = [run_id for run_id in run_ids if self._noted.get((*place, run_id)) != minute]
         if not new:
             return
-        await access.note_reads(ledger.project, new, route)
+        await payload_reads.note_reads(ledger.project, new, route)
         for run_id in new:
             self._noted[(*place, run_id)] = minute
             self._noted.move_to_end((*place, run_id))

@@ -19,7 +19,7 @@ from runfold.console.agents.asking import Asking
 from runfold.console.agents.server import server
 from runfold.console.web import app
 from runfold.console.web.options import Options
-from runfold.ledger import Ledger, State, access
+from runfold.ledger import Ledger, State, api_tokens, payload_reads
 from runfold.ledger.errors import AccessDenied
 from runfold.ledger.events import NoteAdded
 from tests.support.databases import PROJECT
@@ -108,7 +108,7 @@ async def test_a_token_reads_and_proposes_by_its_rights_and_decides_nothing(
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:
     run = await failed(ledger)
-    credential, secret = await access.make_token(ledger.project, "agent")
+    credential, secret = await api_tokens.make_token(ledger.project, "agent")
     asking = await Asking.begin(ledger, secret)
     async with Client(server(asking)) as agent:
         assert {tool.name for tool in (await agent.list_tools()).tools} == {*READ, "propose"}
@@ -122,7 +122,7 @@ async def test_a_token_reads_and_proposes_by_its_rights_and_decides_nothing(
 
         await grant(connection, credential, ["read", "submit"], actors=[credential])
         told(await agent.call_tool("propose", proposal))
-        await access.revoke_token(ledger.project, credential)
+        await api_tokens.revoke_token(ledger.project, credential)
         assert (await agent.call_tool("find_runs", {})).is_error
 
     noted = (await ledger.history(run))[-1]
@@ -133,17 +133,17 @@ async def test_a_token_reads_and_proposes_by_its_rights_and_decides_nothing(
 
 async def test_what_a_token_reads_of_a_run_is_on_record(ledger: Ledger) -> None:
     run = await failed(ledger)
-    credential, secret = await access.make_token(ledger.project, "agent")
+    credential, secret = await api_tokens.make_token(ledger.project, "agent")
     await ledger.grant_access(credential, ["read"])
     tools = ("show_run", "run_history", "why_did_it_fail", "state_at", "diff_run")
     async with Client(server(await Asking.begin(ledger, secret))) as agent:
         told(await agent.call_tool("find_runs", {}))
-        assert await access.reads(ledger.project) == []
+        assert await payload_reads.reads(ledger.project) == []
         for tool in tools:
             asked = {"state_at": {"version": 1}, "diff_run": {"start": 1}}.get(tool, {})
             told(await agent.call_tool(tool, {"run_id": run, **asked}))
 
-    found = await access.reads(ledger.project)
+    found = await payload_reads.reads(ledger.project)
     assert {(read.credential, str(read.run_id), read.route) for read in found} == {
         (credential, run, f"mcp/{tool}") for tool in tools
     }
@@ -217,7 +217,7 @@ async def test_over_http_each_request_has_its_own_tokens_rights(ledger: Ledger) 
         foreign = {"Origin": "https://evil.example"}
         assert (await stranger.post("/v1/mcp", json=message, headers=foreign)).status_code == 403
         assert (await stranger.get("/v1/mcp")).status_code == 405
-        await access.revoke_token(ledger.project, reader)
+        await api_tokens.revoke_token(ledger.project, reader)
         answer = await stranger.post(
             "/v1/mcp", json=message, headers={"Authorization": f"Bearer {reads}"}
         )
@@ -225,7 +225,7 @@ async def test_over_http_each_request_has_its_own_tokens_rights(ledger: Ledger) 
 
     noted = (await ledger.history(run))[-1]
     assert (noted.type, noted.actor) == ("note.added", proposer)
-    reads_of = await access.reads(ledger.project)
+    reads_of = await payload_reads.reads(ledger.project)
     assert {(read.credential, str(read.run_id), read.route) for read in reads_of} == {
         (reader, run, "mcp/show_run"), (reader, str(asked.run_id), "mcp/pending_approvals"),
     }  # fmt: skip

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Ledger, access
+from runfold.ledger.control_history import control_history
 
 
 async def test_every_change_of_control_is_in_a_chain_without_gaps(
@@ -21,7 +22,7 @@ async def test_every_change_of_control_is_in_a_chain_without_gaps(
     await access.revoke(ledger.project, "w_login", actor="bob", reason="left")
     await ledger.unschedule("nightly")
 
-    events = await access.control_history(ledger.project)
+    events = await control_history(ledger.project)
 
     assert [(e.type, e.actor) for e in events][-8:] == [
         ("project.added", events[0].credential),
@@ -33,7 +34,7 @@ async def test_every_change_of_control_is_in_a_chain_without_gaps(
         ("schedule.changed", ledger.actor),
         ("schedule.removed", ledger.actor),
     ]
-    of_all = await access.control_history(ledger.project, everywhere=True)
+    of_all = await control_history(ledger.project, everywhere=True)
     assert of_all[-1].subject == "list:test"
     for chain in (events, of_all):
         assert [e.number for e in chain] == list(range(1, len(chain) + 1))
@@ -50,5 +51,5 @@ async def test_concurrent_changes_of_control_make_one_chain(ledger: Ledger) -> N
         *(ledger.grant_role("finance", f"member-{n}", actor="bob") for n in range(20))
     )
 
-    every = await access.control_history(ledger.project)
+    every = await control_history(ledger.project)
     assert [e.number for e in every] == list(range(1, 22))

@@ -9,7 +9,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from runfold.ledger import Ledger, State, access
+from runfold.ledger import Ledger, State, access, api_tokens
+from runfold.ledger.control_history import control_history
 from runfold.ledger.errors import DatabaseUnavailable
 from runfold.ledger.postgres.urls import driver_url
 from tests.support.logins import grant, login_of, with_login
@@ -45,10 +46,10 @@ async def test_control_of_other_projects_and_of_the_database_does_not_wait(
         await ledger.pause_kind("parse", actor="ann", ahead=True)
         await access.grant(ledger.project, "w_login", ["work"])
         await access.grant(ledger.project, "w_login", ["audit"], everywhere=True)
-        await access.make_token(ledger.project, "ci")
+        await api_tokens.make_token(ledger.project, "ci")
         await third.grant_role("finance", "ann")
 
-    numbers = [e.number for e in await access.control_history(ledger.project)]
+    numbers = [e.number for e in await control_history(ledger.project)]
     assert numbers == list(range(1, len(numbers) + 1))
 
 

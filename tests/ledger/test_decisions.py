@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from runfold.ledger import Ledger, Run, State, access
+from runfold.ledger import Ledger, Run, State, access, api_tokens
 from runfold.ledger.errors import (
     DecisionRefused,
     IllegalTransition,
@@ -489,7 +489,7 @@ async def test_tokens_are_persons_of_their_own_whoever_presents_them(
     asked = await asking(ledger, approvals=2)
     secrets = {}
     for name in ("ann", "bob"):
-        credential, secrets[name] = await access.make_token(ledger.project, name)
+        credential, secrets[name] = await api_tokens.make_token(ledger.project, name)
         await access.grant(ledger.project, credential, ["decide"], actors=["ann", "bob"])
     async with connected(database) as (web, _):
         await web.execute("SELECT set_config('runfold.token', $1, false)", secrets["ann"])

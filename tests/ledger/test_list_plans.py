@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from runfold.console.shared import approval_requests
-from runfold.ledger import Ledger, access, roles, sessions, users
+from runfold.ledger import Ledger, api_tokens, payload_reads, roles, sessions, users
 from runfold.ledger.archive import holds, record
 from runfold.ledger.postgres.urls import driver_url
 from runfold.projections.declared import status
@@ -78,13 +78,13 @@ async def often(call: Callable[[], Awaitable[Any]]) -> None:
 CALLS: Final[dict[str, Any]] = {
     "grants": lambda ledger: ledger.access_grants(),
     "sessions": lambda ledger: sessions.sessions(ledger.project),
-    "reads of a run": lambda ledger: access.reads(ledger.project, run_id=NOWHERE),
+    "reads of a run": lambda ledger: payload_reads.reads(ledger.project, run_id=NOWHERE),
     "members of a role": lambda ledger: often(lambda: ledger.role_members("few")),
     "history of a role": lambda ledger: often(lambda: ledger.role_history("few")),
     "enough members": lambda ledger: often(
         lambda: roles.require_members(ledger.pool, PROJECT, "desk", 2)
     ),
-    "tokens": lambda ledger: access.tokens(ledger.project, after="t2000", limit=5),
+    "tokens": lambda ledger: api_tokens.tokens(ledger.project, after="t2000", limit=5),
     "users": lambda ledger: users.users(ledger.project, after="ann5", limit=5),
     "roles of a person": lambda ledger: approval_requests.roles_of(ledger, "m7"),
     "months": lambda ledger: record.archives(ledger.pool),

@@ -7,7 +7,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from runfold.ledger import Ledger, access
+from runfold.ledger import Ledger
+from runfold.ledger.control_history import control_history
 from runfold.ledger.postgres.connections import FAILURES
 from runfold.ledger.postgres.login_limits import unlimited
 from runfold.ledger.postgres.urls import driver_url
@@ -48,7 +49,7 @@ async def test_a_login_has_limits_from_its_first_right_to_its_last_and_they_are_
         await grant(connection, login, ())
         assert set((await own_limits(url)).values()) == {"0"}
 
-    history = await access.control_history(ledger.project)
+    history = await control_history(ledger.project)
     assert [e.type for e in history if e.subject == f"limits:{login}"] == [
         "limits.set",
         "limits.reset",

@@ -8,7 +8,7 @@ from typing import Any, Final
 import asyncpg
 import pytest
 
-from runfold.ledger import Ledger, access
+from runfold.ledger import Ledger, access, api_tokens
 from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url
 from runfold.projections.declared.installing import install
@@ -74,7 +74,7 @@ async def test_a_revoked_login_does_nothing_more_from_an_older_snapshot(
 async def test_no_token_and_no_session_that_ended_gives_a_right_in_an_older_snapshot(
     ledger: Ledger, connection: asyncpg.Connection[Any], member: asyncpg.Connection[Any]
 ) -> None:
-    credential, secret = await access.make_token(ledger.project, "ci")
+    credential, secret = await api_tokens.make_token(ledger.project, "ci")
     await access.grant(ledger.project, credential, ["submit"], actors=["ci"])
     session = "runfold_session_x"
     begin = "SELECT ledger.sign_in_by_token($1, sha256(convert_to($2, 'UTF8')))"

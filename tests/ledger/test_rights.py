@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from runfold.console.shared.token_ledger import token_ledger
-from runfold.ledger import Ledger, Run, State, access
+from runfold.ledger import Ledger, Run, State, access, api_tokens
 from runfold.ledger.errors import (
     AccessDenied,
     InvalidValue,
@@ -57,7 +57,7 @@ async def test_the_project_of_a_session_is_the_first_that_its_rows_are_compared_
     seen, others = "SELECT ledger.projects_seen('read')", ["a", "b", "z"]
     for project in (*others, "strange"):
         await connection.execute("INSERT INTO ledger.project VALUES ($1)", project)
-    credential, secret = await access.make_token(ledger.project, "ci")
+    credential, secret = await api_tokens.make_token(ledger.project, "ci")
     async with with_login(database, "runfold_reader", rights=["read"]) as url:
         async with Ledger.open(url, PROJECT) as own:
             assert await own.pool.fetchval(seen) == [PROJECT]

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 import asyncpg
 import pytest
 
-from runfold.ledger import Ledger, access, sessions, users
+from runfold.ledger import Ledger, access, api_tokens, sessions, users
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.postgres.urls import driver_url
 from tests.support.databases import PROJECT
@@ -23,7 +23,7 @@ SUBMIT = (
 async def test_a_token_has_its_own_rights_whoever_presents_it(
     ledger: Ledger, connection: asyncpg.Connection[Any]
 ) -> None:
-    credential, secret = await access.make_token(ledger.project, "ci")
+    credential, secret = await api_tokens.make_token(ledger.project, "ci")
     await access.grant(ledger.project, credential, ["submit"], actors=["ci"])
 
     assert await connection.fetchval("SELECT ledger.use_token($1)", secret) == credential
@@ -34,7 +34,7 @@ async def test_a_token_has_its_own_rights_whoever_presents_it(
     [event] = await ledger.history(row["run_id"])
     assert event.credential == credential
 
-    await access.revoke_token(ledger.project, credential)
+    await api_tokens.revoke_token(ledger.project, credential)
     with pytest.raises(asyncpg.PostgresError, match="unknown, revoked or past its end"):
         await connection.fetch(SUBMIT, PROJECT)
     await connection.execute("SELECT set_config('runfold.token', $1, false)", secret + "x")
@@ -42,7 +42,7 @@ async def test_a_token_has_its_own_rights_whoever_presents_it(
         await connection.fetch(SUBMIT, PROJECT)
     await connection.execute("SELECT set_config('runfold.token', '', false)")
     assert await connection.fetchval("SELECT ledger.use_token($1)", secret) is None
-    [token] = await access.tokens(ledger.project)
+    [token] = await api_tokens.tokens(ledger.project)
     assert (token.credential, token.failed_uses) == (credential, 1)
     assert secret not in str(await connection.fetch("SELECT * FROM ledger.api_token"))
     assert secret not in str(await connection.fetch("SELECT * FROM ledger.control_event"))
@@ -51,21 +51,21 @@ async def test_a_token_has_its_own_rights_whoever_presents_it(
 async def test_a_token_is_made_by_an_actor_and_for_a_reason_of_any_allowed_length(
     ledger: Ledger,
 ) -> None:
-    credential, _ = await access.make_token(
+    credential, _ = await api_tokens.make_token(
         ledger.project, "ci", actor="a" * 200, reason="r" * 2_000
     )
 
-    assert [token.credential for token in await access.tokens(ledger.project)] == [credential]
+    assert [token.credential for token in await api_tokens.tokens(ledger.project)] == [credential]
 
 
 async def test_tokens_and_users_are_listed_page_by_page(ledger: Ledger) -> None:
-    made = [(await access.make_token(ledger.project, "ci"))[0] for _ in range(5)]
+    made = [(await api_tokens.make_token(ledger.project, "ci"))[0] for _ in range(5)]
     names = ["ann", "ben", "cleo"]
     for name in reversed(names):
         await users.add(ledger.project, name, provider=("https://id.example", name))
 
-    tokens: list[access.ApiToken] = []
-    while page := await access.tokens(
+    tokens: list[api_tokens.ApiToken] = []
+    while page := await api_tokens.tokens(
         ledger.project, after=tokens[-1].credential if tokens else "", limit=2
     ):
         tokens += page
@@ -73,11 +73,11 @@ async def test_tokens_and_users_are_listed_page_by_page(ledger: Ledger) -> None:
     known += await users.users(ledger.project, after=known[-1].credential, limit=2)
 
     assert sorted(token.credential for token in tokens) == sorted(made)
-    assert tokens == await access.tokens(ledger.project)
+    assert tokens == await api_tokens.tokens(ledger.project)
     assert [user.name for user in known] == names
     for wrong in (0, 10_001):
         with pytest.raises(InvalidValue, match="limit"):
-            await access.tokens(ledger.project, limit=wrong)
+            await api_tokens.tokens(ledger.project, limit=wrong)
         with pytest.raises(InvalidValue, match="limit"):
             await users.users(ledger.project, limit=wrong)
 
@@ -85,13 +85,13 @@ async def test_tokens_and_users_are_listed_page_by_page(ledger: Ledger) -> None:
 async def test_a_token_ends_by_itself_and_its_uses_are_on_record(
     ledger: Ledger, connection: asyncpg.Connection[Any]
 ) -> None:
-    credential, secret = await access.make_token(ledger.project, "ci")
+    credential, secret = await api_tokens.make_token(ledger.project, "ci")
     await access.grant(ledger.project, credential, ["submit"], actors=["ci"])
-    [unused] = await access.tokens(ledger.project)
+    [unused] = await api_tokens.tokens(ledger.project)
     assert await connection.fetchval("SELECT ledger.use_token($1)", secret) == credential
-    [used] = await access.tokens(ledger.project)
+    [used] = await api_tokens.tokens(ledger.project)
     assert await connection.fetchval("SELECT ledger.use_token($1)", secret) == credential
-    [again] = await access.tokens(ledger.project)
+    [again] = await api_tokens.tokens(ledger.project)
     await connection.execute("UPDATE ledger.api_token SET expires_at = clock_timestamp()")
 
     assert await connection.fetchval("SELECT ledger.use_token($1)", secret) is None
@@ -105,14 +105,14 @@ async def test_a_token_ends_by_itself_and_its_uses_are_on_record(
     assert (unused.last_used_at, unused.failed_uses) == (None, 0)
     assert used.last_used_at is not None
     assert again.last_used_at == used.last_used_at  # once a minute at most
-    [ended] = await access.tokens(ledger.project)
+    [ended] = await api_tokens.tokens(ledger.project)
     assert (ended.last_used_at, ended.failed_uses) == (used.last_used_at, 1)
 
 
 async def test_a_token_is_revoked_once_and_a_session_begins_with_no_other(
     ledger: Ledger, connection: asyncpg.Connection[Any]
 ) -> None:
-    credential, secret = await access.make_token(ledger.project, "ci")
+    credential, secret = await api_tokens.make_token(ledger.project, "ci")
     session = await sessions.by_token(ledger.pool, secret)
     assert session is not None
     assert await sessions.by_token(ledger.pool, session) is None
@@ -126,8 +126,8 @@ async def test_a_token_is_revoked_once_and_a_session_begins_with_no_other(
         [used] = await sessions.sessions(ledger.project)
         assert (used.last_used_at > before) is is_noted
 
-    assert await access.revoke_token(ledger.project, credential, reason="lost")
-    assert not await access.revoke_token(ledger.project, credential, reason="again")
+    assert await api_tokens.revoke_token(ledger.project, credential, reason="lost")
+    assert not await api_tokens.revoke_token(ledger.project, credential, reason="again")
     assert await connection.fetchval("SELECT reason FROM ledger.api_token") == "lost"
 
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import httpx
 from fastapi import FastAPI
 
-from runfold.ledger import Ledger, access
+from runfold.ledger import Ledger, api_tokens
 
 
 @asynccontextmanager
@@ -40,7 +40,7 @@ async def token(
     ledger: Ledger, rights: Sequence[str], *, actors: Sequence[str] | None = None
 ) -> tuple[str, str]:
     """Make an API token with rights in the ledger's project; return its credential and secret."""
-    credential, secret = await access.make_token(ledger.project, "test")
+    credential, secret = await api_tokens.make_token(ledger.project, "test")
     if rights:
         await ledger.grant_access(credential, rights, actors=actors)
     return credential, secret

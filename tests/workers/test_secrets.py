@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from runfold.console.agents.asking import Asking
 from runfold.console.agents.server import server
 from runfold.console.cli.kit.session import configure_log
-from runfold.ledger import Ledger, State, access, log, names
+from runfold.ledger import Ledger, State, access, api_tokens, log, names
 from runfold.ledger.errors import DatabaseUnavailable, LedgerError
 from runfold.ledger.events import NoteAdded, StepFailed
 from runfold.ledger.postgres.access_holes import access_holes
@@ -250,7 +250,7 @@ async def test_the_secret_of_an_api_token_is_found_nowhere(
     ledger: Ledger, database: str, watched: list[str]
 ) -> None:
     with capture_logs() as lines:
-        credential, secret = await access.make_token(ledger.project, "ci", reason="for builds")
+        credential, secret = await api_tokens.make_token(ledger.project, "ci", reason="for builds")
         await access.grant(ledger.project, credential, ["submit"], actors=["ci"])
         run = await ledger.submit("parse", {"note": f"use {secret}", "other": secret})
         async with with_login(database, "runfold_worker") as url:
@@ -263,7 +263,7 @@ async def test_the_secret_of_an_api_token_is_found_nowhere(
             await until(lambda: len(watched) > looks + 1)  # one that began after the statement
             await connection.close()
         with pytest.raises(LedgerError) as unknown:
-            await access.revoke_token(ledger.project, secret)
+            await api_tokens.revoke_token(ledger.project, secret)
 
     told = [run, lines, watched, str(refused.value), str(unknown.value), _command_lines()]
     assert secret not in str(told)

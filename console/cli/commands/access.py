@@ -14,8 +14,10 @@ from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.plain import moment
 from runfold.console.shared.values import Misuse
-from runfold.ledger import access
-from runfold.ledger.access import ApiToken, Grant
+from runfold.ledger import access, api_tokens, payload_reads
+from runfold.ledger.access import Grant
+from runfold.ledger.api_tokens import ApiToken
+from runfold.ledger.control_history import control_history
 from runfold.ledger.postgres.login_limits import unlimited
 from runfold.ledger.reading.permitted import check_may
 
@@ -144,9 +146,7 @@ async def history(session: Session, *, everywhere: Everywhere = False) -> None:
         if everywhere:
             await check_may(ledger.pool, access.EVERYWHERE, "audit")
         after = 0
-        while events := await access.control_history(
-            ledger.project, after=after, everywhere=everywhere
-        ):
+        while events := await control_history(ledger.project, after=after, everywhere=everywhere):
             after = events[-1].number
             for event in events:
                 if session.as_json:
@@ -173,7 +173,7 @@ async def reads(
     """Show who read the content of which run by the API and the pages, the newest first."""
     async with session.ledger() as ledger:
         run_id = None if run is None else await find_run(ledger, run)
-        listed = await access.reads(ledger.project, run_id=run_id, limit=limit)
+        listed = await payload_reads.reads(ledger.project, run_id=run_id, limit=limit)
     for entry in listed:
         if session.as_json:
             session.out.json(asdict(entry))
@@ -202,7 +202,7 @@ async def drop_reads(
     """Delete old records of who read what, on record in the control history."""
     async with session.ledger() as ledger:
         moment = before.replace(tzinfo=before.tzinfo or UTC)
-        dropped = await access.drop_reads(ledger.project, moment, actor=actor, reason=reason)
+        dropped = await payload_reads.drop_reads(ledger.project, moment, actor=actor, reason=reason)
     if session.as_json:
         session.out.json({"before": moment, "dropped": dropped})
     else:
@@ -220,7 +220,7 @@ async def token(
 ) -> None:
     """Make an API token and print its secret, this once."""
     async with session.ledger() as ledger:
-        credential, secret = await access.make_token(
+        credential, secret = await api_tokens.make_token(
             ledger.project, name, days=days, actor=actor, reason=reason
         )
     if session.as_json:
@@ -235,7 +235,7 @@ async def tokens(session: Session) -> None:
     """List the API tokens, the oldest first, without their secrets."""
     async with session.ledger() as ledger:
         after = ""
-        while listed := await access.tokens(ledger.project, after=after):
+        while listed := await api_tokens.tokens(ledger.project, after=after):
             after = listed[-1].token_id
             for entry in listed:
                 _write_token(session, entry)
@@ -251,7 +251,9 @@ async def revoke_token(
 ) -> None:
     """Revoke an API token: its secret lets nobody in any more."""
     async with session.ledger() as ledger:
-        revoked = await access.revoke_token(ledger.project, token_id, actor=actor, reason=reason)
+        revoked = await api_tokens.revoke_token(
+            ledger.project, token_id, actor=actor, reason=reason
+        )
     if session.as_json:
         session.out.json({"token_id": token_id, "revoked": revoked})
     session.out.talk(f"revoked {token_id}" if revoked else f"{token_id} is not a token in use")

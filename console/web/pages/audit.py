@@ -10,8 +10,8 @@ from fastapi import Depends, Query
 from fastapi.responses import Response
 
 from runfold.console.web.pages.viewing import Viewer, page, router, viewing
-from runfold.ledger import access
-from runfold.ledger.access import ControlEvent
+from runfold.ledger import payload_reads
+from runfold.ledger.control_history import ControlEvent
 
 WINDOW: Final = 200
 Auditor = Annotated[Viewer, Depends(viewing("audit"))]
@@ -46,6 +46,6 @@ def _orders(
 @page(pages, "/p/{project}/reads", csv=True)
 async def reads(viewer: Auditor, *, run: UUID | None = None) -> Response:
     """List who read the content of which run, the newest first."""
-    listed = await access.reads(viewer.ledger.project, run_id=run, limit=WINDOW)
+    listed = await payload_reads.reads(viewer.ledger.project, run_id=run, limit=WINDOW)
     rows = [{name: getattr(read, name) for name in read.__slots__} for read in listed]
     return viewer.page("reads.html", {"reads": listed, "run": run}, rows=rows, most=WINDOW)

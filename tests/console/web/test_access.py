@@ -14,8 +14,8 @@ from runfold.console.shared.token_ledger import token_ledger
 from runfold.console.web import app, guard
 from runfold.console.web.options import Options
 from runfold.console.web.rates import Rates, TooManyRequests
-from runfold.ledger import Ledger, State, access
-from runfold.ledger.access import SECRET_PREFIX
+from runfold.ledger import Ledger, State, access, api_tokens
+from runfold.ledger.api_tokens import SECRET_PREFIX
 from runfold.ledger.errors import AccessDenied
 from runfold.ledger.postgres.opening import opened
 from runfold.ledger.settings import Settings
@@ -35,7 +35,7 @@ async def other_project(database: str) -> None:
 async def stranger(ledger: Ledger, database: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client with every right in another project, and none in the one that the ledger is of."""
     await other_project(database)
-    credential, secret = await access.make_token(ledger.project, "stranger")
+    credential, secret = await api_tokens.make_token(ledger.project, "stranger")
     async with Ledger.open(database, "other") as other:
         await other.grant_access(credential, ["submit", "work", "read", "decide", "audit"])
         async with calling(app(ledger, Options(strangers_a_second=1_000)), secret) as client:
@@ -74,7 +74,7 @@ async def test_another_project_answers_as_one_that_is_not_there(
 
 async def test_all_projects_together_are_no_project(web: httpx.AsyncClient, ledger: Ledger) -> None:
     """Neither to this machine, nor to a token with every right in all of them."""
-    credential, secret = await access.make_token(ledger.project, "all")
+    credential, secret = await api_tokens.make_token(ledger.project, "all")
     await ledger.grant_access(credential, access.RIGHTS, everywhere=True)
     async with calling(app(ledger), secret) as client:
         await sign_in(client, secret)
@@ -97,11 +97,11 @@ async def test_a_revoked_token_is_refused_at_once_and_counted(ledger: Ledger) ->
     credential, secret = await token(ledger, ["read"])
     async with calling(app(ledger), secret) as client:
         before = await client.get("/v1/runs")
-        await access.revoke_token(ledger.project, credential)
+        await api_tokens.revoke_token(ledger.project, credential)
         after = await client.get("/v1/runs")
 
     assert (before.status_code, after.status_code) == (200, 401)
-    [kept] = await access.tokens(ledger.project)
+    [kept] = await api_tokens.tokens(ledger.project)
     assert kept.failed_uses == 1
 
 
@@ -342,7 +342,7 @@ async def test_a_stream_ends_with_the_token(ledger: Ledger) -> None:
     async with calling(served, secret) as client:
         stream = asyncio.create_task(client.get("/v1/events?after=start"))
         await until(lambda: served.state.streams)
-        await access.revoke_token(ledger.project, credential)
+        await api_tokens.revoke_token(ledger.project, credential)
         text = (await stream).text
         assert served.state.streams == 0
 
@@ -355,7 +355,7 @@ async def test_a_stream_that_waits_for_an_event_ends_with_the_token(ledger: Ledg
     await ledger.submit("a")
     following = aiter(token_ledger(ledger, secret, credential, "test").subscribe())
     await anext(following)
-    await access.revoke_token(ledger.project, credential)
+    await api_tokens.revoke_token(ledger.project, credential)
 
     with pytest.raises(AccessDenied, match="revoked"):
         await asyncio.wait_for(anext(following), BOUND)

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from runfold.console.web import app
-from runfold.ledger import Ledger, access
+from runfold.ledger import Ledger, payload_reads
+from runfold.ledger.control_history import control_history
 from runfold.ledger.errors import InvalidValue
 from tests.support.runs import claimed
 from tests.support.waiting import until
@@ -29,7 +30,7 @@ async def test_each_opened_run_is_on_record_with_who_and_how_and_lists_are_not(
         for path in (f"/p/test/runs/{run.run_id}", "/p/test/runs", f"/p/test/runs/{run.run_id}"):
             assert (await client.get(path)).status_code == 200
 
-    found = await access.reads(ledger.project)
+    found = await payload_reads.reads(ledger.project)
     assert {read.run_id for read in found} == {run.run_id}
     assert {read.credential for read in found} == {credential}
     assert {read.route for read in found} == {
@@ -53,12 +54,13 @@ async def test_the_approvals_and_the_stream_put_on_record_whose_content_they_sho
         stream = asyncio.create_task(client.get("/v1/events?after=start"))
 
         async def streamed() -> bool:
-            return any(read.route == "/v1/events" for read in await access.reads(ledger.project))
+            listed = await payload_reads.reads(ledger.project)
+            return any(read.route == "/v1/events" for read in listed)
 
         await until(streamed)
         stream.cancel()
 
-    found = await access.reads(ledger.project)
+    found = await payload_reads.reads(ledger.project)
     assert {(read.run_id, read.credential) for read in found} == {(lease.run_id, credential)}
     routes = {read.route for read in found}
     assert routes == {asked, "/p/{project}/approvals", "/v1/events"}
@@ -81,10 +83,10 @@ async def test_no_list_shows_content_that_nobody_is_recorded_to_have_read(
             assert answer.status_code == 200, path
             assert "parse" in answer.text or "workers" in path, path
             assert "canary" not in answer.text, path
-        assert await access.reads(ledger.project) == []
+        assert await payload_reads.reads(ledger.project) == []
         opened = (await client.get(f"/p/test/runs/{lease.run_id}.json")).json()
         assert opened["run"]["input"] == {"marked": "canary"}
-        assert len(await access.reads(ledger.project)) == 1
+        assert len(await payload_reads.reads(ledger.project)) == 1
 
 
 async def test_no_answer_to_a_write_shows_content_that_nobody_is_recorded_to_have_read(
@@ -107,7 +109,7 @@ async def test_no_answer_to_a_write_shows_content_that_nobody_is_recorded_to_hav
             assert answer.is_success, answer.text
             assert answer.json()["kind"] == "parse"
             assert "canary" not in answer.text, path
-    assert await access.reads(ledger.project) == []
+    assert await payload_reads.reads(ledger.project) == []
 
 
 async def test_a_read_that_was_refused_and_a_run_that_is_not_there_leave_no_record(
@@ -124,7 +126,7 @@ async def test_a_read_that_was_refused_and_a_run_that_is_not_there_leave_no_reco
         ):
             headers = {"Authorization": f"Bearer {secret}"}
             assert (await client.get(path, headers=headers)).status_code == status
-    assert await access.reads(ledger.project) == []
+    assert await payload_reads.reads(ledger.project) == []
 
 
 async def test_nobody_alters_the_record_of_reads(
@@ -178,8 +180,8 @@ async def test_old_records_of_reads_go_on_record_and_younger_ones_stay(
     assert await connection.fetchval(drop, timedelta(days=184)) == 1
     assert await connection.fetchval(drop, timedelta(days=184)) == 0
 
-    assert len(await access.reads(ledger.project)) == 2
-    last = (await access.control_history(ledger.project))[-1]
+    assert len(await payload_reads.reads(ledger.project)) == 2
+    last = (await control_history(ledger.project))[-1]
     assert (last.type, last.actor, last.reason) == ("reads.dropped", "ann", "enough")
     with pytest.raises(asyncpg.PostgresError, match="append-only"):
         await connection.execute("DELETE FROM ledger.payload_read")
@@ -205,11 +207,11 @@ async def test_the_owner_drops_old_records_of_reads_by_one_order(
         " gen_random_uuid(), 'ann', '/x' FROM unnest(ARRAY[1, 250, 400]) AS d"
     )
     with pytest.raises(InvalidValue, match="kept for 184 days"):
-        await access.drop_reads(ledger.project, datetime.now(UTC))
+        await payload_reads.drop_reads(ledger.project, datetime.now(UTC))
 
     before = datetime.now(UTC) - timedelta(days=200)
-    assert await access.drop_reads(ledger.project, before, actor="ann", reason="old") == 2
+    assert await payload_reads.drop_reads(ledger.project, before, actor="ann", reason="old") == 2
 
-    assert len(await access.reads(ledger.project)) == 1
-    last = (await access.control_history(ledger.project))[-1]
+    assert len(await payload_reads.reads(ledger.project)) == 1
+    last = (await control_history(ledger.project))[-1]
     assert (last.type, last.actor, last.reason) == ("reads.dropped", "ann", "old")

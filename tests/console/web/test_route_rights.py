@@ -14,7 +14,7 @@ import pytest
 from runfold.console.shared.bulk import bulk_of
 from runfold.console.web import app, running_bulks
 from runfold.console.web.options import Options
-from runfold.ledger import Ledger, State, access
+from runfold.ledger import Ledger, State, access, api_tokens
 from runfold.projections.declared.installing import install
 from runfold.projections.models.counts import RUN_COUNTS
 from runfold.workers.duties.webhooks.deliverer import Terms
@@ -51,7 +51,7 @@ class Asked:
         """Return a client with a token, and a session, of these rights."""
         known = self._callers.get((rights, everywhere))
         if known is None:
-            credential, secret = await access.make_token(self._ledger.project, "test")
+            credential, secret = await api_tokens.make_token(self._ledger.project, "test")
             await self._ledger.grant_access(
                 credential, sorted(rights), actors=["*"], everywhere=everywhere
             )

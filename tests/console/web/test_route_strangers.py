@@ -12,7 +12,7 @@ import pytest
 from runfold.console.shared.bulk import bulk_of
 from runfold.console.web import app
 from runfold.console.web.options import Options
-from runfold.ledger import Ledger, access
+from runfold.ledger import Ledger, access, api_tokens
 from runfold.workers.duties.webhooks.deliverer import Terms
 from runfold.workers.duties.webhooks.posting import Poster
 from runfold.workers.duties.webhooks.sender import WebhookSender
@@ -87,7 +87,7 @@ async def test_what_belongs_to_another_project_is_as_what_does_not_exist(
     ledger: Ledger, database: str, subtests: pytest.Subtests
 ) -> None:
     """Whoever may do everything in one project neither moves nor senses what another one has."""
-    credential, secret = await access.make_token(ledger.project, "test")
+    credential, secret = await api_tokens.make_token(ledger.project, "test")
     await ledger.grant_access(credential, access.RIGHTS, actors=["*"])
     await ledger.submit("parse")
     served = app(ledger, Options(requests_a_second=10_000, strangers_a_second=10_000))

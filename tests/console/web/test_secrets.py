@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from runfold.console.web import app
-from runfold.ledger import Ledger, access, users
+from runfold.ledger import Ledger, api_tokens, payload_reads, users
 from runfold.ledger.redaction import scrubbed
 from runfold.projections.telemetry import metrics
 from tests.support.web import calling, sign_in, token
@@ -120,8 +120,8 @@ async def _ordered(ledger: Ledger) -> None:
     await ledger.grant_access("somebody", ["read"], reason=TEXT)
     await ledger.revoke_access("somebody", reason=TEXT)
     await ledger.limit_kind("a", 3, reason=TEXT)
-    credential, _ = await access.make_token(project, "ci", reason=TEXT)
-    await access.revoke_token(project, credential, reason=TEXT)
+    credential, _ = await api_tokens.make_token(project, "ci", reason=TEXT)
+    await api_tokens.revoke_token(project, credential, reason=TEXT)
     await users.add(project, "ann", password="correct horse battery", reason=TEXT)  # noqa: S106
     await ledger.webhooks.add("https://example.com", reason=TEXT)
     await ledger.archive.hold("2020-01", actor="ann", reason=TEXT)
@@ -150,7 +150,7 @@ async def test_a_canary_that_comes_by_the_api_is_found_nowhere(
                 told.append((await client.get(f"/p/test{path}")).text)
     await _ordered(ledger)
     told += [lines, *capfd.readouterr(), await metrics.look(ledger.pool)]
-    told += await access.reads(ledger.project)
+    told += await payload_reads.reads(ledger.project)
 
     assert [str(one)[:2000] for one in told if CANARY in str(one)] == []
     assert await _found_in_tables(ledger.pool, CANARY) == []

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from runfold.console.web import app
-from runfold.ledger import Ledger, State, access, sessions, users
+from runfold.ledger import Ledger, State, api_tokens, sessions, users
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.urls import driver_url
 from tests.support.logins import with_login
@@ -114,7 +114,7 @@ async def test_a_revoked_token_or_a_disabled_user_ends_its_sessions_at_once(
     credential, secret = await token(ledger, ["read"])
     await sign_in(stranger, secret)
     assert (await stranger.get("/p/test")).status_code == 200
-    await access.revoke_token(ledger.project, credential)
+    await api_tokens.revoke_token(ledger.project, credential)
     assert (await stranger.get("/p/test")).headers["location"] == ENDED
 
     await ann(ledger, "read")

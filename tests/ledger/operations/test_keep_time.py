@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from runfold.ledger import Ledger, State, access
+from runfold.ledger import Ledger, State, api_tokens
 from runfold.ledger.operations.reap import pulse
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.object_differences import object_differences
@@ -220,7 +220,7 @@ async def test_what_has_ended_stays_ended_though_the_clock_is_set_back(
 ) -> None:
     secret = f"runfold_session_{'x' * 32}"
     use = "SELECT ledger.use_token($1)"
-    _, old = await access.make_token(ledger.project, "ci", days=1)
+    _, old = await api_tokens.make_token(ledger.project, "ci", days=1)
     sign_in = "SELECT ledger.sign_in_by_token($1, sha256($2))"
     assert await connection.fetchval(sign_in, old, secret.encode()) is not None
     assert await connection.fetchval(use, secret) is not None
@@ -233,7 +233,7 @@ async def test_what_has_ended_stays_ended_though_the_clock_is_set_back(
         assert await connection.fetchval(use, old) is None
         assert await connection.fetchval(use, secret) is None
 
-    _, fresh = await access.make_token(ledger.project, "ci", days=1)
+    _, fresh = await api_tokens.make_token(ledger.project, "ci", days=1)
     assert await connection.fetchval(use, fresh) is not None
     await set_clock(connection, 50 * HOUR)
     assert await connection.fetchval(use, fresh) is None, "a day, not what the clock was ahead"

@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from runfold.ledger import Ledger, access
+from runfold.ledger import Ledger, access, api_tokens
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.postgres.urls import driver_url
@@ -34,7 +34,7 @@ async def mallory(unverified_database: str) -> AsyncIterator[asyncpg.Connection[
         await ledger.grant_role("finance", "ann")
         await ledger.schedule("nightly", "parse", cron="0 3 * * *")
         await access.grant(ledger.project, "w_login", ["work"])
-        await access.make_token(ledger.project, "ci")
+        await api_tokens.make_token(ledger.project, "ci")
         await ledger.webhooks.add("https://example.com/told")
     connection = await asyncpg.connect(driver_url(unverified_database))
     yield connection

@@ -12,7 +12,7 @@ import pytest
 from runfold.console.cli.health import schema_checks, work_checks
 from runfold.console.cli.health.check import Level
 from runfold.console.cli.health.database_status import database_status
-from runfold.ledger import Ledger, State, access, users, views
+from runfold.ledger import Ledger, State, access, api_tokens, users, views
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.postgres.opening import opened
@@ -131,7 +131,7 @@ async def worked(url: str, mallory: asyncpg.Connection, folder: Path) -> None:
         await ledger.limit_kind("load", 3, ahead=True)
         await grant(ledger.pool, PROJECT, "release", "ann", actor="bob", reason="on call")
         await ledger.schedule("nightly", "parse", "x", cron="0 3 * * *")
-        credential, _ = await access.make_token(ledger.project, "ci")
+        credential, _ = await api_tokens.make_token(ledger.project, "ci")
         await access.grant(ledger.project, credential, ["submit"], actors=["ci"])
         await users.add(ledger.project, "ann", password="correct horse battery")  # noqa: S106  of this test
         await users.add(ledger.project, "bob", provider=("https://id.example", "7"))
