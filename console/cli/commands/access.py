@@ -8,15 +8,13 @@ from typing import Annotated, Final
 
 import typer
 
+from runfold.console.cli.commands import access_reads, access_tokens
 from runfold.console.cli.kit import exits
-from runfold.console.cli.kit.options import OWNER, WORKER, Actor, OrderReason, command, program
-from runfold.console.cli.kit.run_id import find_run
+from runfold.console.cli.kit.options import WORKER, Actor, OrderReason, command, program
 from runfold.console.cli.kit.session import Session
-from runfold.console.shared.plain import moment
 from runfold.console.shared.values import Misuse
-from runfold.ledger import access, api_tokens, payload_reads
+from runfold.ledger import access
 from runfold.ledger.access import Grant
-from runfold.ledger.api_tokens import ApiToken
 from runfold.ledger.control_history import control_history
 from runfold.ledger.postgres.login_limits import unlimited
 from runfold.ledger.reading.permitted import check_may
@@ -159,119 +157,6 @@ async def history(session: Session, *, everywhere: Everywhere = False) -> None:
                     )
 
 
-@command(app, "reads", rights="audit")
-async def reads(
-    session: Session,
-    *,
-    run: Annotated[
-        str | None, typer.Option("--run", metavar="RUN", help="Only of this run.")
-    ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", metavar="N", help="At most this many, up to 10,000.")
-    ] = 100,
-) -> None:
-    """Show who read the content of which run by the API and the pages, the newest first."""
-    async with session.ledger() as ledger:
-        run_id = None if run is None else await find_run(ledger, run)
-        listed = await payload_reads.reads(ledger.project, run_id=run_id, limit=limit)
-    for entry in listed:
-        if session.as_json:
-            session.out.json(asdict(entry))
-        else:
-            session.out.line(
-                f"{entry.read_at:%Y-%m-%d %H:%M} {entry.run_id} by"
-                f" {entry.credential}: {entry.route}"
-            )
-    if not listed:
-        session.out.talk("nobody read the content of a run by the API or the pages")
-
-
-@command(app, "drop-reads", rights="owner", needs=OWNER)
-async def drop_reads(
-    session: Session,
-    before: Annotated[
-        datetime,
-        typer.Argument(
-            metavar="TIME", help="In UTC, at least 184 days ago; those from before it are deleted."
-        ),
-    ],
-    *,
-    actor: Actor = None,
-    reason: OrderReason = None,
-) -> None:
-    """Delete old records of who read what, on record in the control history."""
-    async with session.ledger() as ledger:
-        moment = before.replace(tzinfo=before.tzinfo or UTC)
-        dropped = await payload_reads.drop_reads(ledger.project, moment, actor=actor, reason=reason)
-    if session.as_json:
-        session.out.json({"before": moment, "dropped": dropped})
-    else:
-        session.out.line(f"{dropped:,} records of reads from before {moment:%Y-%m-%d %H:%M} UTC")
-
-
-@command(app, "token", rights="*admin", needs=WORKER)
-async def token(
-    session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What the token is for.")],
-    *,
-    days: Annotated[int, typer.Option("--days", metavar="DAYS", help="Its life in days.")] = 90,
-    actor: Actor = None,
-    reason: OrderReason = None,
-) -> None:
-    """Make an API token and print its secret, this once."""
-    async with session.ledger() as ledger:
-        credential, secret = await api_tokens.make_token(
-            ledger.project, name, days=days, actor=actor, reason=reason
-        )
-    if session.as_json:
-        session.out.json({"credential": credential, "secret": secret})
-        return
-    session.out.line(secret)
-    session.out.talk(f"grant it rights: runfold access grant {credential} --rights ...")
-
-
-@command(app, "tokens", rights="*audit | admin")
-async def tokens(session: Session) -> None:
-    """List the API tokens, the oldest first, without their secrets."""
-    async with session.ledger() as ledger:
-        after = ""
-        while listed := await api_tokens.tokens(ledger.project, after=after):
-            after = listed[-1].token_id
-            for entry in listed:
-                _write_token(session, entry)
-
-
-@command(app, "revoke-token", rights="*admin", needs=WORKER)
-async def revoke_token(
-    session: Session,
-    token_id: Annotated[str, typer.Argument(metavar="TOKEN", help="Its id, or token:ID.")],
-    *,
-    actor: Actor = None,
-    reason: OrderReason = None,
-) -> None:
-    """Revoke an API token: its secret lets nobody in any more."""
-    async with session.ledger() as ledger:
-        revoked = await api_tokens.revoke_token(
-            ledger.project, token_id, actor=actor, reason=reason
-        )
-    if session.as_json:
-        session.out.json({"token_id": token_id, "revoked": revoked})
-    session.out.talk(f"revoked {token_id}" if revoked else f"{token_id} is not a token in use")
-    if not revoked:
-        raise typer.Exit(exits.ERROR)
-
-
-def _write_token(session: Session, entry: ApiToken) -> None:
-    if session.as_json:
-        session.out.json(asdict(entry))
-        return
-    state = "revoked" if entry.revoked_at else f"until {entry.expires_at:%Y-%m-%d}"
-    session.out.line(
-        f"{entry.credential} {entry.name}: {state}, {entry.failed_uses} failed uses,"
-        f" last used {moment(entry.last_used_at) if entry.last_used_at else 'never'}"
-    )
-
-
 def _write(session: Session, entry: Grant) -> None:
     if session.as_json:
         session.out.json(asdict(entry))
@@ -281,3 +166,7 @@ def _write(session: Session, entry: Grant) -> None:
         f"{entry.credential} in {entry.project_id}: {', '.join(entry.rights)};"
         f" as {', '.join(entry.actors)}{until}"
     )
+
+
+access_reads.register(app)
+access_tokens.register(app)
