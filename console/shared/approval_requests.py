@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from operator import itemgetter
 from typing import Any, Final
 from uuid import UUID
 
-from runfold.console.shared.plain import clean, moment, relative
 from runfold.ledger import Ledger
-from runfold.ledger.errors import IllegalTransition
 from runfold.ledger.months import FIRST_RUN, LAST_RUN
 from runfold.ledger.payload import Unreadable, decode_payload
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.snoozes import snooze, snoozes
 from runfold.ledger.validation import check_int
 
 # Of each kind the oldest parked runs, in the order of their index, and all held runs. State and id
@@ -125,46 +121,17 @@ async def pending_requests(ledger: Ledger, limit: int) -> list[ApprovalRequest]:
     )
 
 
+async def requests_of(ledger: Ledger, run_ids: Sequence[UUID]) -> list[ApprovalRequest]:
+    """Return the approvals that these runs wait for, the oldest first."""
+    return await _fetch(ledger, "SELECT unnest($2::uuid[]) AS run_id", run_ids)
+
+
 async def count_pending(ledger: Ledger, most: int, without: Sequence[UUID] = ()) -> int:
     """Return how many runs of the project wait for a decision, counted up to `most`."""
     limit = check_int("most", most, least=1) + len(without)
     waiting = WAITING.format(project="$1", limit=limit)
     [row] = await fetch(ledger.pool, _COUNT.format(waiting=waiting), ledger.project_id, without)
     return min(int(row["number"]), most)
-
-
-async def inbox(ledger: Ledger, actor: str, limit: int) -> list[ApprovalRequest]:
-    """Return what waits for a decision and the person has not put off, the oldest first."""
-    away = {each.run_id for each in await snoozes(ledger.project, actor)}
-    requests = await pending_requests(ledger, limit + len(away))
-    return [request for request in requests if request.run_id not in away][:limit]
-
-
-async def put_off(ledger: Ledger, actor: str) -> list[tuple[ApprovalRequest, datetime]]:
-    """Return what the person has put off, each with its end; what is back first comes first."""
-    away = {each.run_id: each.until for each in await snoozes(ledger.project, actor)}
-    requests = await _fetch(ledger, "SELECT unnest($2::uuid[]) AS run_id", list(away))
-    return sorted(((each, away[each.run_id]) for each in requests), key=itemgetter(1))
-
-
-async def change_inbox(
-    ledger: Ledger, run_id: UUID, version: int, until: datetime | None, *, actor: str | None = None
-) -> bool:
-    """Put off a request until a time, or end that (None); return whether the request was put off.
-
-    Raises InvalidValue, or IllegalTransition for a request that the run does not wait with.
-    """
-    changed = await snooze(ledger.project, run_id, version, until, actor=actor)
-    if until is not None and not changed:
-        gone = f"request #{version} is decided, or was replaced"
-        raise IllegalTransition(run_id, (await ledger.get(run_id)).state, "put off", gone)
-    return changed
-
-
-async def count_inbox(ledger: Ledger, actor: str, most: int) -> int:
-    """Return how many runs wait for a decision that the person has not put off, up to `most`."""
-    away = [each.run_id for each in await snoozes(ledger.project, actor)]
-    return await count_pending(ledger, most, away)
 
 
 async def roles_of(ledger: Ledger, actor: str) -> set[str]:
@@ -198,42 +165,3 @@ def _content(body: str | None) -> dict[str, Any]:
     if isinstance(content, Unreadable):
         return {"prompt": f"({content})"}
     return content if isinstance(content, dict) else {}
-
-
-def request_lines(request: ApprovalRequest) -> Sequence[tuple[str, str]]:
-    """Return the names and values that a person must see before deciding, without the content."""
-    lines = [
-        ("request", f"{request.version}{f', {clean(request.name)}' if request.name else ''}"),
-        ("prompt", clean(request.prompt or "")),
-        ("asked", f"{moment(request.asked_at)} ({relative(request.asked_at)})"),
-        ("submitter", clean(request.submitted_by)),
-        ("decides", _decides(request)),
-        ("approved", _approved(request)),
-        ("undecided", _undecided(request)),
-        ("shown", f"sha256 {clean(request.shown_sha256)}" if request.shown_sha256 else ""),
-    ]
-    return [(name, value) for name, value in lines if value]
-
-
-def _decides(request: ApprovalRequest) -> str:
-    member = f"a member of role {clean(request.role)}" if request.role else "anybody"
-    return f"{member}, but not {clean(request.submitted_by)}" if request.other_person else member
-
-
-def _approved(request: ApprovalRequest) -> str:
-    if request.approvals == 1:
-        return ""
-    by = f", by {', '.join(map(clean, request.approved_by))}" if request.approved_by else ""
-    return f"{progress(request)}{by}"
-
-
-def progress(request: ApprovalRequest) -> str:
-    """Return how many of how many persons have approved."""
-    return f"{len(request.approved_by)} of {request.approvals}"
-
-
-def _undecided(request: ApprovalRequest) -> str:
-    if request.wait_until is None:
-        return ""
-    outcome = clean(request.wait_outcome or "cancelled")
-    return f"{outcome} {moment(request.wait_until)} ({relative(request.wait_until)})"

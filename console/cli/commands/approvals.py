@@ -10,15 +10,10 @@ import typer
 from runfold.console.cli.kit.options import Actor, command, program
 from runfold.console.cli.kit.output import EMPTY
 from runfold.console.cli.kit.session import Session
-from runfold.console.shared.approval_requests import (
-    ApprovalRequest,
-    inbox,
-    pending_requests,
-    progress,
-    put_off,
-    roles_of,
-)
+from runfold.console.shared.approval_requests import ApprovalRequest, pending_requests, roles_of
+from runfold.console.shared.inbox import inbox, put_off
 from runfold.console.shared.plain import compact, jsonable, relative, span
+from runfold.console.shared.request_lines import progress
 from runfold.ledger import Ledger
 from runfold.ledger.validation import check_int
 

@@ -11,7 +11,8 @@ from runfold.console.cli.kit.options import WORKER, Actor, RunId, command, progr
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared import values
-from runfold.console.shared.approval_requests import change_inbox, pending_request
+from runfold.console.shared.approval_requests import pending_request
+from runfold.console.shared.inbox import change_inbox
 from runfold.console.shared.plain import moment, relative
 from runfold.console.shared.values import Misuse
 from runfold.ledger.errors import IllegalTransition

@@ -11,8 +11,9 @@ from runfold.console.cli.kit.exits import ERROR, OK
 from runfold.console.cli.kit.output import Output, talk
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
-from runfold.console.shared.approval_requests import ApprovalRequest, pending_request, request_lines
+from runfold.console.shared.approval_requests import ApprovalRequest, pending_request
 from runfold.console.shared.plain import pretty
+from runfold.console.shared.request_lines import request_lines
 from runfold.console.shared.values import Misuse
 from runfold.ledger import Ledger, Run
 from runfold.ledger.access import held

@@ -8,7 +8,7 @@ from typing import Any, Final
 from rich.text import Text
 
 from runfold.console.cli.kit.output import Output
-from runfold.console.shared.approval_requests import ApprovalRequest, request_lines
+from runfold.console.shared.approval_requests import ApprovalRequest
 from runfold.console.shared.plain import (
     clean,
     compact,
@@ -19,6 +19,7 @@ from runfold.console.shared.plain import (
     pretty,
     relative,
 )
+from runfold.console.shared.request_lines import request_lines
 from runfold.console.shared.rerun import rerun_of
 from runfold.ledger import Run
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import Field
 
-from runfold.console.shared.approval_requests import change_inbox, pending_requests
+from runfold.console.shared.approval_requests import pending_requests
+from runfold.console.shared.inbox import change_inbox
 from runfold.console.shared.plain import jsonable
 from runfold.console.web.api.shapes import Body, Key, RunId, Shown, shown, version_of
 from runfold.console.web.callers import Decider, Reader

@@ -10,14 +10,8 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import Depends, Form
 from fastapi.responses import RedirectResponse, Response
 
-from runfold.console.shared.approval_requests import (
-    ApprovalRequest,
-    change_inbox,
-    inbox,
-    pending_request,
-    put_off,
-    roles_of,
-)
+from runfold.console.shared.approval_requests import ApprovalRequest, pending_request, roles_of
+from runfold.console.shared.inbox import change_inbox, inbox, put_off
 from runfold.console.web.pages.decisions import RUNS, decided
 from runfold.console.web.pages.viewing import ReadViewer, Viewer, page, router, viewing, zone_of
 from runfold.console.web.read_log import reads_of

@@ -18,7 +18,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from runfold.console.shared.approval_requests import count_inbox
+from runfold.console.shared.inbox import count_inbox
 from runfold.console.shared.json_lists import without_content
 from runfold.console.shared.known_errors import known
 from runfold.console.shared.plain import clean, jsonable

@@ -9,7 +9,7 @@ import asyncpg
 import httpx
 import pytest
 
-from runfold.console.shared.approval_requests import count_inbox, inbox, put_off
+from runfold.console.shared.inbox import count_inbox, inbox, put_off
 from runfold.ledger import Ledger, snoozes
 from runfold.ledger.errors import InvalidValue
 from tests.support.clock import set_clock
