@@ -24,15 +24,15 @@ async def other(database: str) -> AsyncIterator[Ledger]:
 
 
 @pytest.fixture
-async def mallory(database: str) -> AsyncIterator[str]:
+async def attacker_url(database: str) -> AsyncIterator[str]:
     """The URL of a login that works in project `test` only."""
     async with with_login(database, "runfold_worker", rights=WORKING) as url:
         yield url
 
 
 @pytest.fixture
-async def attacker(mallory: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """Mallory's own connection."""
-    connection = await asyncpg.connect(driver_url(mallory))
+async def attacker(attacker_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """That login's own connection."""
+    connection = await asyncpg.connect(driver_url(attacker_url))
     yield connection
     await connection.close()

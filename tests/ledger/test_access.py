@@ -368,11 +368,11 @@ async def test_a_login_reads_no_row_of_another_project_whatever_it_sets(
 
 
 async def test_the_feed_gives_a_login_the_events_of_its_projects_only(
-    ledger: Ledger, other: Ledger, mallory: str
+    ledger: Ledger, other: Ledger, attacker_url: str
 ) -> None:
     await other.submit("parse")
     run = await ledger.submit("parse")
-    async with Ledger.open(mallory, PROJECT) as own:
+    async with Ledger.open(attacker_url, PROJECT) as own:
         rows = await own.pool.fetch(
             "SELECT e.run_id FROM ledger.feed_now() AS n, "
             "LATERAL ledger.feed_page(n.generation, '1:1:@0', n.moment, 0, 100) AS e"

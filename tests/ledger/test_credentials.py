@@ -20,24 +20,24 @@ WORKING = ("submit", "work", "read", "schedule")
 
 
 async def test_every_event_names_the_credential_that_wrote_it_and_is_hashed_with_it(
-    ledger: Ledger, mallory: str
+    ledger: Ledger, attacker_url: str
 ) -> None:
-    async with Ledger.open(mallory, PROJECT) as own:
+    async with Ledger.open(attacker_url, PROJECT) as own:
         run = await own.submit("parse")
     [submitted] = await ledger.history(run.run_id)
 
-    assert submitted.credential == login_of(mallory) == submitted.actor
+    assert submitted.credential == login_of(attacker_url) == submitted.actor
     assert (await ledger.verify()).ok
 
 
 async def test_a_lease_is_its_credentials_alone(
-    ledger: Ledger, database: str, mallory: str
+    ledger: Ledger, database: str, attacker_url: str
 ) -> None:
     """The token of another's lease can be read, and is worth nothing."""
     async with (
         with_login(database, "runfold_worker", rights=WORKING) as worker,
         Ledger.open(worker, PROJECT) as held_by,
-        Ledger.open(mallory, PROJECT) as thief,
+        Ledger.open(attacker_url, PROJECT) as thief,
     ):
         await ledger.submit("parse")
         [lease] = await held_by.claim("w:1", ttl=60)
@@ -59,7 +59,7 @@ async def test_a_lease_is_its_credentials_alone(
 
     assert done.state == State.COMPLETED
     refused = [e for e in await ledger.history(lease.run_id) if e.type == "write.refused"]
-    assert {event.credential for event in refused} == {login_of(mallory)}
+    assert {event.credential for event in refused} == {login_of(attacker_url)}
 
 
 async def test_a_lease_is_worth_nothing_without_the_right_to_work(

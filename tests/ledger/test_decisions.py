@@ -59,10 +59,10 @@ async def asking(ledger: Ledger, *, park: bool = True, **conditions: Any) -> App
 
 async def test_only_a_credential_with_the_right_decides(database: str, ledger: Ledger) -> None:
     asked = await asking(ledger)
-    async with connected(database, "submit", "work", "read", "audit") as (mallory, _):
+    async with connected(database, "submit", "work", "read", "audit") as (worker, _):
         for type_ in ("approval.granted", "approval.rejected"):
             with pytest.raises(asyncpg.PostgresError, match="lacks the right decide") as refused:
-                await decided(mallory, asked.run_id, asked.version, type=type_)
+                await decided(worker, asked.run_id, asked.version, type=type_)
             assert refused.value.sqlstate == "RF403"
     async with connected(database, "decide") as (ann, _):
         kept = await decided(ann, asked.run_id, asked.version)
@@ -133,14 +133,14 @@ async def test_one_credential_is_one_person_where_another_must_decide(
 ) -> None:
     async with (
         with_login(database, "runfold_worker", rights=("submit", "decide", "read")) as url,
-        Ledger.open(url, PROJECT) as mallory,
+        Ledger.open(url, PROJECT) as own,
     ):
-        await mallory.submit("parse", actor="mallory")
+        await own.submit("parse", actor="mallory")
         [lease] = await ledger.claim("w:1", ttl=60)
         content = request("Pay?", other_person=True)
         asked = await ledger.transition(lease, State.WAITING_APPROVAL, park=True, content=content)
         with pytest.raises(DecisionRefused) as refused:
-            await mallory.approve(asked, actor="somebody else")
+            await own.approve(asked, actor="somebody else")
 
     assert refused.value.why == "submitter"
 
@@ -190,14 +190,14 @@ async def test_no_setting_of_a_session_makes_another_person_of_anybody(
             )
             for name in ("jo strauss", "JO STRAUSS", "W:1", "ann"):
                 await ledger.grant_role("finance", name)
-            async with connected(database, "decide") as (mallory, _):
-                await mallory.execute(setting)
+            async with connected(database, "decide") as (caller, _):
+                await caller.execute(setting)
                 for actor in ("jo strauss", "JO STRAUSS", "W:1", "zoe"):
                     with suppress(asyncpg.PostgresError):
-                        assert await why(mallory, asked, actor) in {"submitter", "asker", "role"}
+                        assert await why(caller, asked, actor) in {"submitter", "asker", "role"}
                 for actor in ("ann", "JO  STRAUSS"):
                     with suppress(asyncpg.PostgresError):
-                        await why(mallory, asked, actor)
+                        await why(caller, asked, actor)
             kinds = await types(ledger, asked.run_id)
 
             assert (kinds.count("approval.signed") <= 1, "approval.granted" in kinds) == (
@@ -394,8 +394,8 @@ async def test_a_login_of_another_project_cannot_tell_a_request_from_none(
     async with with_login(database, "runfold_worker") as url:
         await connection.execute("INSERT INTO ledger.project (project_id) VALUES ('other')")
         await grant(connection, login_of(url), ("decide", "read"), project="other")
-        async with Ledger.open(url, "other") as mallory:
-            kept = await decided(mallory.pool, asked.run_id, asked.version, project="other")
+        async with Ledger.open(url, "other") as own:
+            kept = await decided(own.pool, asked.run_id, asked.version, project="other")
             assert kept is None
         with pytest.raises(UnknownProject):
             async with Ledger.open(url, PROJECT):

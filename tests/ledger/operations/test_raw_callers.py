@@ -23,10 +23,10 @@ NOT_TEXT = "22P05"
 RIGHTS = ("submit", "work", "read", "decide")
 
 
-class Mallory:
+class RawCaller:
     """A worker's login that calls the functions by hand."""
 
-    def __init__(self, connection: asyncpg.Connection, url: str = "") -> None:
+    def __init__(self, connection: asyncpg.Connection, url: str) -> None:
         self._connection = connection
         self.url = url
 
@@ -89,11 +89,11 @@ class Mallory:
 
 
 @pytest.fixture
-async def mallory(database: str) -> AsyncIterator[Mallory]:
-    """Mallory, a login that may submit, work, read and decide, in anybody's name."""
+async def caller(database: str) -> AsyncIterator[RawCaller]:
+    """A login that may submit, work, read and decide, in anybody's name."""
     async with with_login(database, "runfold_worker", rights=RIGHTS) as url:
         opened = await asyncpg.connect(driver_url(url))
-        yield Mallory(opened, url)
+        yield RawCaller(opened, url)
         await opened.close()
 
 
@@ -117,14 +117,14 @@ FORGED = {
 
 
 async def test_what_a_payload_says_of_a_fact_does_not_pass_for_the_fact(
-    ledger: Ledger, mallory: Mallory, subtests: pytest.Subtests
+    ledger: Ledger, caller: RawCaller, subtests: pytest.Subtests
 ) -> None:
     for name in [*FORGED, "token", "hash"]:
         with subtests.test(name):
             run = await ledger.submit("parse")
             body = {name: FORGED.get(name, "00")}
 
-            assert await mallory.append(run.run_id, "mallory", json.dumps(body))
+            assert await caller.append(run.run_id, "mallory", json.dumps(body))
 
             event = (await ledger.history(run.run_id))[-1]
             assert (event.type, event.actor, event.version, event.state) == (
@@ -141,23 +141,23 @@ async def test_what_a_payload_says_of_a_fact_does_not_pass_for_the_fact(
 
 
 async def test_a_call_without_a_lease_and_a_name_is_not_the_holders(
-    ledger: Ledger, mallory: Mallory
+    ledger: Ledger, caller: RawCaller
 ) -> None:
     lease = await claimed(ledger)
     asked = await ledger.transition(lease, State.WAITING_APPROVAL, content={"prompt": "Go?"})
 
-    unnamed = mallory.transition(lease.run_id, "running", expected=asked.version)
+    unnamed = caller.transition(lease.run_id, "running", expected=asked.version)
     assert await refused(unnamed) == INVALID
-    assert await refused(mallory.decide(lease.run_id, asked.version, actor=None)) == INVALID
-    assert await refused(mallory.append(lease.run_id, None, "{}")) == INVALID
+    assert await refused(caller.decide(lease.run_id, asked.version, actor=None)) == INVALID
+    assert await refused(caller.append(lease.run_id, None, "{}")) == INVALID
 
     assert (await ledger.get(lease.run_id)).state == State.WAITING_APPROVAL
 
 
 async def test_a_wait_ends_as_the_state_machine_knows_and_within_ten_years(
-    ledger: Ledger, mallory: Mallory
+    ledger: Ledger, caller: RawCaller
 ) -> None:
-    async with Ledger.open(mallory.url, PROJECT) as own:
+    async with Ledger.open(caller.url, PROJECT) as own:
         lease: Lease = await claimed(own)
     held = {"token": lease.token, "worker": lease.worker_id}
 
@@ -167,11 +167,11 @@ async def test_a_wait_ends_as_the_state_machine_knows_and_within_ten_years(
         ("a wait must end within ten years", {"wait": "-1 second"}),
     ):
         with pytest.raises(asyncpg.InvalidParameterValueError, match=why):
-            await mallory.transition(lease.run_id, "waiting_approval", **held, **wrong)
+            await caller.transition(lease.run_id, "waiting_approval", **held, **wrong)
     for state in ("waiting_tool", "completed"):  # held, so that its worker answers for it
         with pytest.raises(asyncpg.InvalidParameterValueError, match="may have an end"):
-            await mallory.transition(lease.run_id, state, **held, wait="1 second")
-    assert await mallory.transition(lease.run_id, "waiting_approval", **held, wait="1 second")
+            await caller.transition(lease.run_id, state, **held, wait="1 second")
+    assert await caller.transition(lease.run_id, "waiting_approval", **held, wait="1 second")
 
 
 BEYOND: tuple[dict[str, Any], ...] = (
@@ -182,27 +182,27 @@ BEYOND: tuple[dict[str, Any], ...] = (
 
 
 async def test_a_run_is_submitted_within_the_limits_or_not_at_all(
-    ledger: Ledger, mallory: Mallory, subtests: pytest.Subtests
+    ledger: Ledger, caller: RawCaller, subtests: pytest.Subtests
 ) -> None:
     for given in BEYOND:
         with subtests.test(f"{given}"):
-            assert await refused(mallory.submit(**given)) == INVALID
+            assert await refused(caller.submit(**given)) == INVALID
             assert await ledger.runs() == []
 
 
 async def test_content_that_could_not_be_read_is_not_taken(
-    ledger: Ledger, mallory: Mallory
+    ledger: Ledger, caller: RawCaller
 ) -> None:
     run = await ledger.submit("parse")
     nul, text = json.dumps({"input": "\x00"}), json.dumps({"text": "a path: c:\\u0000"})
 
-    assert await refused(mallory.submit(input=nul)) == NOT_TEXT
-    assert await refused(mallory.append(run.run_id, "mallory", nul)) == NOT_TEXT
+    assert await refused(caller.submit(input=nul)) == NOT_TEXT
+    assert await refused(caller.append(run.run_id, "mallory", nul)) == NOT_TEXT
     assert (
-        await refused(mallory.transition(run.run_id, "cancelled", actor="mallory", body=nul))
+        await refused(caller.transition(run.run_id, "cancelled", actor="mallory", body=nul))
         == NOT_TEXT
     )
-    assert await mallory.append(run.run_id, "mallory", text)
+    assert await caller.append(run.run_id, "mallory", text)
 
     event = (await ledger.history(run.run_id))[-1]
     assert isinstance(event, NoteAdded)
@@ -211,9 +211,9 @@ async def test_content_that_could_not_be_read_is_not_taken(
 
 @pytest.mark.parametrize("body", ['{"parent": 5}', '{"parent": "nobody"}'])
 async def test_content_of_another_shape_harms_no_worker(
-    ledger: Ledger, mallory: Mallory, body: str
+    ledger: Ledger, caller: RawCaller, body: str
 ) -> None:
-    await mallory.submit(input=body)
+    await caller.submit(input=body)
 
     [lease] = await ledger.claim("w")
 
@@ -233,15 +233,15 @@ async def test_the_highest_priority_number_that_is_taken_is_claimed(ledger: Ledg
 @pytest.mark.parametrize("park", [True, False])
 @pytest.mark.parametrize("actor", [None, "ann"])
 async def test_a_lease_never_grants_the_approval_that_it_asked_for(
-    ledger: Ledger, mallory: Mallory, actor: str | None, *, park: bool
+    ledger: Ledger, caller: RawCaller, actor: str | None, *, park: bool
 ) -> None:
     content = {"prompt": "Pay?", "other_person": True}
-    async with Ledger.open(mallory.url, PROJECT) as own:
+    async with Ledger.open(caller.url, PROJECT) as own:
         lease = await claimed(own)
         await own.transition(lease, State.WAITING_APPROVAL, park=park, content=content)
 
         held = {"token": lease.token, "worker": lease.worker_id}
-        moved = await mallory.transition(lease.run_id, "running", actor=actor, **held)
+        moved = await caller.transition(lease.run_id, "running", actor=actor, **held)
         if not park:
             with pytest.raises(IllegalTransition, match="a person decides"):
                 await own.transition(lease, State.RUNNING)
@@ -252,33 +252,33 @@ async def test_a_lease_never_grants_the_approval_that_it_asked_for(
 
 
 async def test_a_decision_that_names_no_request_decides_nothing(
-    ledger: Ledger, mallory: Mallory
+    ledger: Ledger, caller: RawCaller
 ) -> None:
     lease = await claimed(ledger)
     asked = await ledger.transition(lease, State.WAITING_APPROVAL, content={"prompt": "Pay?"})
 
     for type_ in ("approval.granted", "approval.rejected"):
-        assert await refused(mallory.decide(lease.run_id, None, type=type_)) == INVALID
+        assert await refused(caller.decide(lease.run_id, None, type=type_)) == INVALID
         for request in (1, asked.version + 1):
-            assert (await mallory.decide(lease.run_id, request, type=type_))["refused"] == "request"
-        shown = await mallory.decide(lease.run_id, asked.version, type=type_, shown="0" * 64)
+            assert (await caller.decide(lease.run_id, request, type=type_))["refused"] == "request"
+        shown = await caller.decide(lease.run_id, asked.version, type=type_, shown="0" * 64)
         assert shown["refused"] == "shown"
     for wrong in ("approval.expired", "run.completed", None):
-        assert await refused(mallory.decide(lease.run_id, asked.version, type=wrong)) == INVALID
+        assert await refused(caller.decide(lease.run_id, asked.version, type=wrong)) == INVALID
 
     assert (await ledger.get(lease.run_id)).state == State.WAITING_APPROVAL
-    assert (await mallory.decide(lease.run_id, asked.version))["refused"] is None
+    assert (await caller.decide(lease.run_id, asked.version))["refused"] is None
 
 
 async def test_a_transition_decides_no_approval_whatever_it_names(
-    ledger: Ledger, mallory: Mallory
+    ledger: Ledger, caller: RawCaller
 ) -> None:
     lease = await claimed(ledger)
     asked = await ledger.transition(lease, State.WAITING_APPROVAL, content={"prompt": "Pay?"})
 
     for state in ("running", "cancelled", "timeout"):
         for expected in (None, asked.version):
-            moved = await mallory.transition(lease.run_id, state, actor="ann", expected=expected)
+            moved = await caller.transition(lease.run_id, state, actor="ann", expected=expected)
             assert moved == []
             with pytest.raises(IllegalTransition, match=r"ledger\.decide"):
                 await ledger.transition(lease.run_id, state, actor="ann", expected_version=expected)
@@ -294,18 +294,18 @@ async def test_an_approval_is_not_decided_from_an_older_snapshot(
     async with with_login(database, "runfold_worker", rights=RIGHTS) as url:
         connection = await asyncpg.connect(driver_url(url))
         async with connection.transaction(isolation="repeatable_read"):
-            assert await refused(Mallory(connection).decide(lease.run_id, asked.version)) == "25001"
+            assert await refused(decided(connection, lease.run_id, asked.version)) == "25001"
         await connection.close()
 
 
 async def test_invented_tokens_and_operations_leave_room_for_the_refusal_of_a_real_zombie(
-    ledger: Ledger, mallory: Mallory
+    ledger: Ledger, caller: RawCaller
 ) -> None:
     first, second = await superseded(ledger)
     for number in range(150):
-        await mallory.refuse(first.run_id, token=1_000 + number, name="transition")
+        await caller.refuse(first.run_id, token=1_000 + number, name="transition")
     for number in range(150):
-        await mallory.refuse(first.run_id, token=first.token, name=f"operation {number}")
+        await caller.refuse(first.run_id, token=first.token, name=f"operation {number}")
     recorded = await refusals(ledger, first)
     assert recorded == [(first.token, f"operation {n}") for n in range(9)] + [
         (first.token, "and more")
@@ -318,9 +318,9 @@ async def test_invented_tokens_and_operations_leave_room_for_the_refusal_of_a_re
     assert (await refusals(ledger, first))[-1] == (second.token, "transition")
 
 
-async def test_a_sweep_in_a_name_that_hides_something_is_refused(mallory: Mallory) -> None:
+async def test_a_sweep_in_a_name_that_hides_something_is_refused(caller: RawCaller) -> None:
     for actor in ("", " ann", "ann\x1b[2J", "a" * 201):
-        assert await refused(mallory.reap(actor)) == INVALID
+        assert await refused(caller.reap(actor)) == INVALID
 
 
 @pytest.mark.parametrize(
