@@ -24,7 +24,7 @@ async def inbox(ledger: Ledger, actor: str, limit: int) -> list[ApprovalRequest]
     return [request for request in requests if request.run_id not in away][:limit]
 
 
-async def put_off(ledger: Ledger, actor: str) -> list[tuple[ApprovalRequest, datetime]]:
+async def snoozed_requests(ledger: Ledger, actor: str) -> list[tuple[ApprovalRequest, datetime]]:
     """Return what the person has put off, each with its end; what is back first comes first."""
     away = {each.run_id: each.until for each in await snoozes(ledger.project, actor)}
     requests = await requests_of(ledger, list(away))

@@ -59,7 +59,7 @@ def paths(run_id: object, version: int) -> dict[str, list[str]]:
         "/runs/{run_id}/state": [f"{run}/state?at=2&vs=1"],
         "/runs/{run_id}/events/{version}": [f"{run}/events/2"],
         "/bulk": [f"/bulk?q={query}" for query in ("kind:parse", "state:pending tag:none")],
-        "/approvals": ["/approvals", "/approvals?show=decided", "/approvals?show=put_off"],
+        "/approvals": ["/approvals", "/approvals?show=decided", "/approvals?show=snoozed"],
         "/approvals/{run_id}/{version}": [f"/approvals{run[5:]}/{version}"],
         "/workers": ["/workers"],
         "/kinds": ["/kinds"],

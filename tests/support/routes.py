@@ -75,7 +75,7 @@ GET    /p/{} .json                                        read
 GET    /p/{}/approvals .json .csv                         read
 GET    /p/{}/approvals/{}/{} .json                        read
 POST   /p/{}/approvals/{}/{}                              decide
-POST   /p/{}/approvals/{}/{}/later                        decide
+POST   /p/{}/approvals/{}/{}/snooze                        decide
 GET    /p/{}/archive .json .csv                           *read | audit
 POST   /p/{}/archive                                      *admin
 GET    /p/{}/audit .json .csv                             audit

@@ -11,7 +11,7 @@ from runfold.console.cli.kit.options import Actor, command, program
 from runfold.console.cli.kit.output import EMPTY
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.approval_requests import ApprovalRequest, pending_requests, roles_of
-from runfold.console.shared.inbox import inbox, put_off
+from runfold.console.shared.inbox import inbox, snoozed_requests
 from runfold.console.shared.plain import compact, jsonable, relative, span
 from runfold.console.shared.request_lines import progress
 from runfold.ledger import Ledger
@@ -75,7 +75,7 @@ async def _requests(
     ledger: Ledger, name: str, limit: int, *, mine: bool, snoozed: bool
 ) -> list[ApprovalRequest]:
     if snoozed:
-        return [request for request, _ in await put_off(ledger, name)][:limit]
+        return [request for request, _ in await snoozed_requests(ledger, name)][:limit]
     return await (inbox(ledger, name, limit) if mine else pending_requests(ledger, limit))
 
 

@@ -50,7 +50,7 @@ async def snooze_(
             ledger, run_id, pending.version, end, actor=actor
         )
     if session.as_json:
-        session.out.json({"run_id": run_id, "put_off_until": end, "changed": changed})
+        session.out.json({"run_id": run_id, "snoozed_until": end, "changed": changed})
     elif end is not None:
         session.out.talk(f"not shown until {moment(end)} ({relative(end)}), or until it changes")
     else:

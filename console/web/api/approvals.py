@@ -45,7 +45,7 @@ class Decision(Body):
     output: Any = None
 
 
-class PutOff(Body):
+class Snooze(Body):
     """How long a person does not want to see a request."""
 
     until: datetime | None = Field(
@@ -64,8 +64,8 @@ async def approvals(
 
 
 @router.post("/runs/{run_id}/snooze", operation_id="snooze")
-async def put_off(
-    ledger: Decider, run_id: RunId, body: PutOff, *, if_match: RequestVersion
+async def snooze(
+    ledger: Decider, run_id: RunId, body: Snooze, *, if_match: RequestVersion
 ) -> Shown:
     """Keep the request that If-Match names out of a person's inbox. Needs the right decide.
 

@@ -11,7 +11,7 @@ from fastapi import Depends, Form
 from fastapi.responses import RedirectResponse, Response
 
 from runfold.console.shared.approval_requests import ApprovalRequest, pending_request, roles_of
-from runfold.console.shared.inbox import change_inbox, inbox, put_off
+from runfold.console.shared.inbox import change_inbox, inbox, snoozed_requests
 from runfold.console.web.pages.decisions import RUNS, decided
 from runfold.console.web.pages.viewing import ReadViewer, Viewer, page, router, viewing, zone_of
 from runfold.console.web.read_log import reads_of
@@ -38,7 +38,7 @@ pages = router()
 
 @page(pages, "/p/{project}/approvals", csv=True)
 async def approvals(
-    viewer: ReadViewer, show: Literal["waiting", "put_off", "decided"] = "waiting"
+    viewer: ReadViewer, show: Literal["waiting", "snoozed", "decided"] = "waiting"
 ) -> Response:
     """List the requests that wait for the viewer, or that the viewer snoozed, or past decisions."""
     ledger = viewer.ledger
@@ -48,11 +48,11 @@ async def approvals(
         data = {"decided": past}
         return viewer.page("decided.html", data, rows=past, most=RUNS, away=away)
     roles = await roles_of(ledger, ledger.actor)
-    if show == "put_off":
-        hidden = await put_off(ledger, ledger.actor)
+    if show == "snoozed":
+        hidden = await snoozed_requests(ledger, ledger.actor)
         await _note(viewer, [each for each, _ in hidden])
         shown = [{**_shown(each, ledger.actor, roles), "until": until} for each, until in hidden]
-        return viewer.page("put_off.html", {"approvals": shown}, rows=_rows(shown), away=away)
+        return viewer.page("snoozed.html", {"approvals": shown}, rows=_rows(shown), away=away)
     requests = await inbox(ledger, ledger.actor, MOST)
     await _note(viewer, requests)
     shown = [_shown(request, ledger.actor, roles) for request in requests]
@@ -84,7 +84,7 @@ async def approval(viewer: ReadViewer, run_id: str, version: int) -> Response:
     shown = _shown(pending, ledger.actor, roles)
     earlier = (await decided(ledger, run.kind, before=run.run_id))[:EARLIER]
     away = {each.run_id: each.until for each in await snoozes(ledger.project, ledger.actor)}
-    data = {"approval": shown, "earlier": earlier, "put_off_until": away.get(run.run_id)}
+    data = {"approval": shown, "earlier": earlier, "snoozed_until": away.get(run.run_id)}
     return viewer.page("approval.html", data, run=run, waits=WAITS)
 
 
@@ -110,20 +110,20 @@ async def decide(
     return RedirectResponse(f"{viewer.base}/runs/{run.run_id}", HTTPStatus.SEE_OTHER)
 
 
-@pages.post("/p/{project}/approvals/{run_id}/{version}/later")
-async def later(
+@pages.post("/p/{project}/approvals/{run_id}/{version}/snooze")
+async def snooze(
     viewer: Decider,
     run_id: str,
     version: int,
     *,
-    change: Annotated[Literal["put_off", "take_back"], Form()] = "put_off",
+    change: Annotated[Literal["snooze", "undo"], Form()] = "snooze",
     wait: Annotated[Literal["", "1h", "4h", "1d", "3d", "7d"], Form()] = "",
     until: Annotated[str, Form(max_length=40)] = "",
 ) -> Response:
     """Keep a request out of the viewer's inbox for a while or until a time; or put it back."""
-    end = None if change == "take_back" else _end(wait, until, zone_of(viewer.request))
+    end = None if change == "undo" else _end(wait, until, zone_of(viewer.request))
     await change_inbox(viewer.ledger, check_run_id(run_id), version, end)
-    shown = "?show=put_off" if change == "take_back" else ""
+    shown = "?show=snoozed" if change == "undo" else ""
     return RedirectResponse(f"{viewer.base}/approvals{shown}", HTTPStatus.SEE_OTHER)
 
 

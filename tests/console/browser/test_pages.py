@@ -54,7 +54,7 @@ def paths(served: Served) -> list[str]:
     ]
     states = [
         "/runs?q=state:failed", "/runs?q=nonsense:1", "/approvals?show=decided",
-        "/approvals?show=put_off",
+        "/approvals?show=snoozed",
         f"/integrity?run={run}", f"/runs/{run}/events/5",
         f"/runs/{run}?attempt=1", f"/runs/{run}/state?at=5&vs=4",
     ]  # fmt: skip

@@ -141,7 +141,7 @@ FORMS: tuple[tuple[str, dict[str, str]], ...] = (
         for delivery in ("", "\x00", "wh_1", "\u202e", "../../x")
     ),
     *(
-        (f"/p/test/approvals/{run}/{version}/later", {"wait": "1h"})
+        (f"/p/test/approvals/{run}/{version}/snooze", {"wait": "1h"})
         for run, version in (("x", 1), (NOBODYS, 0), (NOBODYS, -1), (NOBODYS, 2**70), ("%00", "x"))
     ),
     ("/view", {"theme": "dark", "zone": "../../etc/passwd", "to": "/"}),

@@ -70,7 +70,7 @@ async def every_path(ledger: Ledger) -> list[str]:
     ]
     parts += [f"/runs/{lease.run_id}/tree", f"/runs/{lease.run_id}/raw?from=1"]
     parts += [f"/approvals/{asking}/{version}", f"/runs/{asking}", "/approvals?show=decided"]
-    parts += ["/approvals?show=put_off", "/audit/all"]
+    parts += ["/approvals?show=snoozed", "/audit/all"]
     return [base + part for part in parts]
 
 

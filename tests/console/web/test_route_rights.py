@@ -176,7 +176,7 @@ async def test_a_page_offers_the_forms_that_its_viewer_may_send_and_no_others(
                     }
                     assert (shown[0], forms_of(path, shown[1])) == (200, allowed)
     assert offered == {
-        "POST /p/{}/approvals/{}/{}", "POST /p/{}/approvals/{}/{}/later", "POST /p/{}/archive",
+        "POST /p/{}/approvals/{}/{}", "POST /p/{}/approvals/{}/{}/snooze", "POST /p/{}/archive",
         "POST /p/{}/kinds", "POST /p/{}/projections", "POST /p/{}/runs/{}/cancel",
         "POST /p/{}/bulk/{}/abort",
         "POST /p/{}/schedules", "POST /p/{}/webhooks", "POST /p/{}/webhooks/{}",

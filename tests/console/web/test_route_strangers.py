@@ -40,7 +40,7 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
     "POST /v1/webhooks/{}/pause": {}, "POST /v1/webhooks/{}/resume": {},
     "POST /v1/webhooks/deliveries/{}/resend": {},
     "POST /p/{}/approvals/{}/{}": {"decision": "approve"},
-    "POST /p/{}/approvals/{}/{}/later": {}, "POST /p/{}/bulk/{}/abort": {},
+    "POST /p/{}/approvals/{}/{}/snooze": {}, "POST /p/{}/bulk/{}/abort": {},
     "POST /p/{}/runs/{}/cancel": {},
     "POST /p/{}/webhooks/{}": {"change": "resend", "delivery": "{delivery_id}"},
     "POST /p/{}/kinds": {"kind": "{kind}", "change": "resume", **WHY},

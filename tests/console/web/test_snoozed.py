@@ -9,7 +9,7 @@ import asyncpg
 import httpx
 import pytest
 
-from runfold.console.shared.inbox import count_inbox, inbox, put_off
+from runfold.console.shared.inbox import count_inbox, inbox, snoozed_requests
 from runfold.ledger import Ledger, snoozes
 from runfold.ledger.errors import InvalidValue
 from tests.support.clock import set_clock
@@ -38,23 +38,23 @@ async def test_not_now_hides_a_request_from_one_person_and_is_undone(
     run, version = await asked(ledger)
     other, _ = await asked(ledger)
     before = await ledger.get(run)
-    later = f"{BASE}/{run}/{version}/later"
+    snooze = f"{BASE}/{run}/{version}/snooze"
 
-    assert (await web.post(later, data={"wait": "4h"})).headers["location"] == BASE
+    assert (await web.post(snooze, data={"wait": "4h"})).headers["location"] == BASE
     assert await shown(ledger, ledger.actor) == [other]
     assert await count_inbox(ledger, ledger.actor, 9) == 1
     assert await shown(ledger, "bo") == [run, other]
-    [(_, until)] = await put_off(ledger, ledger.actor)
+    [(_, until)] = await snoozed_requests(ledger, ledger.actor)
     assert timedelta(hours=3.9) < until - datetime.now(UTC) < timedelta(hours=4.1)
     assert '"count" data-live="waiting"> 1<' in (page := words_of(await web.get(BASE)))
     assert "Snoozed 1" in page
     assert run not in page
-    assert run in (await web.get(f"{BASE}?show=put_off")).text
+    assert run in (await web.get(f"{BASE}?show=snoozed")).text
     assert "Snoozed until" in (await web.get(f"{BASE}/{run}/{version}")).text
-    [row] = (await web.get(f"{BASE}.json?show=put_off")).json()["approvals"]
+    [row] = (await web.get(f"{BASE}.json?show=snoozed")).json()["approvals"]
     assert (row["run_id"], row["until"][:4]) == (run, str(until.year))
 
-    await web.post(later, data={"change": "take_back"})
+    await web.post(snooze, data={"change": "undo"})
     assert await shown(ledger, ledger.actor) == [run, other]
     assert await ledger.get(run) == before, "a setting of a person is no event of the run"
 
@@ -81,17 +81,17 @@ async def test_a_request_is_back_at_its_time_or_when_it_changes(
 
     await set_clock(connection, 2 * HOUR)
     assert await shown(ledger, "ann") == [run, other]
-    assert await put_off(ledger, "ann") == []
+    assert await snoozed_requests(ledger, "ann") == []
 
 
 async def test_a_replaced_request_is_back_and_a_decided_one_is_not_put_off(
     web: httpx.AsyncClient, ledger: Ledger
 ) -> None:
     run, version = await asked(ledger, wait=30 * 86_400)
-    later = f"{BASE}/{run}/{version}/later"
-    await web.post(later, data={})
+    snooze = f"{BASE}/{run}/{version}/snooze"
+    await web.post(snooze, data={})
     await ledger.approve(await ledger.get(run), actor="ann")
-    assert (await web.post(later, data={})).status_code == 409
+    assert (await web.post(snooze, data={})).status_code == 409
     [lease] = await ledger.claim("w")
     again = await ledger.ask_approval(lease, "And now?", park=True)
 
@@ -137,18 +137,18 @@ async def test_times_that_hide_a_request_for_good_are_refused(
     web: httpx.AsyncClient, ledger: Ledger, subtests: pytest.Subtests
 ) -> None:
     run, version = await asked(ledger, wait=7200)
-    later = f"{BASE}/{run}/{version}/later"
+    snooze = f"{BASE}/{run}/{version}/snooze"
     for said in (
         {"until": "2001-01-01T00:00"}, {"until": "2222-01-01T00:00"}, {"until": "soon"},
         {"until": "9999-12-31T23:59"}, {"wait": "5y"}, {"wait": "3d"}, {"change": "x"},
     ):  # fmt: skip
         with subtests.test(f"{said}"):
-            assert (await web.post(later, data=said)).status_code == 422
+            assert (await web.post(snooze, data=said)).status_code == 422
             assert await shown(ledger, ledger.actor) == [run]
     with pytest.raises(InvalidValue, match="nobody can decide the request after"):
         await snoozes.snooze(ledger.project, run, version, datetime.now(UTC) + 3 * HOUR)
     with pytest.raises(InvalidValue, match="time zone"):
         await snoozes.snooze(ledger.project, run, version, datetime.now())  # noqa: DTZ005
     in_zone = {"until": f"{datetime.now(UTC) + HOUR:%Y-%m-%dT%H:%M}"}
-    assert (await web.post(later, data=in_zone)).status_code == 303
+    assert (await web.post(snooze, data=in_zone)).status_code == 303
     assert await shown(ledger, ledger.actor) == []
