@@ -138,7 +138,10 @@ class Proxy:
             _reset(writer)
             return
         if self._refusals:
-            await self._refuse(reader, writer)
+            try:
+                await self._refuse(reader, writer)
+            finally:
+                writer.close()
             return
         try:
             upstream, server = await self._connect()
@@ -167,7 +170,6 @@ class Proxy:
             fields = f"SFATAL\0VFATAL\0C{code}\0Mlogin refused with {code}\0\0".encode()
             writer.write(b"E" + struct.pack("!i", len(fields) + 4) + fields)
             await writer.drain()
-        writer.close()
 
     async def _connect(self) -> Stream:
         if (host := self._query.get("host", "")).startswith("/"):
