@@ -21,8 +21,8 @@ from runfold.ledger import Ledger
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.settings import Settings
-from tests.support.databases import PROJECT, copy_of, with_database
-from tests.support.recycling import RecycledDatabase, Recycling
+from tests.support.databases import PROJECT, copy_of, execute, with_database
+from tests.support.recycling import RecycledDatabase, Recycling, end_tasks
 from tests.support.server import Server, postgres_server
 
 FIRST_OWN_TYPE = 16_384
@@ -59,7 +59,7 @@ def _no_task_outlives_its_test(request: pytest.FixtureRequest) -> None:
 @pytest.fixture
 async def _tasks() -> AsyncIterator[None]:
     yield
-    await _end_tasks()
+    await end_tasks()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -101,7 +101,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def maintenance(server: Server) -> Iterator[Callable[[str], None]]:
-    """Run statements on a connection that stays open: every test makes and drops a database."""
+    """Run statements on a connection that stays open: many tests make and drop a database."""
     with asyncio.Runner() as runner:
 
         async def connected() -> asyncpg.Connection:
@@ -109,10 +109,10 @@ def maintenance(server: Server) -> Iterator[Callable[[str], None]]:
 
         connection = runner.run(connected())
 
-        async def execute(statement: str) -> None:
+        async def run(statement: str) -> None:
             await connection.execute(statement)
 
-        yield lambda statement: runner.run(execute(statement))
+        yield lambda statement: runner.run(run(statement))
         runner.run(connection.close())
 
 
@@ -122,7 +122,7 @@ def template(server: Server) -> Iterator[str]:
     name = f"template_{uuid.uuid4().hex[:12]}"
     asyncio.run(_make_template(server.url, name))
     yield name
-    asyncio.run(_execute(server.url, f"DROP DATABASE {name} WITH (FORCE)"))
+    asyncio.run(execute(server.url, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ async def recycled(
         await recycling.drop()
     lent = await recycling.lend()
     yield lent
-    await _end_tasks()
+    await end_tasks()
     await recycling.take_back(lent)
 
 
@@ -182,14 +182,6 @@ async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
     await opened.close()
 
 
-async def _end_tasks() -> None:
-    """Cancel all other tasks, and those that begin when they are cancelled."""
-    while left := asyncio.all_tasks() - {asyncio.current_task()}:
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-
-
 def _database(server: Server, execute: Callable[[str], None], template: str) -> Iterator[str]:
     name, make, drop = copy_of(template)
     execute(make)
@@ -205,14 +197,6 @@ async def _make_template(url: str, name: str) -> None:
         await lock.execute(f"CREATE DATABASE {name}")
         await schema.upgrade(with_database(url, name))
         insert = f"INSERT INTO ledger.project VALUES ('{PROJECT}')"
-        await _execute(with_database(url, name), insert)
+        await execute(with_database(url, name), insert)
     finally:
         await lock.close()
-
-
-async def _execute(url: str, statement: str) -> None:
-    opened = await asyncpg.connect(url)
-    try:
-        await opened.execute(statement)
-    finally:
-        await opened.close()

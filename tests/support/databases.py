@@ -28,6 +28,15 @@ def with_database(url: str, name: str) -> str:
     return f"{parts.scheme}://{parts.netloc}/{name}{query}"
 
 
+async def execute(url: str, statement: str) -> None:
+    """Run a statement on a connection of its own."""
+    opened = await asyncpg.connect(driver_url(url))
+    try:
+        await opened.execute(statement)
+    finally:
+        await opened.close()
+
+
 async def assert_consistent(url: str) -> None:
     """Fail unless every project of the database verifies."""
     async with asyncpg.create_pool(driver_url(url), min_size=1, max_size=1) as pool:

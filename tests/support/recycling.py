@@ -7,6 +7,7 @@ gets it with the same connections. One that cannot be brought back is dropped.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Final
@@ -17,7 +18,7 @@ from runfold.ledger import Ledger
 from runfold.ledger.postgres.connections import FAILURES
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.settings import Settings
-from tests.support.databases import PROJECT, assert_verified, copy_of, with_database
+from tests.support.databases import PROJECT, assert_verified, copy_of, execute, with_database
 from tests.support.restoring import Origin, Restorer, origin_of
 from tests.support.waiting import BOUND
 
@@ -69,8 +70,8 @@ class Recycling:
     async def _make(self) -> RecycledDatabase:
         await self.drop()
         name, make, drop = copy_of(self._template)
-        await self._execute(make)
-        self._opened.push_async_callback(self._execute, drop)
+        await execute(self._server_url, make)
+        self._opened.push_async_callback(execute, self._server_url, drop)
         url = with_database(self._server_url, name)
         restoring = await asyncpg.connect(driver_url(url), command_timeout=BOUND)
         self._opened.push_async_callback(restoring.close)
@@ -84,13 +85,6 @@ class Recycling:
         )
         ledger = await self._opened.enter_async_context(Ledger.open(url, PROJECT))
         return RecycledDatabase(url, ledger, verifying, restorer)
-
-    async def _execute(self, statement: str) -> None:
-        connection = await asyncpg.connect(driver_url(self._server_url))
-        try:
-            await connection.execute(statement)
-        finally:
-            await connection.close()
 
 
 class RecycledDatabase:
@@ -159,6 +153,14 @@ class _Verifying(asyncpg.Connection):
 
     async def reset_type_codec(self, *_: Any, **__: Any) -> None:
         pass
+
+
+async def end_tasks() -> None:
+    """Cancel all other tasks of the loop, and those that begin when they are cancelled."""
+    while left := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 async def _keep(_: object) -> None:
