@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any, Final
@@ -15,10 +16,11 @@ from runfold.ledger.postgres.urls import driver_url
 from runfold.projections import Projection, count, install, of_run
 from tests.support.clock import set_clock
 from tests.support.logins import with_login
-from tests.support.recycling import RecycledDatabase, Recycling
+from tests.support.recycling import RecycledDatabase, Recycling, end_tasks
 from tests.support.restoring import Restorer, origin_of
 from tests.support.runs import claimed
 from tests.support.server import Server
+from tests.support.waiting import BOUND
 
 KINDS: Final = Projection("kinds", key={"kind": of_run("kind")}, columns={"events": count()})
 LASTING: Final = (
@@ -107,6 +109,43 @@ async def test_a_ledger_that_does_not_verify_fails_its_test(recycling: Recycling
         await recycling.take_back(lent)
 
     assert await recycling.lend() is not lent
+
+
+async def test_a_database_whose_tables_grew_much_is_not_lent_again(recycling: Recycling) -> None:
+    lent = await recycling.lend()
+    await lent.ledger().submit_many([{"kind": "parse"}] * 3_000)
+
+    await recycling.take_back(lent)
+
+    assert await recycling.lend() is not lent
+
+
+async def test_a_ledger_is_lent_for_no_setting_that_its_pool_was_not_opened_with(
+    recycling: Recycling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lent = await recycling.lend()
+    monkeypatch.setenv("RUNFOLD_POOL_SIZE", "3")
+
+    with pytest.raises(AssertionError, match="pool_size"):
+        lent.ledger()
+
+
+async def test_a_task_that_begins_when_another_is_cancelled_ends_with_it() -> None:
+    late: list[asyncio.Task[None]] = []
+
+    async def first() -> None:
+        try:
+            await asyncio.sleep(BOUND)
+        finally:
+            late.append(asyncio.create_task(asyncio.sleep(BOUND)))
+
+    begun = asyncio.create_task(first())
+    await asyncio.sleep(0)  # in which it begins
+
+    await end_tasks()
+
+    assert begun.cancelled()
+    assert late[0].cancelled()
 
 
 async def use(lent: RecycledDatabase) -> None:
