@@ -131,8 +131,6 @@ class RecycledDatabase:
         async with AsyncExitStack() as stack:
             for _ in range(pool.get_size()):
                 connection = await stack.enter_async_context(pool.acquire())
-                if connection.is_in_transaction():
-                    return False
                 await connection.execute(_AS_OPENED)
         sessions = await self._verifying.fetchval(_SESSIONS)
         return bool(sessions == OWN_SESSIONS + pool.get_size())
