@@ -14,7 +14,9 @@ from tests.support.console import Answer, Cli, cli
 from tests.support.runs import claimed
 
 __all__ = ["cli"]
-HEADER = ["RUN", "KIND", "STATE", "TRY", "AGE", "WORKER", "COST", "ERROR", "KEY", "TAGS", "INPUT"]
+HEADER = [
+    "RUN", "KIND", "STATE", "ATTEMPT", "AGE", "WORKER", "COST", "ERROR", "KEY", "TAGS", "INPUT",
+]  # fmt: skip
 
 
 def test_submit_prints_the_run_id_and_says_on_stderr_how_to_watch_it(cli: Cli) -> None:

@@ -24,7 +24,7 @@ from runfold.ledger import Ledger, Run
 from runfold.ledger.reading.search import Page
 
 TITLES: Final = (
-    "RUN", "KIND", "STATE", "TRY", "AGE", "WORKER", "COST", "ERROR", "KEY", "TAGS", "INPUT",
+    "RUN", "KIND", "STATE", "ATTEMPT", "AGE", "WORKER", "COST", "ERROR", "KEY", "TAGS", "INPUT",
 )  # fmt: skip
 WATCH_SECONDS: Final = 2.0
 _INPUT: Final = 60
