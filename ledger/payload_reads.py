@@ -13,7 +13,7 @@ from uuid import UUID
 
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.validation import check_actor, check_int, check_year
+from runfold.ledger.validation import check_int, check_year
 
 _READS: Final = """
 SELECT read_at, run_id, credential, route FROM ledger.payload_read
@@ -61,7 +61,7 @@ async def drop_reads(
     """
     check_year("before", before)
     why = project.order_reason(reason)
-    by = check_actor(actor or project.actor)
+    by = project.actor_or_default(actor)
     given, dropped = (project.project_id, by, before, why), 0
     while count := (await fetch(project.pool, _DROP_READS, *given))[0]["dropped"]:
         dropped += count

@@ -137,15 +137,16 @@ async def batch(
 ) -> Batch:
     """Act on the next runs of a bulk, the newest first, beginning beyond the cursor `before`.
 
-    Raises InvalidValue without a reason, and what the search raises; a run that cannot be acted on
-    is an outcome that says why.
+    Raises InvalidValue without a reason or for the actor, and what the search raises; a run that
+    cannot be acted on is an outcome that says why.
     """
     size = BATCH if limit is None else check_int("limit", limit, least=1, most=BATCH)
     if not (check_reason(reason) or "").strip():
         raise InvalidValue("reason", reason, "is needed: it is recorded with every run")
+    who = ledger.project.actor_or_default(actor)
     page = await search(ledger.pool, ledger.project_id, bulk.parsed(), before=before, limit=size)
     act = _cancelled if bulk.action == "cancel" else _rerun
-    outcomes = await act(ledger, page, actor or ledger.actor, reason) if page else []
+    outcomes = await act(ledger, page, who, reason) if page else []
     return Batch(outcomes, page.older)
 
 

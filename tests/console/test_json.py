@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import typer
 from pyarrow import parquet
 
 from runfold.console.cli.kit import exits
-from runfold.console.cli.main import Program, app
 from runfold.ledger import Ledger, State
 from runfold.ledger.postgres.connections import connect
 from runfold.projections import CatchUp, install
-from tests.support.console import Cli, cli, execute
+from tests.support.console import Cli, cli, execute, leaves
 from tests.support.logins import as_login
 from tests.support.past_month import MONTH, in_that_month
 from tests.support.projections import read, sizes
@@ -149,10 +147,24 @@ def test_every_command_prints_json_and_nothing_else_and_no_secret(
     assert [name for name, secret in made.items() if secret in files] == []
 
 
+def test_every_command_refuses_an_empty_actor(cli: Cli) -> None:
+    """Such as of a variable that is not set: the record would name somebody else."""
+    words = cli.given(given)
+    wanted = {name for name, leaf in leaves().items() if "actor" in leaf.callback.__annotations__}
+    called: set[str] = set()
+    wrong: list[tuple[str, object]] = []
+    for call in (*CALLS, *REFUSED):
+        for name in [name for name in wanted if f"{call} ".startswith(f"{name} ")]:
+            answer = cli(*_words(call, words), "--actor", "")
+            if (answer.code, answer.out) != (exits.USAGE, "") or "--actor ''" not in answer.err:
+                wrong.append((call, answer))
+            called.add(name)
+    assert wrong == [], "\n".join(map(str, wrong))
+    assert called == wanted
+
+
 def test_no_command_is_left_out_of_the_table() -> None:
-    program = typer.main.get_command(app)
-    assert isinstance(program, Program)
-    every = {leaf for entry in program.entries for leaf in _leaves(program, entry.name)}
+    every = set(leaves())
     called = {
         leaf
         for leaf in every
@@ -161,12 +173,6 @@ def test_no_command_is_left_out_of_the_table() -> None:
     }
 
     assert every - called == UNTIL_A_SIGNAL
-
-
-def _leaves(program: Program, name: str) -> Iterator[str]:
-    command: Any = program.load(name)
-    within = getattr(command, "commands", None)
-    yield from [f"{name} {inner}" for inner in within] if within else [name]
 
 
 def _lines(text: str) -> list[Any]:

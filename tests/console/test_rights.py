@@ -7,21 +7,19 @@ import re
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 import pytest
-import typer
 
 from runfold.console.cli.commands import users
 from runfold.console.cli.kit import exits
 from runfold.console.cli.kit.rights import OWNER, in_words, sets_of
-from runfold.console.cli.main import Program, app
 from runfold.ledger import Ledger, access
 from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url
 from tests.console.test_json import CALLS, EMPTY, REFUSED, given
-from tests.support.console import Answer, Cli, cli
+from tests.support.console import Answer, Cli, cli, leaves
 from tests.support.databases import PROJECT
 from tests.support.logins import grant, login_of, with_login
 
@@ -42,16 +40,7 @@ Scope = tuple[frozenset[str], bool]
 
 def rules() -> dict[str, str]:
     """Return the rule of every command, by its words."""
-    program = typer.main.get_command(app)
-    assert isinstance(program, Program)
-    return dict(rule for entry in program.entries for rule in _rules(program, entry.name))
-
-
-def _rules(program: Program, name: str) -> Iterator[tuple[str, str]]:
-    command: Any = program.load(name)
-    leaves = getattr(command, "commands", None) or {"": command}
-    for inner, leaf in leaves.items():
-        yield f"{name} {inner}".strip(), leaf.callback.rights
+    return {name: leaf.callback.rights for name, leaf in leaves().items()}
 
 
 def lacking(rule: str) -> list[tuple[Scope, str]]:

@@ -12,9 +12,10 @@ from uuid import UUID
 import asyncpg
 import pytest
 import structlog
+import typer
 
 from runfold.console.cli.kit import exits
-from runfold.console.cli.main import main
+from runfold.console.cli.main import Program, app, main
 from runfold.ledger import Ledger, State
 from runfold.ledger.postgres.urls import driver_url
 from tests.support.databases import PROJECT
@@ -97,6 +98,18 @@ class Cli:
                 return await prepare(ledger)
 
         return asyncio.run(prepared())
+
+
+def leaves() -> dict[str, Any]:
+    """Return every command that does something, by its words."""
+    program = typer.main.get_command(app)
+    assert isinstance(program, Program)
+    leaves: dict[str, Any] = {}
+    for entry in program.entries:
+        command: Any = program.load(entry.name)
+        within = getattr(command, "commands", None) or {"": command}
+        leaves |= {f"{entry.name} {inner}".strip(): leaf for inner, leaf in within.items()}
+    return leaves
 
 
 def execute(url: str, statement: str, *values: object) -> list[Any]:

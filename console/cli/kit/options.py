@@ -12,6 +12,12 @@ from runfold.console.cli.kit import rights as rights_of
 from runfold.console.cli.kit.global_options import Globals, Json, Project, Url, Verbose
 from runfold.console.cli.kit.help import HelpCommand, HelpGroup
 from runfold.console.cli.kit.session import Session
+from runfold.ledger.validation import check_actor
+
+
+def _checked_actor(value: str | None) -> str | None:
+    return None if value is None else check_actor(value, "--actor")
+
 
 RunId = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's id, or a unique beginning of it.")
@@ -21,6 +27,7 @@ Actor = Annotated[
     typer.Option(
         "--actor",
         metavar="NAME",
+        callback=_checked_actor,
         help="Your name in the record; else RUNFOLD_ACTOR, else your login name.",
     ),
 ]

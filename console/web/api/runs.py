@@ -191,7 +191,8 @@ async def cancel(
 async def rerun(run_id: RunId, body: Reason, ledger: Submitter, reader: Reader) -> Shown:
     """Run an ended run again as a new run that is linked to it. Needs submit and read."""
     old = await reader.get(run_id)
-    [done] = await rerun_runs(ledger, [old], actor=body.actor or ledger.actor, reason=body.reason)
+    actor = ledger.project.actor_or_default(body.actor)
+    [done] = await rerun_runs(ledger, [old], actor=actor, reason=body.reason)
     return dict(jsonable(done))
 
 

@@ -208,6 +208,8 @@ async def test_the_owner_drops_old_records_of_reads_by_one_order(
     )
     with pytest.raises(InvalidValue, match="kept for 184 days"):
         await payload_reads.drop_reads(ledger.project, datetime.now(UTC))
+    with pytest.raises(InvalidValue, match="actor ''"):
+        await payload_reads.drop_reads(ledger.project, datetime.now(UTC), actor="")
 
     before = datetime.now(UTC) - timedelta(days=200)
     assert await payload_reads.drop_reads(ledger.project, before, actor="ann", reason="old") == 2

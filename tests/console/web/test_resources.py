@@ -101,6 +101,24 @@ async def test_an_ended_run_is_run_again(web: httpx.AsyncClient, ledger: Ledger)
     assert (await ledger.get(done.json()["run_id"])).input == {"a": 1}
 
 
+@pytest.mark.parametrize(
+    ("path", "body"), [("runs/{}/rerun", {}), ("bulk", {"action": "rerun", "query": "since:1h"})]
+)
+async def test_an_empty_actor_is_refused_and_nobody_stands_in_for_it(
+    web: httpx.AsyncClient, ledger: Ledger, path: str, body: dict[str, str]
+) -> None:
+    run = await ledger.submit("parse")
+    await ledger.cancel(run.run_id)
+
+    answer = await web.post(
+        f"/v1/{path.format(run.run_id)}", json=body | {"actor": "", "reason": "why"}
+    )
+
+    assert answer.status_code == 422
+    assert "actor ''" in answer.json()["detail"]
+    assert len(await ledger.runs()) == 1
+
+
 async def test_kinds_and_schedules_are_changed(web: httpx.AsyncClient) -> None:
     paused = await web.post(
         "/v1/kinds/parse/pause", json={"reason": "a fault", "actor": "ann", "ahead": True}
