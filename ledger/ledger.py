@@ -11,7 +11,8 @@ from uuid import UUID
 
 from runfold.ledger import access, control_history, kinds, roles, schedules
 from runfold.ledger.access import Grant
-from runfold.ledger.commands import Submit, Target, Transition
+from runfold.ledger.arguments import Target
+from runfold.ledger.commands import Submit, Transition
 from runfold.ledger.control_history import ControlEvent
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.events import ApprovalRequested, Event

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from runfold.ledger.commands import Target, as_digits, check_version, holder_of, identify
+from runfold.ledger.arguments import Target, as_digits, check_version, holder_of, identify
 from runfold.ledger.errors import InvalidValue, LedgerError
 from runfold.ledger.events import (
     Event,

@@ -14,7 +14,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from runfold.ledger import names
-from runfold.ledger.commands import check_approvals
+from runfold.ledger.arguments import check_approvals
 from runfold.ledger.errors import (
     DecisionRefused,
     IllegalTransition,

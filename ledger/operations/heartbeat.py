@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from runfold.ledger.commands import check_lease, identify
+from runfold.ledger.arguments import check_lease, identify
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.operations.columns import check_distinct, columns
 from runfold.ledger.operations.project import Project

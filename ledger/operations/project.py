@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from runfold.ledger import log, names
-from runfold.ledger.commands import Target
+from runfold.ledger.arguments import Target
 from runfold.ledger.operations.wakeups import Waker
 from runfold.ledger.payload import PayloadRules
 from runfold.ledger.postgres.connections import Pool

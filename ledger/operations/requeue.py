@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from runfold.ledger import names
-from runfold.ledger.commands import check_lease, holder_of, identify_lease
+from runfold.ledger.arguments import check_lease, holder_of, identify_lease
 from runfold.ledger.lifecycle import State
 from runfold.ledger.operations.closing import Ending, closings
 from runfold.ledger.operations.columns import columns

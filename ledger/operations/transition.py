@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from runfold.ledger import log, names
-from runfold.ledger.commands import Target, Transition, TransitionRow, check_commands
+from runfold.ledger.arguments import Target
+from runfold.ledger.commands import Transition, TransitionRow, check_commands
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.operations.batching import Batcher, characters
 from runfold.ledger.operations.closing import Ending, closings

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from runfold.ledger.commands import check_state
+from runfold.ledger.arguments import check_state
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.lifecycle import State
 from runfold.ledger.months import FIRST_RUN, LAST_RUN, first_run_at

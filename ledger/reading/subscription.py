@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
-from runfold.ledger.commands import check_state
+from runfold.ledger.arguments import check_state
 from runfold.ledger.events import Event, check_named_types
 from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.reading import feed

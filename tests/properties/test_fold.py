@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runfold.ledger import Lease, Ledger
-from runfold.ledger.commands import Target
+from runfold.ledger.arguments import Target
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.events import NoteAdded, OpaqueEvent, StepCompleted
 from runfold.ledger.months import FIRST_RUN, LAST_RUN

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar, Literal, TypeAlias, TypedDict
 
 from runfold.ledger import State, names, roles
-from runfold.ledger.commands import check_approvals, check_wait_outcome
+from runfold.ledger.arguments import check_approvals, check_wait_outcome
 from runfold.ledger.errors import NobodyHasRole
 from runfold.ledger.events import ApprovalLapsed, ApprovalRequested
 from runfold.ledger.operations.decide import shown_sha256
