@@ -11,8 +11,10 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final
 
+from runfold.ledger.access import EVERYWHERE
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.reading.permitted import check_found
 from runfold.ledger.validation import check_int, check_text
 
 SECRET_PREFIX: Final = "runfold_"  # noqa: S105  the beginning of every secret
@@ -95,4 +97,6 @@ async def tokens(project: Project, *, after: str = "", limit: int = 1_000) -> li
     """
     check_int("limit", limit, least=1, most=10_000)
     place = after and check_text("token", after.removeprefix("token:"), limit=40)
-    return [ApiToken(**row) for row in await fetch(project.pool, _TOKENS, place, limit)]
+    rows = await fetch(project.pool, _TOKENS, place, limit)
+    await check_found(rows, project.pool, EVERYWHERE, "admin", "audit")
+    return [ApiToken(**row) for row in rows]

@@ -12,6 +12,7 @@ from typing import Any, Final
 from runfold.ledger.access import EVERYWHERE
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.reading.permitted import check_found
 from runfold.ledger.validation import check_int
 
 _HISTORY: Final = """
@@ -48,4 +49,5 @@ async def control_history(
     check_int("limit", limit, least=1, most=10_000)
     where = EVERYWHERE if everywhere else project.project_id
     rows: Any = await fetch(project.pool, _HISTORY, where, after, limit)
+    await check_found(rows, project.pool, where, "audit")
     return [ControlEvent(**row) for row in rows]

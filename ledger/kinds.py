@@ -11,6 +11,7 @@ from typing import Final
 from runfold.ledger.errors import UnknownKind
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import Pool, fetch
+from runfold.ledger.reading.permitted import KIND_RIGHTS, check_found
 from runfold.ledger.reading.runs import KINDS
 from runfold.ledger.validation import check_int, check_text, check_trimmed
 
@@ -103,12 +104,13 @@ async def known_kind(pool: Pool, project_id: str) -> AsyncIterator[None]:
 
 async def kinds(pool: Pool, project_id: str) -> list[Kind]:
     """Return every kind, with its held runs; see `Ledger.kinds`."""
-    return [Kind(**row) for row in await fetch(pool, _KINDS, project_id)]
+    rows = await fetch(pool, _KINDS, project_id)
+    await check_found(rows, pool, project_id, *KIND_RIGHTS)
+    return [Kind(**row) for row in rows]
 
 
 async def history(pool: Pool, project_id: str, kind: str) -> list[KindEvent]:
     """Return the changes of a kind; see `Ledger.kind_history`."""
-    return [
-        KindEvent(**row)
-        for row in await fetch(pool, _HISTORY, project_id, check_text("kind", kind))
-    ]
+    rows = await fetch(pool, _HISTORY, project_id, check_text("kind", kind))
+    await check_found(rows, pool, project_id, "read", "audit")
+    return [KindEvent(**row) for row in rows]

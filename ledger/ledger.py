@@ -58,6 +58,9 @@ class Ledger:
     use within one event loop.
 
     `actor` in every method: who acts, on record; None means RUNFOLD_ACTOR, or the login name.
+
+    Every method raises AccessDenied for a credential that lacks the right, see
+    docs/howto/access.md: a read does where it would find nothing.
     """
 
     def __init__(

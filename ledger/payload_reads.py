@@ -13,6 +13,7 @@ from uuid import UUID
 
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.reading.permitted import check_found
 from runfold.ledger.validation import check_int, check_year
 
 _READS: Final = """
@@ -48,6 +49,7 @@ async def reads(
     """
     check_int("limit", limit, least=1, most=10_000)
     rows = await fetch(project.pool, _READS, project.project_id, run_id, limit)
+    await check_found(rows, project.pool, project.project_id, "audit")
     return [PayloadRead(**row) for row in rows]
 
 

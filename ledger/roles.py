@@ -11,6 +11,7 @@ from typing import Final
 
 from runfold.ledger.errors import NobodyHasRole, RoleNotHeld
 from runfold.ledger.postgres.connections import Pool, fetch
+from runfold.ledger.reading.permitted import check_found
 from runfold.ledger.validation import check_actor, check_text, order_reason
 
 _CHANGE: Final = "SELECT ledger.change_role($1, $2, $3, $4, $5, $6) AS changed"
@@ -35,6 +36,8 @@ _HISTORY_OF_ROLE: Final = """
 SELECT role, member, recorded_at, actor, reason, type FROM ledger.role_event
 WHERE project_id = $1 AND role = $2 ORDER BY number
 """
+_RIGHTS: Final = ("read", "work", "decide", "audit", "admin")
+"""One of them shows the roles of a project."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ async def members(pool: Pool, project_id: str, role: str | None = None) -> list[
         if role is None
         else await fetch(pool, _OF_ROLE, project_id, check_text("role", role))
     )
+    await check_found(rows, pool, project_id, *_RIGHTS)
     return [Member(**row) for row in rows]
 
 
@@ -84,6 +88,7 @@ async def history(pool: Pool, project_id: str, role: str | None = None) -> list[
         if role is None
         else await fetch(pool, _HISTORY_OF_ROLE, project_id, check_text("role", role))
     )
+    await check_found(rows, pool, project_id, *_RIGHTS)
     return [Member(**row) for row in rows]
 
 

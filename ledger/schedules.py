@@ -21,6 +21,7 @@ from runfold.ledger.operations.submit import submit_alone
 from runfold.ledger.payload import decode_payload, encode_payload, payload_member
 from runfold.ledger.postgres.clock import ledger_now
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.reading.permitted import check_found
 from runfold.ledger.run import Run
 from runfold.ledger.validation import check_text, check_trimmed
 
@@ -196,7 +197,9 @@ async def drop(project: Project, name: str, *, actor: str | None = None) -> bool
 
 async def schedules(project: Project) -> list[Schedule]:
     """Return every schedule; see `Ledger.schedules`."""
-    return [_schedule(row) for row in await fetch(project.pool, _ALL, project.project_id)]
+    rows = await fetch(project.pool, _ALL, project.project_id)
+    await check_found(rows, project.pool, project.project_id, "read", "schedule", "audit")
+    return [_schedule(row) for row in rows]
 
 
 async def due(project: Project, declared: Sequence[str]) -> tuple[list[Schedule], datetime]:

@@ -10,9 +10,11 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final
 
+from runfold.ledger.access import EVERYWHERE
 from runfold.ledger.api_tokens import SECRET_PREFIX
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import Pool, fetch
+from runfold.ledger.reading.permitted import check_found
 from runfold.ledger.users import MAX_PASSWORD, METHOD, key_of
 from runfold.ledger.validation import check_text
 
@@ -120,4 +122,6 @@ async def sessions(project: Project) -> list[WebSession]:
 
     Needs the right admin or audit in all projects.
     """
-    return [WebSession(**row) for row in await fetch(project.pool, _SESSIONS)]
+    rows = await fetch(project.pool, _SESSIONS)
+    await check_found(rows, project.pool, EVERYWHERE, "admin", "audit")
+    return [WebSession(**row) for row in rows]

@@ -13,9 +13,11 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Final
 
+from runfold.ledger.access import EVERYWHERE
 from runfold.ledger.errors import ConfigurationError, InvalidValue
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.reading.permitted import check_found
 from runfold.ledger.validation import check_encodable, check_int, check_text
 
 USER_PREFIX: Final = "user:"
@@ -122,7 +124,9 @@ async def users(project: Project, *, after: str = "", limit: int = 1_000) -> lis
     """
     check_int("limit", limit, least=1, most=10_000)
     place = after and check_name(after)
-    return [User(**row) for row in await fetch(project.pool, _USERS, place, limit)]
+    rows = await fetch(project.pool, _USERS, place, limit)
+    await check_found(rows, project.pool, EVERYWHERE, "admin", "audit")
+    return [User(**row) for row in rows]
 
 
 async def _change(

@@ -9,7 +9,7 @@ import base64
 import binascii
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -20,6 +20,7 @@ from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import check_named_types
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.reading.permitted import check_found
 from runfold.ledger.validation import (
     LOOPBACK,
     check_int,
@@ -158,6 +159,7 @@ class Webhooks:
     async def every(self) -> list[Webhook]:
         """Return every webhook of the project. Needs the right admin or audit."""
         rows = await fetch(self._project.pool, _ALL, self._project.project_id)
+        await self._check_found(rows)
         return [
             Webhook(**{**row, "events": tuple(row["events"]), "kinds": tuple(row["kinds"])})
             for row in rows
@@ -195,6 +197,7 @@ class Webhooks:
         project = self._project
         check_text("webhook", webhook_id, limit=40)
         rows = await fetch(project.pool, _DELIVERIES, project.project_id, webhook_id, limit)
+        await self._check_found(rows)
         return [Delivery(**row) for row in rows]
 
     async def attempts(self, delivery: str) -> list[Attempt]:
@@ -202,6 +205,7 @@ class Webhooks:
         project = self._project
         parts = _parse_id(delivery)
         rows = await fetch(project.pool, _ATTEMPTS, project.project_id, *parts)
+        await self._check_found(rows)
         return [Attempt(**row) for row in rows]
 
     async def resend(self, delivery: str, *, actor: str | None = None) -> bool:
@@ -213,6 +217,10 @@ class Webhooks:
         facts = (project.actor_or_default(actor), *_parse_id(delivery))
         [row] = await fetch(project.pool, _RESEND, project.project_id, *facts)
         return bool(row["found"])
+
+    async def _check_found(self, rows: Sized) -> None:
+        project = self._project
+        await check_found(rows, project.pool, project.project_id, "admin", "audit")
 
     async def _change(
         self,

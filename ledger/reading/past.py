@@ -14,6 +14,7 @@ from runfold.ledger.errors import BeforeFirstEvent, FutureInstant, InvalidValue,
 from runfold.ledger.events import Event
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading.history import history
+from runfold.ledger.reading.permitted import RUN_RIGHTS, check_found
 from runfold.ledger.reading.run_filter import RunFilter, floor
 from runfold.ledger.reading.run_lists import page_ids
 from runfold.ledger.reading.runs import get, require_kinds
@@ -167,6 +168,7 @@ async def runs_at(
     if len(runs) > limit:
         runs = runs[:limit]
         onward = runs[-1].run_id
+    await check_found(runs, pool, project_id, *RUN_RIGHTS)
     runs.sort(key=lambda run: run.run_id, reverse=True)
     return Page.beside(runs, chosen.cursor, onward, is_forward=chosen.is_forward, examined=examined)
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Final
 
 from runfold.ledger.errors import AccessDenied
 from runfold.ledger.postgres.connections import Pool, fetch
+
+RUN_RIGHTS: Final = ("read", "work", "audit")
+"""The rights of which one shows runs: with `work`, those that the login holds."""
+KIND_RIGHTS: Final = ("read", "work", "submit", "audit")
 
 # Null: the login has one of the rights in all projects.
 _MAY: Final = """
@@ -22,6 +27,16 @@ async def check_may(pool: Pool, project_id: str, *rights: str) -> None:
         raise AccessDenied.lacking(
             f"{row['credential']} lacks the right {' or '.join(rights)} in {place}"
         )
+
+
+async def check_found(found: Sized, pool: Pool, project_id: str, *rights: str) -> None:
+    """Raise AccessDenied where nothing was found by a login that has none of the rights.
+
+    It would be taken for an answer. What is found costs no statement: row level security has let
+    the login see it.
+    """
+    if not found:
+        await check_may(pool, project_id, *rights)
 
 
 async def check_may_read(pool: Pool, project_id: str) -> None:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.postgres.connections import Pool, fetch
+from runfold.ledger.reading.permitted import RUN_RIGHTS, check_found
 from runfold.ledger.reading.query import Choice, Query, parse
 from runfold.ledger.reading.run_filter import RunFilter
 from runfold.ledger.reading.runs import require_kinds
@@ -119,6 +120,7 @@ async def _page(
 ) -> Page:
     statement = await prepared(pool, project_id, query, cursor, forward=forward)
     rows = await fetch(pool, *statement.page(limit))
+    await check_found(rows, pool, project_id, *RUN_RIGHTS)
     runs = [Run.from_row(row) for row in rows]
     onward, examined = None, None
     if rows and rows[0]["is_more"]:

@@ -11,6 +11,7 @@ from runfold.ledger.events import Event, check_named_types
 from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint, Filter
+from runfold.ledger.reading.permitted import RUN_RIGHTS, check_may
 from runfold.ledger.validation import check_list, check_text
 
 PAGE: Final = 1_000
@@ -50,10 +51,17 @@ class Subscription:
     """
 
     def __init__(
-        self, pool: Pool, checkpoint: Checkpoint | None, which: Filter, *, live: bool
+        self,
+        pool: Pool,
+        project_id: str,
+        checkpoint: Checkpoint | None,
+        which: Filter,
+        *,
+        live: bool,
     ) -> None:
         """Start nothing yet; without a checkpoint begin at the moment of the first reading."""
-        self._pool, self._checkpoint, self._which, self._live = pool, checkpoint, which, live
+        self._pool, self._project_id = pool, project_id
+        self._checkpoint, self._which, self._live = checkpoint, which, live
 
     @property
     def checkpoint(self) -> str | None:
@@ -65,13 +73,15 @@ class Subscription:
 
         Whatever is committed after this is given. Raises as iterating does.
         """
+        await check_may(self._pool, self._project_id, *RUN_RIGHTS)
         if self._checkpoint is None:
             self._checkpoint = await feed.now(self._pool)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         """Yield the events; goes on where it was when iterated again.
 
-        Raises FeedMoved, FeedOnStandby, FeedArchived, CheckpointUnknown or DatabaseUnavailable.
+        Raises AccessDenied, FeedMoved, FeedOnStandby, FeedArchived, CheckpointUnknown or
+        DatabaseUnavailable.
         """
         await self.begin()
         assert self._checkpoint is not None
@@ -117,7 +127,7 @@ def subscribe(
         kinds,
         None if states is None else [check_state(state).value for state in states],
     )
-    return Subscription(pool, _checkpoint(after), chosen, live=live)
+    return Subscription(pool, project_id, _checkpoint(after), chosen, live=live)
 
 
 def _checkpoint(after: str | None) -> Checkpoint | None:

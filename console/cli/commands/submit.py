@@ -11,7 +11,7 @@ from runfold.console.cli.kit.session import Session
 from runfold.console.shared import values
 from runfold.console.shared.plain import jsonable
 from runfold.ledger import Submit
-from runfold.ledger.errors import RunNotFound
+from runfold.ledger.errors import AccessDenied, RunNotFound
 
 Words = Annotated[
     list[str] | None,
@@ -80,7 +80,7 @@ async def submit(
         (submission,) = await ledger.submit_many([request], actor=actor)
         try:
             run = await ledger.get(submission.run_id)
-        except RunNotFound:  # made, for a login that may submit and not read
+        except (AccessDenied, RunNotFound):  # made, for a login that may submit and not read
             run = None
     if session.as_json:
         seen = {"run_id": str(submission.run_id)} if run is None else jsonable(run)

@@ -1,0 +1,90 @@
+"""Reads of a login without the right: they say so, where they would find nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from runfold.ledger import Ledger, api_tokens, payload_reads, sessions, users
+from runfold.ledger.access import EVERYWHERE, RIGHTS
+from runfold.ledger.errors import AccessDenied, RunNotFound
+from tests.support.databases import PROJECT
+from tests.support.logins import grant, login_of, with_login
+
+UNKNOWN: Final = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
+DELIVERY: Final = f"wh_{'0' * 12}_{UNKNOWN}_1"
+RUNS: Final = {"read", "work", "audit"}
+Read = Callable[[Ledger], Awaitable[Any]]
+READS: Final[dict[str, tuple[Read, set[str]]]] = {
+    "get": (lambda ledger: ledger.get(UNKNOWN), RUNS),
+    "runs": (lambda ledger: ledger.runs(), RUNS),
+    "runs of a kind": (lambda ledger: ledger.runs(kind="parse"), RUNS),
+    "runs at": (lambda ledger: ledger.runs(at=datetime.now(UTC)), RUNS),
+    "runs of a kind at": (lambda ledger: ledger.runs(kind="parse", at=datetime.now(UTC)), RUNS),
+    "search": (lambda ledger: ledger.search("state:failed"), RUNS),
+    "history": (lambda ledger: ledger.history(UNKNOWN), {"read"}),
+    "state_at": (lambda ledger: ledger.state_at(UNKNOWN, 1), RUNS),
+    "diff": (lambda ledger: ledger.diff(UNKNOWN, 1), RUNS),
+    "subscribe": (lambda ledger: _first(ledger.subscribe(live=False)), RUNS),
+    "verify": (lambda ledger: ledger.verify(), {"read", "audit"}),
+    "kinds": (lambda ledger: ledger.kinds(), {"read", "work", "submit", "audit"}),
+    "kind_history": (lambda ledger: ledger.kind_history("parse"), {"read", "audit"}),
+    "schedules": (lambda ledger: ledger.schedules(), {"read", "schedule", "audit"}),
+    "role_members": (
+        lambda ledger: ledger.role_members(),
+        {"read", "work", "decide", "audit", "admin"},
+    ),
+    "role_history": (
+        lambda ledger: ledger.role_history(),
+        {"read", "work", "decide", "audit", "admin"},
+    ),
+    "control_history": (lambda ledger: ledger.control_history(), {"audit"}),
+    "webhooks": (lambda ledger: ledger.webhooks.every(), {"audit", "admin"}),
+    "deliveries": (lambda ledger: ledger.webhooks.deliveries("wh_1"), {"audit", "admin"}),
+    "attempts": (lambda ledger: ledger.webhooks.attempts(DELIVERY), {"audit", "admin"}),
+    "reads": (lambda ledger: payload_reads.reads(ledger.project), {"audit"}),
+}
+EVERYWHERE_READS: Final[dict[str, tuple[Read, set[str]]]] = {
+    "control_history": (lambda ledger: ledger.control_history(everywhere=True), {"audit"}),
+    "tokens": (lambda ledger: api_tokens.tokens(ledger.project), {"audit", "admin"}),
+    "users": (lambda ledger: users.users(ledger.project), {"audit", "admin"}),
+    "sessions": (lambda ledger: sessions.sessions(ledger.project), {"audit", "admin"}),
+}
+
+
+async def _first(events: Any) -> None:
+    async for _ in events:
+        return
+
+
+@pytest.mark.parametrize("place", [PROJECT, EVERYWHERE])
+async def test_a_read_without_the_right_is_refused_and_with_it_finds_nothing(
+    database: str,
+    ledger: Ledger,
+    connection: asyncpg.Connection[Any],
+    subtests: pytest.Subtests,
+    place: str,
+) -> None:
+    """Nothing would look like an answer: no runs, no such run, no changes on record."""
+    run = await ledger.submit("parse")
+    await ledger.cancel(run.run_id)
+    where = f"project {PROJECT}" if place == PROJECT else "all projects"
+    async with with_login(database, "runfold_worker", "runfold_auditor") as url:
+        for name, (read, rights) in (READS if place == PROJECT else EVERYWHERE_READS).items():
+            with subtests.test(name):
+                await grant(connection, login_of(url), sorted(set(RIGHTS) - rights), project=place)
+                async with Ledger.open(url, PROJECT) as own:
+                    with pytest.raises(AccessDenied, match=f"lacks the right .* in {where}"):
+                        await read(own)
+                for right in sorted(rights):
+                    await grant(connection, login_of(url), [right], project=place)
+                    async with Ledger.open(url, PROJECT) as own:
+                        try:
+                            await read(own)
+                        except RunNotFound:
+                            assert name in {"get", "history", "state_at", "diff"}
