@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from runfold.ledger.access import EVERYWHERE
 from runfold.ledger.api_tokens import SECRET_PREFIX
@@ -26,6 +27,8 @@ IDLE_SECONDS: Final = 2 * 3_600
 """How long a session lasts after its last use."""
 _KEYS: Final = ThreadPoolExecutor(2, "runfold-keys")
 """Where keys are made: each takes 64 MiB, so two at a time."""
+_TURNS: Final = WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str], asyncio.Lock]()
+"""One for each user who signs in: of one user, one try at a time is on record."""
 _BY_TOKEN: Final = "SELECT ledger.sign_in_by_token($1, $2) AS credential"  # noqa: S105
 _METHOD: Final = "SELECT method, salt FROM ledger.password_method($1)"
 _BY_PASSWORD: Final = "SELECT ledger.sign_in_by_password($1, $2, $3) AS credential"  # noqa: S105
@@ -75,11 +78,12 @@ async def by_password(pool: Pool, name: str, password: str) -> str | None:
     tried = password[: MAX_PASSWORD + 1]
     loop = asyncio.get_running_loop()
     key = await loop.run_in_executor(_KEYS, key_of, tried, method, salt)
-    # The first call puts the try on record, the next one is answered. A third one: another sign-in
-    # of the same user may have come between.
-    for _ in range(3):
-        if (await fetch(pool, _BY_PASSWORD, name, key, digest))[0]["credential"] is not None:
-            return secret
+    # The first call puts the try on record, the next one is answered. A third one: a sign-in of the
+    # same user through another server may have come between.
+    async with _TURNS.setdefault((loop, name), asyncio.Lock()):
+        for _ in range(3):
+            if (await fetch(pool, _BY_PASSWORD, name, key, digest))[0]["credential"] is not None:
+                return secret
     return None
 
 

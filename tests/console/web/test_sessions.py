@@ -226,6 +226,23 @@ async def test_a_sign_in_that_meets_another_of_the_same_user_is_let_in(
     assert len(others) == 1
 
 
+async def test_sign_ins_of_one_user_at_the_same_time_are_all_let_in(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try is on record before it is answered, and a user has one at a time on record."""
+    await ann(ledger)
+    start = asyncio.Barrier(5)
+
+    async def together(pool: Any, statement: str, *given: Any) -> Any:
+        if "password_method" in statement:
+            await start.wait()
+        return await fetch(pool, statement, *given)
+
+    monkeypatch.setattr(sessions, "fetch", together)
+    begun = [sessions.by_password(ledger.pool, "ann", PASSWORD) for _ in range(5)]
+    assert None not in await asyncio.gather(*begun)
+
+
 async def refused_by(connection: asyncpg.Connection) -> None:
     """Try to get a session without the password, or what takes the right admin everywhere."""
     tried = "SELECT ledger.sign_in_by_password('ann', sha256('x'), sha256('y'))"
