@@ -33,7 +33,7 @@ async def check_found(found: Sized, pool: Pool, project_id: str, *rights: str) -
     """Raise AccessDenied where nothing was found by a login that has none of the rights.
 
     It would be taken for an answer. What is found costs no statement: row level security has let
-    the login see it.
+    the login see it. See docs/decisions/0091.
     """
     if not found:
         await check_may(pool, project_id, *rights)
