@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from time import monotonic
 from typing import Final
 
 from runfold.ledger.arguments import check_state
@@ -20,6 +21,8 @@ LATEST_SECONDS: Final = 0.25
 """The longest pause of a reader that finds nothing; the first is 10 ms, each one doubles.
 
 See docs/decisions/0016."""
+CHECK_SECONDS: Final = 60.0
+"""How often a subscription asks whether its credential still has the right."""
 
 
 class Pauses:
@@ -62,6 +65,7 @@ class Subscription:
         """Start nothing yet; without a checkpoint begin at the moment of the first reading."""
         self._pool, self._project_id = pool, project_id
         self._checkpoint, self._which, self._live = checkpoint, which, live
+        self._checked_at = 0.0
 
     @property
     def checkpoint(self) -> str | None:
@@ -73,7 +77,7 @@ class Subscription:
 
         Whatever is committed after this is given. Raises as iterating does.
         """
-        await check_may(self._pool, self._project_id, *RUN_RIGHTS)
+        await self._check_may()
         if self._checkpoint is None:
             self._checkpoint = await feed.now(self._pool)
 
@@ -87,6 +91,8 @@ class Subscription:
         assert self._checkpoint is not None
         pauses = Pauses()
         while True:
+            if monotonic() - self._checked_at >= CHECK_SECONDS:
+                await self._check_may()
             towards = await feed.towards(self._pool, self._checkpoint, PAGE)
             if towards is None:
                 if not self._live:
@@ -99,6 +105,11 @@ class Subscription:
                 self._checkpoint = towards.moved(event.position)
                 yield event
             self._checkpoint = after
+
+    async def _check_may(self) -> None:
+        """Raise AccessDenied without a right that shows events: without one there are none."""
+        await check_may(self._pool, self._project_id, *RUN_RIGHTS)
+        self._checked_at = monotonic()
 
 
 def subscribe(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,8 +14,10 @@ import pytest
 from runfold.ledger import Ledger, api_tokens, payload_reads, sessions, users
 from runfold.ledger.access import EVERYWHERE, RIGHTS
 from runfold.ledger.errors import AccessDenied, RunNotFound
+from runfold.ledger.reading import subscription
 from tests.support.databases import PROJECT
 from tests.support.logins import grant, login_of, with_login
+from tests.support.waiting import BOUND
 
 UNKNOWN: Final = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 DELIVERY: Final = f"wh_{'0' * 12}_{UNKNOWN}_1"
@@ -88,3 +91,24 @@ async def test_a_read_without_the_right_is_refused_and_with_it_finds_nothing(
                             await read(own)
                         except RunNotFound:
                             assert name in {"get", "history", "state_at", "diff"}
+
+
+async def test_a_subscription_ends_when_its_right_is_taken_away(
+    database: str,
+    ledger: Ledger,
+    connection: asyncpg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(subscription, "CHECK_SECONDS", 0)
+    run = await ledger.submit("parse")
+    async with (
+        with_login(database, "runfold_worker", rights=["read"]) as url,
+        Ledger.open(url, PROJECT) as own,
+    ):
+        events = aiter(own.subscribe())
+        assert (await anext(events)).run_id == run.run_id
+
+        await grant(connection, login_of(url), ["submit"])
+
+        with pytest.raises(AccessDenied, match="lacks the right read or work or audit"):
+            await asyncio.wait_for(anext(events), BOUND)
