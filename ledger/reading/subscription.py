@@ -12,7 +12,7 @@ from runfold.ledger.events import Event, check_named_types
 from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint, Filter
-from runfold.ledger.reading.permitted import RUN_RIGHTS, check_may
+from runfold.ledger.reading.permitted import check_may_read
 from runfold.ledger.validation import check_list, check_text
 
 PAGE: Final = 1_000
@@ -104,11 +104,13 @@ class Subscription:
             for event in events:
                 self._checkpoint = towards.moved(event.position)
                 yield event
+            if not events:  # a page that was hidden is not passed: its events come with the right
+                await self._check_may()
             self._checkpoint = after
 
     async def _check_may(self) -> None:
         """Raise AccessDenied without a right that shows events: without one there are none."""
-        await check_may(self._pool, self._project_id, *RUN_RIGHTS)
+        await check_may_read(self._pool, self._project_id)
         self._checked_at = monotonic()
 
 

@@ -33,7 +33,7 @@ READS: Final[dict[str, tuple[Read, set[str]]]] = {
     "history": (lambda ledger: ledger.history(UNKNOWN), {"read"}),
     "state_at": (lambda ledger: ledger.state_at(UNKNOWN, 1), RUNS),
     "diff": (lambda ledger: ledger.diff(UNKNOWN, 1), RUNS),
-    "subscribe": (lambda ledger: _first(ledger.subscribe(live=False)), RUNS),
+    "subscribe": (lambda ledger: _first(ledger.subscribe(live=False)), {"read", "audit"}),
     "verify": (lambda ledger: ledger.verify(), {"read", "audit"}),
     "kinds": (lambda ledger: ledger.kinds(), {"read", "work", "submit", "audit"}),
     "kind_history": (lambda ledger: ledger.kind_history("parse"), {"read", "audit"}),
@@ -110,5 +110,28 @@ async def test_a_subscription_ends_when_its_right_is_taken_away(
 
         await grant(connection, login_of(url), ["submit"])
 
-        with pytest.raises(AccessDenied, match="lacks the right read or work or audit"):
+        with pytest.raises(AccessDenied, match="lacks the right read or audit"):
             await asyncio.wait_for(anext(events), BOUND)
+
+
+@pytest.mark.parametrize("right", ["read", "audit"])
+async def test_a_subscription_passes_no_event_that_was_hidden_from_it(
+    database: str, ledger: Ledger, connection: asyncpg.Connection[Any], right: str
+) -> None:
+    """Between two checks: what it must not see comes after the right was given back."""
+    first = await ledger.submit("parse")
+    async with (
+        with_login(database, "runfold_worker", rights=[right]) as url,
+        Ledger.open(url, PROJECT) as own,
+    ):
+        subscription = own.subscribe()
+        events = aiter(subscription)
+        assert (await anext(events)).run_id == first.run_id
+        await grant(connection, login_of(url), sorted(set(RIGHTS) - {"read", "audit"}))
+        second = await ledger.submit("parse")
+
+        with pytest.raises(AccessDenied, match="lacks the right read or audit"):
+            await asyncio.wait_for(anext(events), BOUND)
+        await grant(connection, login_of(url), [right])
+
+        assert (await anext(aiter(subscription))).run_id == second.run_id
