@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from pathlib import PurePath
 from types import ModuleType
 
 from runfold.ledger.errors import ConfigurationError, InvalidValue
@@ -27,7 +28,9 @@ def import_module(option: str, name: str) -> ModuleType:
     program, ModuleBroken from whatever else it raises.
     """
     if name.endswith(".py"):
-        raise InvalidValue(option, name, f"is a file: name the module, as in {name[:-3]!r}")
+        path = PurePath(name).with_suffix("")
+        module = path.name if path.is_absolute() else ".".join(path.parts).lstrip(".")
+        raise InvalidValue(option, name, f"is a file: name the module, as in {module!r}")
     if not all(part.isidentifier() for part in name.split(".")):
         raise InvalidValue(option, name, "is not a module's name, such as 'app' or 'shop.orders'")
     if os.getcwd() not in sys.path:

@@ -46,7 +46,10 @@ class Facts:
         called = CURRENT.get()
         if called is None:
             raise InvalidValue(
-                "key", None, "belongs to a call: read it within the function of a step or a tool"
+                "call",
+                "ctx.key",
+                "belongs to a step or a tool: read it within the function, as in"
+                " ctx.tool('pay', lambda: pay(ctx.key))",
             )
         return called.key
 

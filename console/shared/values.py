@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ from runfold.ledger.errors import InvalidValue, LedgerError
 
 _MAIN_THREAD: Final = threading.main_thread()
 _PAIR: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)(:?=)(.*)", re.DOTALL)
+_WORDS: Final = re.compile(r"[^\[{\"\n][^\n]{0,40}")
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, None: 1.0}
 _VERSION: Final = re.compile(r"#?([0-9]{1,18})")
@@ -70,7 +72,9 @@ def _parsed(name: str, text: str) -> object:
     except RecursionError:
         raise InvalidValue(name, text, "is nested too deeply") from None
     except ValueError as error:
-        raise InvalidValue(name, text, f"is not JSON: {error}") from None
+        quoted = shlex.quote(json.dumps(text, ensure_ascii=False))
+        remedy = f"; as a text: {quoted}" if _WORDS.fullmatch(text) else ""
+        raise InvalidValue(name, text, f"is not JSON: {error}{remedy}") from None
 
 
 def _no_constant(name: str) -> NoReturn:

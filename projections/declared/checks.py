@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from runfold.ledger.errors import InvalidValue
-from runfold.ledger.events import CATALOGUE, check_user_type
-from runfold.ledger.lifecycle import RESERVED
+from runfold.ledger.events import check_named_types
 from runfold.ledger.validation import check_int
 from runfold.projections.algebra.fold import NarrowedFold
 from runfold.projections.algebra.source import Source, as_source
@@ -119,15 +118,7 @@ def _is_many(source: str | Source) -> bool:
 
 def check_types(on: Iterable[str] | None) -> None:
     """Check that the event types can exist."""
-    for type_ in on or ():
-        if type_ not in CATALOGUE:
-            if type_.split(".", 1)[0] in RESERVED:
-                raise InvalidValue(
-                    "event type",
-                    type_,
-                    "is not one of the ledger's types; see `runfold.ledger.events.CATALOGUE`",
-                )
-            check_user_type(type_)
+    check_named_types("event type", tuple(on or ()))
 
 
 def _check_name(what: str, name: str) -> None:

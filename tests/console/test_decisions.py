@@ -81,6 +81,8 @@ def test_a_decision_must_name_its_request(cli: Cli) -> None:
     for name in ("approve", "reject"):
         answer = cli.fails(exits.USAGE, name, str(lease.run_id))
         assert f"runfold show {lease.run_id}" in answer.err
+        answer = cli.fails(exits.USAGE, name, str(lease.run_id), "--request", "9")
+        assert f"has no request 9: `runfold show {lease.run_id}` shows it" in answer.err
     assert cli.ok("show", str(lease.run_id), "--json").json["version"] == 3
 
 

@@ -177,6 +177,11 @@ def test_a_bad_value_of_a_signal_is_called_so(cli: Cli) -> None:
     assert "value" in cli.fails(exits.USAGE, "signal", run_id, "go", "{not json").err
 
 
+def test_a_text_without_the_quotes_of_json_is_shown_with_them(cli: Cli) -> None:
+    for word, said in (("ada", """: '"ada"'"""), ("n:=nine", """: '"nine"'"""), ("{ada", " 1)")):
+        assert cli.fails(exits.USAGE, "submit", "greet", word).err.rstrip().endswith(said)
+
+
 def test_errors_show_values_as_they_were_typed(cli: Cli) -> None:
     for words in (("drift", "--repair"), ("trace",), ("trace", "--follow")):
         said = cli.fails(exits.USAGE, *words).err

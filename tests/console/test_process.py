@@ -427,6 +427,8 @@ def test_the_processes_of_a_fleet_show_no_url_and_end_when_their_parent_is_kille
     [
         (("nowhere",), "there is no module 'nowhere' in /"),
         (("nowhere.py",), "name the module, as in 'nowhere'"),
+        (("./shop/nowhere.py",), "name the module, as in 'shop.nowhere'"),
+        (("/srv/nowhere.py",), "name the module, as in 'nowhere'"),
         ((".nowhere",), "is not a module's name"),
         (("tests.support.handlers:nothing",), "has no 'nothing'"),
         (("tests.support.handlers:PLAIN",), "is not a handler"),

@@ -71,8 +71,8 @@ async def nothing(connection: Connection, events: Sequence[Event]) -> None:
             "is of type boolean, which cannot be added up",
         ),
         ({"columns": {"x": greatest("hash")}}, "is of type bytea, which cannot be compared"),
-        ({"columns": {"x": count({"run.finished"})}}, "not one of the ledger's types"),
-        ({"columns": {"x": count({"Acme"})}}, "lower-case words"),
+        ({"columns": {"x": count({"run.finished"})}}, "'run.' are: run.cancelled, "),
+        ({"columns": {"x": count({"Acme"})}}, "is not an event type, such as 'run.failed'"),
         ({"columns": {"x": last("attempt", default=0)}}, "leave it out"),
         ({"columns": {"x": count().where(present="colour")}}, "not a column of an event"),
         ({"columns": {"x": count().where(key={"day": day()})}}, "not part of the key"),
@@ -81,7 +81,7 @@ async def nothing(connection: Connection, events: Sequence[Event]) -> None:
         ({"on": {"run.failed"}}, "says itself which events count"),
         (
             {"key": {}, "columns": {}, "apply": nothing, "on": {"run.finished"}},
-            "not one of the ledger's types",
+            "'run.' are: run.cancelled, ",
         ),
     ],
 )

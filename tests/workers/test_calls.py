@@ -268,7 +268,7 @@ async def test_a_call_that_cannot_be_is_refused_by_its_name(
     ledger: Ledger, subtests: pytest.Subtests
 ) -> None:
     for how, why in (
-        ("key", "belongs to a call: read it within the function of a step or a tool"),
+        ("key", "call 'ctx.key': belongs to a step or a tool: read it within the function"),
         ("name", "must not contain #"),
         ("beside", "parks the run: ask for it in the handler itself"),
     ):

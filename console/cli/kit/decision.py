@@ -77,7 +77,10 @@ async def decide(
 async def _request(ledger: Ledger, run: Run, version: int) -> ApprovalRequested:
     events = await ledger.history(run.run_id, after=max(version - 1, 0), limit=1)
     if not events or not isinstance(events[0], ApprovalRequested) or events[0].version != version:
-        raise Misuse("--request", f"run {run.run_id} has no request {version}")
+        raise Misuse(
+            "--request",
+            f"run {run.run_id} has no request {version}: `runfold show {run.run_id}` shows it",
+        )
     return events[0]
 
 
