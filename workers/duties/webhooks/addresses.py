@@ -33,7 +33,7 @@ async def public_addresses(host: str, port: int, *, loopback: bool = False) -> l
     addresses = [ip_address(str(entry[4][0]).split("%")[0]) for entry in answers]
     for address in addresses:
         if not (is_public(address) or (loopback and address.is_loopback)):
-            remedy = "; in development, use --allow-loopback" if address.is_loopback else ""
+            remedy = "; `webhooks run --allow-loopback` sends there" if address.is_loopback else ""
             raise AddressRefused(
                 f"{host} leads to {address}, which is not a public address{remedy}"
             )
