@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from rich.text import Text
 
+from runfold.console.cli.kit.output import Output
 from runfold.console.cli.kit.table import table_lines, whole_lines
 from runfold.console.cli.kit.wrapping import entry, fill
 
@@ -47,6 +50,17 @@ def test_columns_without_room_follow_their_row_by_title() -> None:
         "    c z",
     ]
     assert whole[1].split() == list(rows[0])
+
+
+@pytest.mark.parametrize("rows", [[], [("-", "-")]])
+def test_a_terminal_is_shown_the_titles_of_a_table_without_content(
+    rows: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+
+    Output(as_json=False).table(("A", "B"), rows, [None] * len(rows))
+
+    assert "A  B" in capsys.readouterr().out
 
 
 def test_wide_characters_are_counted_by_their_columns() -> None:

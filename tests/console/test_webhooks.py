@@ -27,6 +27,7 @@ def test_a_webhook_is_made_told_looked_at_and_taken_away(cli: Cli) -> None:
     cli.ok("webhooks", "resume", webhook, "--from-now")
     cli.ok("webhooks", "run", "--once")
     assert cli.ok("webhooks", "deliveries", webhook, "--json").out == ""
+    assert "no deliveries yet" in cli.ok("webhooks", "deliveries", webhook).err
     cli.ok("webhooks", "remove", webhook)
     assert webhook in cli.fails(exits.NOT_FOUND, "webhooks", "remove", webhook).err
     assert webhook in cli.fails(exits.NOT_FOUND, "webhooks", "deliveries", webhook).err

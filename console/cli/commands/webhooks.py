@@ -125,6 +125,9 @@ async def deliveries(
                 {"delivery_id": entry.delivery_id, "outcome": entry.outcome, **_facts(entry)}
             )
         return
+    if not listed:
+        session.out.talk("no deliveries yet: events that are recorded from now on are sent")
+        return
     titles = ("DELIVERY", "TYPE", "CREATED", "OUTCOME", "ATTEMPTS", "STATUS", "MS", "ERROR")
     session.out.table(titles, [_told(entry) for entry in listed], [None] * len(listed))
 

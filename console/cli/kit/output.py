@@ -83,7 +83,8 @@ class Output:
             for line in whole_lines(titles, safe):
                 self.line(line)
             return
-        shown = [n for n, _ in enumerate(titles) if any(row[n] != EMPTY for row in safe)]
+        every = range(len(titles))
+        shown = [n for n in every if any(row[n] != EMPTY for row in safe)] or every
         for line in table_lines(
             [titles[n] for n in shown],
             [[row[n] for n in shown] for row in safe],
