@@ -13,6 +13,7 @@ from typing import Final, Literal, TypeAlias, get_args
 from runfold.ledger.errors import AccessDenied, InvalidValue, UnknownProject
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.reading.permitted import check_may
 from runfold.ledger.validation import check_actor, check_list, check_text, check_year
 
 Right: TypeAlias = Literal[
@@ -28,6 +29,8 @@ SELECT credential, project_id, rights, actors, until, actor, reason FROM ledger.
 WHERE cardinality(rights) > 0 AND project_id IN ($1, '*') AND ($2::text IS NULL OR credential = $2)
 ORDER BY credential, project_id
 """
+# A credential sees its own grants without a right.
+_IS_OWN: Final = "SELECT coalesce($1 = ledger.credential(), true) AS is_own"
 _STRANGER: Final = """
 SELECT CASE WHEN $1 ~ '^(token|user):'
   THEN ledger.projects_with('audit', 'admin') IS NULL AND NOT EXISTS (
@@ -128,6 +131,8 @@ async def grants(project: Project, credential: str | None = None) -> list[Grant]
     Those in all projects are included.
     """
     rows = await fetch(project.pool, _GRANTS, project.project_id, credential)
+    if not rows and not (await fetch(project.pool, _IS_OWN, credential))[0]["is_own"]:
+        await check_may(project.pool, project.project_id, "audit", "admin")
     return [
         Grant(**{**row, "rights": tuple(row["rights"]), "actors": tuple(row["actors"])})
         for row in rows

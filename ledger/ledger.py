@@ -895,7 +895,10 @@ class Ledger:
         )
 
     async def access_grants(self, credential: str | None = None) -> list[Grant]:
-        """Return who may do what in the project; of one credential, if it is named."""
+        """Return who may do what in the project; of one credential, if it is named.
+
+        Without the right audit or admin, a credential sees its own grants alone.
+        """
         return await access.grants(self.project, credential)
 
     async def control_history(

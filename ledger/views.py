@@ -8,6 +8,7 @@ from typing import Final
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.reading.permitted import check_found
 from runfold.ledger.reading.query import parse
 from runfold.ledger.validation import check_trimmed
 
@@ -29,8 +30,10 @@ class View:
 
 
 async def views(project: Project) -> list[View]:
-    """Return the views of a project by name."""
-    return [View(**row) for row in await fetch(project.pool, _ALL, project.project_id)]
+    """Return the views of a project by name. Needs the right read or audit."""
+    rows = await fetch(project.pool, _ALL, project.project_id)
+    await check_found(rows, project.pool, project.project_id, "read", "audit")
+    return [View(**row) for row in rows]
 
 
 async def save(project: Project, name: str, query: str, *, actor: str | None = None) -> bool:

@@ -29,6 +29,7 @@ from runfold.ledger.errors import InvalidValue
 from runfold.ledger.lifecycle import ATTEMPTS_EXHAUSTED
 from runfold.ledger.months import FIRST_RUN, first_run_at
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.reading.permitted import RUN_RIGHTS, check_found
 from runfold.ledger.validation import check_duration, check_int
 from runfold.projections.state.run_state import LEASED
 
@@ -274,13 +275,14 @@ async def judge(
 
     Events are read page by page and up to the moment of `what_if`: no snapshot is held meanwhile.
     With `most` it ends once that many events were read, before the verdict on the `unfinished` run.
-    Raises InvalidValue for a time without a zone, and DatabaseUnavailable.
+    Raises InvalidValue for a time without a zone, AccessDenied and DatabaseUnavailable.
     """
     place, read = (_first_run(since), 0), 0
     while True:
         rows = await fetch(
             ledger.pool, _EVENTS, ledger.project_id, *place, _TYPES, what_if.now, _PAGE
         )
+        await check_found(rows, ledger.pool, ledger.project_id, *RUN_RIGHTS)
         for row in rows:
             if (verdict := what_if.add(row)) is not None:
                 yield verdict

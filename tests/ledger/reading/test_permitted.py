@@ -11,10 +11,11 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from runfold.ledger import Ledger, api_tokens, payload_reads, sessions, users
+from runfold.ledger import Ledger, api_tokens, payload_reads, sessions, users, views
 from runfold.ledger.access import EVERYWHERE, RIGHTS
 from runfold.ledger.errors import AccessDenied, RunNotFound
 from runfold.ledger.reading import subscription
+from runfold.projections import whatif
 from tests.support.databases import PROJECT
 from tests.support.logins import grant, login_of, with_login
 from tests.support.waiting import BOUND
@@ -50,6 +51,9 @@ READS: Final[dict[str, tuple[Read, set[str]]]] = {
     "webhooks": (lambda ledger: ledger.webhooks.every(), {"audit", "admin"}),
     "deliveries": (lambda ledger: ledger.webhooks.deliveries("wh_1"), {"audit", "admin"}),
     "attempts": (lambda ledger: ledger.webhooks.attempts(DELIVERY), {"audit", "admin"}),
+    "grants": (lambda ledger: ledger.access_grants("nobody"), {"audit", "admin"}),
+    "views": (lambda ledger: views.views(ledger.project), {"read", "audit"}),
+    "what if": (lambda ledger: _first(_judged(ledger)), RUNS),
     "reads": (lambda ledger: payload_reads.reads(ledger.project), {"audit"}),
 }
 EVERYWHERE_READS: Final[dict[str, tuple[Read, set[str]]]] = {
@@ -58,6 +62,10 @@ EVERYWHERE_READS: Final[dict[str, tuple[Read, set[str]]]] = {
     "users": (lambda ledger: users.users(ledger.project), {"audit", "admin"}),
     "sessions": (lambda ledger: sessions.sessions(ledger.project), {"audit", "admin"}),
 }
+
+
+def _judged(ledger: Ledger) -> Any:
+    return whatif.judge(ledger, whatif.WhatIf(whatif.Policy(), datetime.now(UTC)))
 
 
 async def _first(events: Any) -> None:
@@ -135,3 +143,13 @@ async def test_a_subscription_passes_no_event_that_was_hidden_from_it(
         await grant(connection, login_of(url), [right])
 
         assert (await anext(aiter(subscription))).run_id == second.run_id
+
+
+async def test_a_credential_without_grants_may_ask_for_its_own(database: str) -> None:
+    async with (
+        with_login(database, "runfold_worker", rights=["read"], project="*") as url,
+        Ledger.open(url, PROJECT) as own,
+    ):
+        [grant_of_all] = await own.access_grants(login_of(url))
+        assert grant_of_all.project_id == EVERYWHERE
+        assert await own.access_grants() == [grant_of_all]
