@@ -6,7 +6,7 @@ from collections.abc import Sized
 from typing import Final
 
 from runfold.ledger.errors import AccessDenied
-from runfold.ledger.postgres.connections import Pool, fetch
+from runfold.ledger.postgres.connections import Connection, Pool, fetch
 
 RUN_RIGHTS: Final = ("read", "work", "audit")
 """The rights of which one shows runs: with `work`, those that the login holds."""
@@ -19,9 +19,9 @@ SELECT ledger.credential() AS credential,
 """
 
 
-async def check_may(pool: Pool, project_id: str, *rights: str) -> None:
+async def check_may(source: Pool | Connection, project_id: str, *rights: str) -> None:
     """Raise AccessDenied unless the login has one of the rights in the project (`*`: in all)."""
-    [row] = await fetch(pool, _MAY, project_id, list(rights))
+    [row] = await fetch(source, _MAY, project_id, list(rights))
     if not row["may"]:
         place = "all projects" if project_id == "*" else f"project {project_id}"
         raise AccessDenied.lacking(

@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from runfold.ledger.access import EVERYWHERE
 from runfold.ledger.errors import UnknownEvent
 from runfold.ledger.events import CATALOGUE, Event, OpaqueEvent
 from runfold.ledger.lifecycle import RESERVED
@@ -21,6 +22,7 @@ from runfold.ledger.postgres.connections import FAILURES, Pool
 from runfold.ledger.postgres.errors import translated
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint
+from runfold.ledger.reading.permitted import check_may
 from runfold.ledger.validation import check_int
 from runfold.projections.declared.pages import (
     FeedPage,
@@ -93,7 +95,7 @@ class CatchUp:
         """Take one page and commit it; return how many events it had, or None when nothing is new.
 
         Raises ProjectionFailed where a function raised, ProjectionPaused, ProjectionNotFound,
-        OtherVersion, Redeclared, FeedMoved, FeedOnStandby or DatabaseUnavailable.
+        OtherVersion, Redeclared, AccessDenied, FeedMoved, FeedOnStandby or DatabaseUnavailable.
         """
         try:
             async with self.pool.acquire() as connection:
@@ -116,13 +118,13 @@ class CatchUp:
 
     async def _has_news(self, connection: Any) -> bool:
         """Whether there is something to do; asked without a lock, which costs a transaction id."""
-        row = await connection.fetchrow(_LOOK, self.projection.name)
+        row = await self._row(connection, _LOOK)
         checkpoint = checked(self.projection, row)
         return row["retrying"] or await feed.towards(connection, checkpoint, 1) is not None
 
     async def _step(self, connection: Any, limit: int) -> int | None:
         async with connection.transaction():
-            row = await connection.fetchrow(_LOCK, self.projection.name)
+            row = await self._row(connection, _LOCK)
             self._tried = checked(self.projection, row)
             if row["retrying"]:
                 retried = await retry_next(connection, self.projection)
@@ -134,8 +136,18 @@ class CatchUp:
             page = await self._take(connection, towards, limit)
             after = page.checkpoint
             place = (after.generation, after.moment, after.target, after.position)
-            await connection.execute(_MOVE, self.projection.name, *place, page.events)
+            moved = await connection.execute(_MOVE, self.projection.name, *place, page.events)
+            if moved == "UPDATE 0":  # the right was taken away meanwhile: nothing is committed
+                await check_may(connection, EVERYWHERE, "read")
+                raise ProjectionNotFound(self.projection.name, ())
             return page.events
+
+    async def _row(self, connection: Any, statement: str) -> Any:
+        """Return the projection's row; raise AccessDenied where only the right is missing."""
+        row = await connection.fetchrow(statement, self.projection.name)
+        if row is None:
+            await check_may(connection, EVERYWHERE, "read")
+        return row
 
     async def _take(self, connection: Any, towards: Checkpoint, limit: int) -> FeedPage:
         if self.projection.apply is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import asyncpg
@@ -10,6 +10,7 @@ import pytest
 
 from runfold.ledger import Ledger
 from runfold.ledger.errors import AccessDenied, InvalidValue
+from runfold.ledger.events import Event
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.urls import driver_url
 from runfold.projections import (
@@ -30,7 +31,7 @@ from runfold.projections.declared.installing import check_table, declared
 from runfold.projections.declared.rows import rows
 from runfold.projections.errors import ProjectionUnseen
 from tests.support.databases import PROJECT
-from tests.support.logins import with_login
+from tests.support.logins import grant, with_login
 from tests.support.projections import read, sizes, sizes_of
 
 ATTACKS = (
@@ -263,3 +264,32 @@ async def test_who_may_read_one_project_hears_that_progress_is_that_of_all(
             await rows(reader.pool, "sizes")
 
         assert (status.state, status.events, status.behind) == ("unseen", 0, 0)
+
+
+async def test_a_projector_whose_right_is_taken_away_within_a_page_commits_nothing(
+    ledger: Ledger, projector: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    """Its checkpoint would stay, and what it wrote would be folded once more."""
+    login = projector.project.speaker
+    assert login is not None
+
+    async def send(inside: asyncpg.Connection[Any], events: Sequence[Event]) -> None:
+        await inside.execute("INSERT INTO sent SELECT FROM generate_series(1, $1)", len(events))
+        await grant(connection, login, rights, project="*")
+
+    rights = ["submit"]
+    await connection.execute("CREATE TABLE public.sent (); GRANT INSERT ON sent TO PUBLIC")
+    outbox = Projection("outbox", apply=send)
+    await install(projector.pool, outbox)
+    await ledger.submit("parse")
+
+    with pytest.raises(AccessDenied, match="lacks the right read in all projects"):
+        await CatchUp(projector.pool, outbox).to_the_end()
+    with pytest.raises(AccessDenied, match="lacks the right read in all projects"):
+        await CatchUp(projector.pool, outbox).to_the_end()
+    assert await connection.fetchval("SELECT count(*) FROM sent") == 0
+
+    rights = ["read"]
+    await grant(connection, login, rights, project="*")
+    assert await CatchUp(projector.pool, outbox).to_the_end() == 1
+    assert await connection.fetchval("SELECT count(*) FROM sent") == 1
