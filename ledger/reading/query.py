@@ -15,7 +15,7 @@ from uuid import UUID
 
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.lifecycle import State
-from runfold.ledger.reading.query_words import Word, words
+from runfold.ledger.reading.query_words import Word, quoted, words
 from runfold.ledger.validation import MAX_COST_USD, MAX_DURATION, MAX_INT, check_text
 
 SIGNS: Final = ("<", "<=", ">", ">=", "=")
@@ -27,6 +27,7 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _AMOUNT: Final = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,6})?")
 _NUMBER: Final = re.compile(r"[0-9]{1,10}")
 _ID: Final = re.compile(r"[0-9a-f]{6,32}")
+_NO_COLON: Final = re.compile(r"-?([a-z]+)[=<>]")
 _OPPOSITE: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 
@@ -154,6 +155,10 @@ def _text(query: Query, word: Word, now: datetime) -> Query:
         return _id(query, word, now)
     if word.values[0] in _STATES:
         raise word.refused(f"means a key: write state:{word.values[0]} for a state")
+    mistaken = _NO_COLON.match(word.text)
+    if mistaken and mistaken[1] in _FIELDS:
+        key = quoted(word.values[0])
+        raise word.refused(f"means a key: write {mistaken[1]}:… for the field, or {key}")
     return _choice("key")(query, word, now)
 
 

@@ -86,6 +86,8 @@ def test_the_narrowest_of_several_times_holds() -> None:
         ("attempts:1.5", "attempts:1.5", 1, "a whole number"),
         ("id:xyz", "id:xyz", 1, "first 6 digits"),
         ("failed", "failed", 1, "write state:failed"),
+        ("state=failed", "state=failed", 1, "means a key: write state:"),
+        ("kind:a -cost>5", "-cost>5", 8, 'means a key: write cost:… for the field, or "cost>5"'),
         ("kind:a\u202eb", "kind:a\u202eb", 1, "control characters"),
         ("b-1 b-2", "b-2", 5, "text is named twice"),
         ("0197c2 id:0197c3", "id:0197c3", 8, "another id is named before"),
