@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 
 from runfold.console.web import pages, problems
@@ -16,6 +17,7 @@ from runfold.console.web.api import routers
 from runfold.console.web.callers import Callers
 from runfold.console.web.guard import Guard
 from runfold.console.web.options import Options
+from runfold.console.web.pages.viewing import failed
 from runfold.console.web.provider import Provider
 from runfold.console.web.rebuilds import Rebuilds
 from runfold.console.web.running_bulks import RunningBulks
@@ -61,10 +63,21 @@ def make(ledger: Ledger | None, options: Options | None) -> FastAPI:
     app.state.ending, app.state.streams = asyncio.Event(), 0
     app.state.ready_checked_at, app.state.is_ready = 0.0, False
     problems.answer(app)
+    app.add_exception_handler(HTTPException, _of_http)
     settings = ledger.settings if ledger is not None else Settings.load()
     app.state.provider = Provider.of(settings)
     app.add_middleware(Guard, limit_bytes=settings.payload_limit_bytes, only_loopback=chosen.open)
     return app
+
+
+async def _of_http(request: Request, error: Exception) -> Response:
+    """Answer a browser at an address that no route has by a page, anything else by a problem."""
+    assert isinstance(error, HTTPException)
+    is_page = not request.url.path.startswith("/v1/")
+    is_browser = "text/html" in request.headers.get("accept", "")
+    if "endpoint" not in request.scope and is_page and is_browser:
+        return failed(request, HTTPException(error.status_code, "there is no such page"))
+    return await problems.of_http(request, error)
 
 
 @cache

@@ -143,7 +143,7 @@ def code_of(name: str) -> str:
 def answer(app: FastAPI) -> None:
     """Make the application answer every error with a problem."""
     app.add_exception_handler(LedgerError, _of_ledger)
-    app.add_exception_handler(HTTPException, _of_http)
+    app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, _of_request)
     app.add_exception_handler(Exception, _of_defect)
 
@@ -218,7 +218,8 @@ def _facts(error: Exception) -> dict[str, Any]:
     return {n: jsonable(v) for n, v in facts.items() if not n.startswith("_")}
 
 
-async def _of_http(_: Request, error: Exception) -> JSONResponse:
+async def of_http(_: Request, error: Exception) -> JSONResponse:
+    """Return the problem of an error that names its status."""
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     code = status.name.lower().replace("_", "-")

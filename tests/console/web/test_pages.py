@@ -302,6 +302,14 @@ async def test_a_wrong_address_is_a_page_that_says_so(
             page = await web.get(path)
             assert page.status_code == status
             assert 'class="problem"' in page.text
+    with subtests.test("of no route"):
+        browser = {"Accept": "text/html, */*"}
+        page = await web.get("/p/test/runz", headers=browser)
+        assert page.status_code == 404
+        assert "there is no such page" in page.text
+        assert 'class="problem"' in page.text
+        assert (await web.get("/p/test/runz")).json()["code"] == "not-found"
+        assert (await web.get("/v1/runz", headers=browser)).json()["code"] == "not-found"
 
 
 async def test_counts_and_costs_come_from_projections(
