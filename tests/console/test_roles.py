@@ -47,5 +47,6 @@ def test_every_command_of_access_prints_json_where_it_is_asked_for(cli: Cli) -> 
     assert "grant again" not in cli.ok("access", "grant", "postgres", "--rights", "work").err
     assert cli.ok("access", "check", "work", "--json").json["allowed"] is True
     assert cli.ok("access", "revoke", "w_login", "--json").json["revoked"] is True
+    assert "no API tokens" in cli.ok("access", "tokens").err
     token = cli.ok("access", "token", "ci", "--json").json["credential"]
     assert cli.ok("access", "revoke-token", token, "--json").json["revoked"] is True

@@ -27,6 +27,7 @@ def test_the_commands_of_the_page_work(cli: Cli, monkeypatch: pytest.MonkeyPatch
         words = shlex.split(line.replace("--project shop ", ""))[1:]
         answer = cli.ok(*words)
         assert PASSWORD not in answer.out + answer.err
+    assert "nobody is signed in" in cli.ok("users", "sessions").err
     assert "user:ann: password, 0 failed tries" in cli.ok("users", "list").out
 
 

@@ -43,6 +43,8 @@ async def tokens(session: Session) -> None:
             after = listed[-1].token_id
             for entry in listed:
                 _write_token(session, entry)
+    if not after:
+        session.out.talk("no API tokens: make one with runfold access token NAME")
 
 
 async def revoke_token(

@@ -120,6 +120,8 @@ async def sessions(session: Session) -> None:
     """List the sessions that hold, without their secrets."""
     async with session.ledger() as ledger:
         listed = await web_sessions.sessions(ledger.project)
+    if not listed:
+        session.out.talk("no sessions: nobody is signed in to the pages")
     for entry in listed:
         if session.as_json:
             session.out.json(asdict(entry))
