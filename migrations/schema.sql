@@ -2425,6 +2425,9 @@ DECLARE
   up_to bigint := split_part(p_target, '@', 2);
   allowed CONSTANT text[] := ledger.projects_with('read', 'audit');
 BEGIN
+  IF p_project <> ALL (allowed) THEN
+    PERFORM ledger.check_access(p_project, '{read,audit}');
+  END IF;
   LOCK TABLE ledger.event IN ACCESS SHARE MODE;
   PERFORM ledger.check_moment(p_generation, p_moment), ledger.check_moment(p_generation, p_target);
   PERFORM ledger.check_months_read(p_generation, p_moment);

@@ -84,8 +84,8 @@ class Subscription:
     async def __aiter__(self) -> AsyncIterator[Event]:
         """Yield the events; goes on where it was when iterated again.
 
-        Raises AccessDenied, FeedMoved, FeedOnStandby, FeedArchived, CheckpointUnknown or
-        DatabaseUnavailable.
+        Raises AccessDenied, UnknownProject, FeedMoved, FeedOnStandby, FeedArchived,
+        CheckpointUnknown or DatabaseUnavailable.
         """
         await self.begin()
         assert self._checkpoint is not None
@@ -104,8 +104,6 @@ class Subscription:
             for event in events:
                 self._checkpoint = towards.moved(event.position)
                 yield event
-            if not events:  # a page that was hidden is not passed: its events come with the right
-                await self._check_may()
             self._checkpoint = after
 
     async def _check_may(self) -> None:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import pytest
 from standardwebhooks import Webhook as Verifier
 
@@ -22,7 +23,7 @@ from runfold.workers.duties.webhooks.deliverer import Deliverer, Terms
 from runfold.workers.duties.webhooks.posting import Answer, Poster
 from runfold.workers.duties.webhooks.sender import WebhookSender
 from tests.support.databases import PROJECT
-from tests.support.logins import with_login
+from tests.support.logins import grant, login_of, with_login
 from tests.support.receiver import Receiver, receiving, swallowing
 from tests.support.runs import claimed
 from tests.support.waiting import until
@@ -202,6 +203,30 @@ async def test_a_sender_that_another_has_overtaken_ends_what_it_is_sending(ledge
         sender.cancel()
         await asyncio.gather(sender, return_exceptions=True)
     assert held.asked == 2
+
+
+async def test_a_sender_passes_no_event_while_its_right_is_taken_away(
+    ledger: Ledger, database: str, connection: asyncpg.Connection[Any]
+) -> None:
+    """Not even in the seconds in which it records no checkpoint."""
+    await ledger.webhooks.add("https://example.com/")
+    async with (
+        with_login(database, "runfold_projector", rights=("read",)) as url,
+        Ledger.open(url, PROJECT) as own,
+    ):
+        statement = "SELECT * FROM ledger.webhook_duties($1)"
+        sender = Deliverer(own, (await fetch(own.pool, statement, PROJECT))[0], LOCAL)
+        await ledger.submit("parse")
+        assert await sender.read()
+
+        await grant(connection, login_of(url), ("submit",))
+        await ledger.submit("parse")
+        with pytest.raises(AccessDenied, match="lacks the right read or audit in project test"):
+            await sender.read()
+
+        await grant(connection, login_of(url), ("read",))
+        assert await sender.read()
+    assert len(await deliveries(ledger)) == 2
 
 
 async def test_an_endpoint_that_is_gone_is_paused_and_no_redirect_is_followed(

@@ -3,6 +3,7 @@
 -- order of versions within a run. Fewer than p_limit: that was the last page. VOLATILE and the
 -- lock: see ledger.feed_next. The filters are bounds of their own: project, event types, the
 -- kind of the run, and the state an event leads to; and the projects that the credential may read.
+-- One that is named must be among them: whoever lost the right would go on past what it cannot see.
 CREATE OR REPLACE FUNCTION ledger.feed_page(
   p_generation int, p_moment text, p_target text, p_position bigint, p_limit int,
   p_project text DEFAULT NULL, p_types text[] DEFAULT NULL, p_without text[] DEFAULT NULL,
@@ -27,6 +28,9 @@ DECLARE
   up_to bigint := split_part(p_target, '@', 2);
   allowed CONSTANT text[] := ledger.projects_with('read', 'audit');
 BEGIN
+  IF p_project <> ALL (allowed) THEN
+    PERFORM ledger.check_access(p_project, '{read,audit}');
+  END IF;
   LOCK TABLE ledger.event IN ACCESS SHARE MODE;
   PERFORM ledger.check_moment(p_generation, p_moment), ledger.check_moment(p_generation, p_target);
   PERFORM ledger.check_months_read(p_generation, p_moment);
