@@ -172,7 +172,10 @@ def _unreachable(url: str, error: BaseException) -> DatabaseUnavailable:
     if isinstance(error, TimeoutError):
         seconds = parse(url).arguments("")["timeout"]
         silent = f"no answer within {seconds:g} s, which `?connect_timeout=` of the URL sets"
-    return DatabaseUnavailable(shown(url), str(error) or silent, temporary=not wrong)
+    asked = ""
+    if isinstance(error, ConnectionRefusedError | FileNotFoundError):
+        asked = "; does PostgreSQL listen there?"
+    return DatabaseUnavailable(shown(url), (str(error) or silent) + asked, temporary=not wrong)
 
 
 async def _keep(_: Any) -> None:

@@ -173,6 +173,12 @@ async def test_no_error_of_a_server_that_is_away_shows_a_password(form: str, sec
     assert "127.0.0.1" in str(caught.value)
 
 
+@pytest.mark.parametrize("form", ["127.0.0.1:1/d", "u@/d?host=/nowhere"])
+async def test_an_address_without_a_server_is_asked_about(form: str) -> None:
+    with pytest.raises(DatabaseUnavailable, match=r"; does PostgreSQL listen there\?$"):
+        await open_pool(f"postgresql://{form}", 1)
+
+
 async def test_connections_over_tcp_notice_a_silent_peer(database: str) -> None:
     asked = "keepalives_idle=42&keepalives_interval=7&keepalives_count=4&tcp_user_timeout=9000"
     async with proxied(database) as proxy:
