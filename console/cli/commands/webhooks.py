@@ -126,7 +126,7 @@ async def deliveries(
             )
         return
     if not listed:
-        session.out.talk("no deliveries yet: events that are recorded from now on are sent")
+        session.out.talk("no deliveries yet: `runfold webhooks run` sends")
         return
     titles = ("DELIVERY", "TYPE", "CREATED", "OUTCOME", "ATTEMPTS", "STATUS", "MS", "ERROR")
     session.out.table(titles, [_told(entry) for entry in listed], [None] * len(listed))
