@@ -24,11 +24,10 @@ from runfold.ledger.errors import (
 )
 from runfold.ledger.events import ApprovalRequested
 from runfold.ledger.lifecycle import State
-from runfold.ledger.operations.keys import CommandRow, first_outcomes, unless_raced
+from runfold.ledger.operations.keys import CommandRow, first_outcomes, run_after, unless_raced
 from runfold.ledger.operations.project import Project
 from runfold.ledger.payload import PayloadRules, encode_payload
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.reading.past import state_at
 from runfold.ledger.redaction import Redaction
 from runfold.ledger.run import Run
 from runfold.ledger.validation import check_actor, check_reason, check_text
@@ -159,7 +158,7 @@ async def _first_run(project: Project, row: DecideRow) -> Run:
     outcome = (await first_outcomes(project.pool, project.project_id, [command]))[row.key]
     if isinstance(outcome, LedgerError):
         raise outcome
-    return await state_at(project.pool, project.project_id, outcome.run_id, outcome.version)
+    return await run_after(project.pool, project.project_id, outcome)
 
 
 def shown_sha256(prompt: str, show: Any = None) -> str:

@@ -10,15 +10,17 @@ from datetime import timedelta
 from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
-from runfold.ledger.errors import DatabaseRefused, DuplicateKey
+from runfold.ledger.errors import AccessDenied, DatabaseRefused, DuplicateKey
 from runfold.ledger.operations.columns import columns
 from runfold.ledger.postgres.connections import Connection, Pool, fetch
-from runfold.ledger.run import Receipt
+from runfold.ledger.reading.past import state_at
+from runfold.ledger.run import Receipt, Run
 
 COMMANDS: Final = (
     "SELECT * FROM ledger.commands"
     "($1, $2, $3, $4, $5, $6, $7, $8::text[]::numeric[], $9, $10, $11, $12, $13)"
 )
+_NOW: Final = "SELECT * FROM ledger.read_run($1, $2)"
 UNIQUE_VIOLATION: Final = "23505"
 T = TypeVar("T")
 
@@ -54,6 +56,18 @@ async def first_outcomes(
         else DuplicateKey(row["key"], row["run_id"], row["version"])
         for row in outcomes
     }
+
+
+async def run_after(pool: Pool, project_id: str, first: Receipt) -> Run:
+    """Return the run as it was after the first outcome of a command.
+
+    A credential that may write and not read is shown the run as it is now, as by the write itself.
+    """
+    try:
+        return await state_at(pool, project_id, first.run_id, first.version)
+    except AccessDenied:
+        [row] = await fetch(pool, _NOW, project_id, first.run_id)
+        return Run.from_row(row)
 
 
 async def unless_raced(call: Callable[[], Awaitable[T]], *keys: str | None) -> T:

@@ -9,16 +9,15 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from runfold.ledger.errors import DuplicateKey, IllegalTransition, InvalidValue
+from runfold.ledger.errors import DuplicateKey, IllegalTransition, InvalidValue, RunNotFound
 from runfold.ledger.events import Event, SignalReceived, ToolCompleted, ToolRequested
-from runfold.ledger.operations.keys import unless_raced
+from runfold.ledger.lifecycle import State
+from runfold.ledger.operations.keys import CommandRow, first_outcomes, run_after, unless_raced
 from runfold.ledger.operations.project import Project
-from runfold.ledger.payload import decode_payload, encode_payload, payload_member
+from runfold.ledger.operations.refusal import look
+from runfold.ledger.payload import encode_payload
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.reading.history import history
-from runfold.ledger.reading.past import state_at
-from runfold.ledger.reading.runs import get
-from runfold.ledger.run import Run
+from runfold.ledger.run import Receipt, Run
 from runfold.ledger.validation import check_run_id, check_text
 
 MAX_NAME: Final = 100
@@ -28,7 +27,6 @@ SIGNAL: Final = (
     "SELECT run.* FROM ledger.signal($1, $2, $3, $4, $5, $6, $7) AS signalled"
     " CROSS JOIN LATERAL ledger.read_run($1, signalled.run_id) AS run"
 )
-_EARLIER: Final = "SELECT run_id, version FROM ledger.command WHERE project_id = $1 AND key = $2"
 
 
 class SignalRow(NamedTuple):
@@ -66,19 +64,50 @@ async def signal(
         lambda: fetch(project.pool, SIGNAL, project.project_id, who, *row), row.key
     )
     if not rows:
-        return await _not_sent(project, row)
+        return await _not_sent(project, row, who)
     run = Run.from_row(rows[0])
     if run.available_at is not None:  # it was parked, and has its answer
         project.waker.wake()
     return run
 
 
-async def _not_sent(project: Project, row: SignalRow) -> Run:
+async def _not_sent(project: Project, row: SignalRow, who: str) -> Run:
     """Return the run after the key's first use; raise the error if there is none."""
+    pool, project_id = project.pool, project.project_id
     if row.key is not None and (first := await _first(project, row, row.key)) is not None:
-        return first
-    run = await get(project.pool, project.project_id, row.run_id)
-    raise IllegalTransition(row.run_id, run.state, "signalled", "it has ended")
+        return await run_after(pool, project_id, first)
+    runs = await look(pool, project_id, who, "signal", [(row.run_id, None, None)])
+    if row.run_id not in runs:
+        raise RunNotFound(row.run_id, project_id)
+    state = State(runs[row.run_id].state)
+    raise IllegalTransition(row.run_id, state, "signalled", "it has ended")
+
+
+async def _first(project: Project, row: SignalRow, key: str) -> Receipt | None:
+    """Return the key's first use, if any; raise DuplicateKey for another command."""
+    sent = CommandRow(
+        run_id=row.run_id,
+        what="signal.received",
+        park=False,
+        name=row.name,
+        error_code=None,
+        body=row.kept,
+        cost=None,
+        steps=None,
+        output_sha256=None,
+        wait=None,
+        wait_outcome=None,
+        key=key,
+    )
+    answered = sent._replace(what=State.RUNNING.value, name=None, body=row.answer)
+    other: DuplicateKey | None = None
+    for command in (answered, sent):
+        outcome = (await first_outcomes(project.pool, project.project_id, [command])).get(key)
+        if not isinstance(outcome, DuplicateKey):
+            return outcome
+        other = outcome
+    assert other is not None
+    raise other
 
 
 def wait_name(name: str) -> str:
@@ -112,19 +141,3 @@ def kept_signal(events: Sequence[Event], name: str) -> SignalReceived | None:
 
 def _base(name: str | None) -> str:
     return (name or "").partition("#")[0]
-
-
-async def _first(project: Project, row: SignalRow, key: str) -> Run | None:
-    """Return the run after the key's first use, if any; raise DuplicateKey for another command."""
-    pool, project_id = project.pool, project.project_id
-    rows = await fetch(pool, _EARLIER, project_id, key)
-    if not rows:
-        return None
-    earlier, version = rows[0]["run_id"], rows[0]["version"]
-    event = (await history(pool, project_id, earlier, after=version - 1, limit=1))[0]
-    stored = payload_member(decode_payload(row.kept), "value")
-    same = isinstance(event, SignalReceived) and (event.name, event.value) == (row.name, stored)
-    same = same or (isinstance(event, ToolCompleted) and event.output == stored)
-    if earlier != row.run_id or not same:
-        raise DuplicateKey(key, earlier, version)
-    return await state_at(pool, project_id, earlier, version)

@@ -17,11 +17,10 @@ from runfold.ledger.errors import LedgerError
 from runfold.ledger.operations.batching import Batcher, characters
 from runfold.ledger.operations.closing import Ending, closings
 from runfold.ledger.operations.columns import check_distinct, columns
-from runfold.ledger.operations.keys import CommandRow, first_outcomes, unless_raced
+from runfold.ledger.operations.keys import CommandRow, first_outcomes, run_after, unless_raced
 from runfold.ledger.operations.project import Project
 from runfold.ledger.operations.refusal import Refused, look, refusal
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.reading.past import state_at
 from runfold.ledger.run import Lease, Receipt, Run
 
 _TRANSITION: Final = (
@@ -112,7 +111,7 @@ class Transitions:
         if isinstance(outcome, LedgerError):
             raise outcome
         project = self._project
-        return await state_at(project.pool, project.project_id, outcome.run_id, outcome.version)
+        return await run_after(project.pool, project.project_id, outcome)
 
     async def _explained(
         self, moves: Sequence[Move], actor: str | None

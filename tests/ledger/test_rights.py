@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -13,10 +14,13 @@ from runfold.console.shared.token_ledger import token_ledger
 from runfold.ledger import Ledger, Run, State, access, api_tokens
 from runfold.ledger.errors import (
     AccessDenied,
+    DuplicateKey,
+    IllegalTransition,
     InvalidValue,
+    RunNotFound,
     UnknownProject,
 )
-from runfold.ledger.events import NoteAdded
+from runfold.ledger.events import ApprovalRequested, NoteAdded
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url
@@ -280,3 +284,36 @@ async def _child(ledger: Ledger) -> Run:
     await until(is_there)
     [child] = [one for one in await ledger.runs() if one.kind == "part"]
     return child
+
+
+async def test_a_write_that_is_repeated_under_its_key_takes_no_right_to_read(
+    ledger: Ledger, database: str, connection: asyncpg.Connection[Any]
+) -> None:
+    """Its answer may have been lost; whoever sends it again learns what the first one told."""
+    kept, parked, decided = [(await ledger.submit("parse")).run_id for _ in range(3)]
+    leases = {lease.run_id: lease for lease in await ledger.claim("w:1", limit=3)}
+    await ledger.ask_tool(leases[parked], name="signal:paid", park=True)
+    waiting = await ledger.ask_approval(leases[decided], "Refund?")
+    async with with_login(database, "runfold_worker", rights=["submit"]) as url:
+        async with Ledger.open(url, PROJECT) as own:
+            for run_id in (kept, parked):
+                key = f"paid/{run_id}"
+                first = await own.signal(run_id, "paid", {"n": 1}, key=key)
+                assert (await own.signal(run_id, "paid", {"n": 1}, key=key)) == first
+                with pytest.raises(DuplicateKey, match=f"{key}.*event {first.version} of run"):
+                    await own.signal(run_id, "paid", {"n": 2}, key=key)
+                with pytest.raises(DuplicateKey, match=key):
+                    await own.signal(waiting.run_id, "paid", {"n": 1}, key=key)
+            await ledger.complete(leases[kept])
+            assert (await own.signal(kept, "paid", {"n": 1}, key=f"paid/{kept}")).is_terminal
+            with pytest.raises(IllegalTransition, match="is completed and cannot become signalled"):
+                await own.signal(kept, "paid", {"n": 1})
+            with pytest.raises(RunNotFound):
+                await own.signal(UUID("01890a5d-ac96-774b-bcce-b302099a8057"), "paid")
+        await grant(connection, login_of(url), ["decide"])
+        async with Ledger.open(url, PROJECT) as own:
+            [*_, asked] = await ledger.history(decided)
+            assert isinstance(asked, ApprovalRequested)
+            for _ in range(2):
+                done = await own.approve(asked, actor="ann", reason="fine", key="decided")
+                assert done.available_at is not None
