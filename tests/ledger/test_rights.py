@@ -25,6 +25,7 @@ from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url
 from runfold.workers import Context, handler
+from runfold.workers.journal.children import sweep
 from runfold.workers.leases.strays import Strays
 from tests.ledger.test_access import calls
 from tests.support.databases import PROJECT
@@ -317,3 +318,28 @@ async def test_a_write_that_is_repeated_under_its_key_takes_no_right_to_read(
             for _ in range(2):
                 done = await own.approve(asked, actor="ann", reason="fine", key="decided")
                 assert done.available_at is not None
+
+
+@handler("asks")
+async def asks(ctx: Context) -> Any:
+    return await ctx.child("part", 8)
+
+
+async def test_a_worker_that_may_not_read_takes_no_output_for_one_that_it_does_not_see(
+    database: str, ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    """It waits for the right, as for anything that the deployment lacks."""
+    run = await ledger.submit("asks")
+    async with (
+        with_login(database, "runfold_worker", rights=("submit", "work")) as url,
+        Ledger.open(url, PROJECT) as own,
+        working(own, asks),
+    ):
+        await reached(ledger, run, State.WAITING_TOOL)
+        [child] = await ledger.claim("w:1", kinds=["part"])
+        await ledger.complete(child, 16)
+        await sweep(ledger)  # by one who may read
+        await reached(ledger, run, State.RUNNING)
+        await grant(connection, login_of(url), WORKING)
+
+        assert (await ended(ledger, run)).output == 16

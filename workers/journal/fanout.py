@@ -13,10 +13,11 @@ from pydantic_core import to_json
 
 from runfold.ledger import Run, Submit
 from runfold.ledger.errors import InvalidValue, LedgerError
-from runfold.ledger.lifecycle import TERMINAL
+from runfold.ledger.lifecycle import TERMINAL, State
 from runfold.ledger.operations.columns import MAX_BATCH
 from runfold.ledger.payload import PayloadRules
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.reading.permitted import check_may_read
 from runfold.workers.errors import ChildFailed, Parked
 from runfold.workers.journal.call import MAX_NAME, Call
 from runfold.workers.journal.children import answer, outcome_of
@@ -139,6 +140,11 @@ class Fanout:
 
     async def _look(self, children: Sequence[UUID]) -> list[Run]:
         rows = await self._fetch(_LOOK, children)
+        if any(row["state"] == State.COMPLETED and row["output"] is None for row in rows):
+            # Without the right every output looks so. While it is missing, the call waits.
+            pool, project_id = self._ledger.pool, self._ledger.project_id
+            await self._recorder.persist(lambda: check_may_read(pool, project_id))
+            rows = await self._fetch(_LOOK, children)
         runs = {row["run_id"]: Run.from_row(row) for row in rows}
         return [runs[child] for child in children]
 
