@@ -1172,7 +1172,7 @@ CREATE FUNCTION ledger.check_texts(p_values text[], p_limit integer DEFAULT 200,
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 DECLARE
-  blank constant text := E'[ \\u00a0\\u1680\\u2000-\\u200a\\u202f\\u205f\\u3000]';
+  blank constant text := E'[ \\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]';
   control constant text :=
     E'[\\u0001-\\u001f\\u007f-\\u009f\\u200b\\u202a-\\u202e\\u2066-\\u2069\\ufeff]';
   joined text;

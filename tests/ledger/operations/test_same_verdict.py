@@ -58,7 +58,13 @@ TEXTS = {
     "no width": ("a\u200bb", False),
     "a byte order mark": ("\ufeffab", False),
 }
-BLANKS = {"a blank before": " x", "a blank after": "x ", "a wide blank after": "x\u3000"}
+BLANKS = {
+    "a blank before": " x",
+    "a blank after": "x ",
+    "a wide blank after": "x\u3000",
+    "a separator of lines after": "x\u2028",
+    "a separator of paragraphs before": "\u2029x",
+}
 
 
 def nested(levels: int) -> Any:
