@@ -23,8 +23,8 @@ language](../howto/workers-in-any-language.md).
   it is the server's own. A project without a right in it answers as one that does not exist.
 - **Bodies** are JSON, uncompressed, of at most `RUNFOLD_PAYLOAD_LIMIT_BYTES` and 64 KiB. Times are
   in ISO 8601 with their zone, durations in seconds, amounts of money text with six places.
-- **Names** of parameters and members that this page does not list are ignored, misspelt ones too:
-  what an answer holds says what was understood.
+- **Names** of parameters and members that this page does not list are refused with 422: a misspelt
+  filter would give more than was asked for.
 - **Versions.** The ETag of a run is its version. `If-Match` refuses a write with 412 when the run
   has moved on; a decision names with it the request that was read.
 - **Writes** are answered with the run as they left it, without its content: who reads that is [on

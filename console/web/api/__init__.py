@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Request
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.params import Query
+from fastapi.routing import APIRoute
 
 from runfold.console.web.api import (
     agents,
@@ -21,6 +24,7 @@ from runfold.console.web.api import (
     webhooks,
     work,
 )
+from runfold.ledger.errors import InvalidValue
 
 PREFIX = "/v1"
 _RESOURCES = (
@@ -31,7 +35,22 @@ _RESOURCES = (
 
 def routers() -> tuple[APIRouter, ...]:
     """Return the routers of all resources, under the prefix of this version."""
-    whole = APIRouter(prefix=PREFIX)
+    whole = APIRouter(prefix=PREFIX, dependencies=[Depends(_check_parameters)])
     for resource in _RESOURCES:
         whole.include_router(resource.router)
     return (whole,)
+
+
+def _check_parameters(request: Request) -> None:
+    """Raise InvalidValue for a parameter that the route does not have: a filter that is misspelt.
+
+    Left out, it would give more than was asked for.
+    """
+    route = request.scope["route"]
+    assert isinstance(route, APIRoute)
+    fields = get_flat_params(route.dependant)
+    known = {field.alias for field in fields if isinstance(field.field_info, Query)}
+    for name in request.query_params:
+        if name not in known:
+            taken = ", ".join(sorted(known)) or "none"
+            raise InvalidValue("parameter", name, f"is not one of {request.url.path}: {taken}")

@@ -7,9 +7,9 @@ import time
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from runfold.console.web.api.shapes import Shown, UnderLease, shown_lease
+from runfold.console.web.api.shapes import Sent, Shown, UnderLease, shown_lease
 from runfold.console.web.callers import Worker, caller
 from runfold.console.web.wakeups import Wakeups
 from runfold.ledger import Ledger
@@ -20,7 +20,7 @@ MAX_CLAIMED: Final = 100
 MAX_BEATS: Final = 1_000
 
 
-class Claim(BaseModel):
+class Claim(Sent):
     """The runs that a worker takes, and how long it waits for one."""
 
     worker_id: str
@@ -37,7 +37,7 @@ class Beat(UnderLease):
     ttl: float = 60
 
 
-class Beats(BaseModel):
+class Beats(Sent):
     """The leases that a worker keeps."""
 
     leases: list[Beat] = Field(min_length=1, max_length=MAX_BEATS)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import Header, Path, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from runfold.console.shared.json_lists import without_content
 from runfold.console.shared.plain import jsonable
@@ -36,7 +36,13 @@ IfMatch = Annotated[
 ]
 
 
-class UnderLease(BaseModel):
+class Sent(BaseModel):
+    """A body of a request: a member that it does not have is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class UnderLease(Sent):
     """The lease under which a worker writes, as `claims` gave it."""
 
     token: int
@@ -48,7 +54,7 @@ class UnderLease(BaseModel):
         return _lease(checked, self.token, self.worker_id, ttl)
 
 
-class Body(BaseModel):
+class Body(Sent):
     """A request without a lease, which may name its actor."""
 
     actor: str | None = Field(None, description="Who acts; else the token itself.")

@@ -202,3 +202,30 @@ def test_an_address_of_this_machine_is_known(host: str) -> None:
 )
 def test_an_address_that_others_reach_is_not_taken_for_one(host: str) -> None:
     assert not is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("runs?state=failed", "parameter 'state': is not one of /v1/runs: after, before, limit, q"),
+        ("runs?q=&Limit=3", "parameter 'Limit': is not one of /v1/runs: after, before, limit, q"),
+        ("kinds?limit=3", "parameter 'limit': is not one of /v1/kinds: none"),
+    ],
+)
+async def test_a_parameter_that_a_route_does_not_have_is_refused(
+    web: httpx.AsyncClient, path: str, says: str
+) -> None:
+    """A misspelt filter would list every run."""
+    answer = await web.get(f"/v1/{path}")
+
+    assert (answer.status_code, answer.json()["detail"]) == (422, says)
+
+
+async def test_a_member_that_a_body_does_not_have_is_refused(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    answer = await web.post("/v1/runs", json={"kind": "parse", "inputs": {"a": 1}})
+
+    assert answer.status_code == 422
+    assert "inputs" in answer.json()["detail"]
+    assert await ledger.runs() == []
