@@ -14,7 +14,7 @@ from runfold.console.shared.token_ledger import token_ledger
 from runfold.console.web import app, guard
 from runfold.console.web.options import Options
 from runfold.console.web.rates import Rates, TooManyRequests
-from runfold.ledger import Ledger, State, access, api_tokens
+from runfold.ledger import Ledger, State, access, api_tokens, payload_reads
 from runfold.ledger.api_tokens import SECRET_PREFIX
 from runfold.ledger.errors import AccessDenied
 from runfold.ledger.postgres.opening import opened
@@ -336,12 +336,12 @@ async def test_a_person_who_may_decide_and_no_more_decides(ledger: Ledger, datab
 
 async def test_a_stream_ends_with_the_token(ledger: Ledger) -> None:
     credential, secret = await token(ledger, ["read"])
-    await ledger.submit("a")
+    await ledger.submit("a", {"n": 1})
     served = app(ledger)
 
     async with calling(served, secret) as client:
         stream = asyncio.create_task(client.get("/v1/events?after=start"))
-        await until(lambda: served.state.streams)
+        await until(lambda: payload_reads.reads(ledger.project))  # the first event is sent
         await api_tokens.revoke_token(ledger.project, credential)
         text = (await stream).text
         assert served.state.streams == 0
