@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from math import inf
 from time import monotonic
 from typing import Final
 
@@ -65,7 +66,7 @@ class Subscription:
         """Start nothing yet; without a checkpoint begin at the moment of the first reading."""
         self._pool, self._project_id = pool, project_id
         self._checkpoint, self._which, self._live = checkpoint, which, live
-        self._checked_at = 0.0
+        self._checked_at = -inf
 
     @property
     def checkpoint(self) -> str | None:
@@ -91,8 +92,7 @@ class Subscription:
         assert self._checkpoint is not None
         pauses = Pauses()
         while True:
-            if monotonic() - self._checked_at >= CHECK_SECONDS:
-                await self._check_may()
+            await self._check_may()
             towards = await feed.towards(self._pool, self._checkpoint, PAGE)
             if towards is None:
                 if not self._live:
@@ -107,9 +107,13 @@ class Subscription:
             self._checkpoint = after
 
     async def _check_may(self) -> None:
-        """Raise AccessDenied without a right that shows events: without one there are none."""
-        await check_may_read(self._pool, self._project_id)
-        self._checked_at = monotonic()
+        """Raise AccessDenied without a right that shows events; ask at most once a minute.
+
+        Pages ask by themselves: this is for a reader to whom nothing new is given.
+        """
+        if monotonic() - self._checked_at >= CHECK_SECONDS:
+            await check_may_read(self._pool, self._project_id)
+            self._checked_at = monotonic()
 
 
 def subscribe(
