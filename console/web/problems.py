@@ -141,9 +141,8 @@ def code_of(name: str) -> str:
 
 
 def answer(app: FastAPI) -> None:
-    """Make the application answer every error with a problem."""
+    """Make the application answer every error with a problem, but those that are `of_http`'s."""
     app.add_exception_handler(LedgerError, _of_ledger)
-    app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, _of_request)
     app.add_exception_handler(Exception, _of_defect)
 
