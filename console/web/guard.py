@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runfold.console.web.problems import problem
@@ -59,6 +60,8 @@ class Guard:
         try:
             self._check_origin(scope["method"], Headers(scope=scope))
             body = await self._in_time(Headers(scope=scope), receive)
+        except ClientDisconnect:  # what came may be whole in itself, and is not what was meant
+            return
         except Refused as refused:
             response = problem(refused.status, refused.code, refused.detail)
             await response(scope, receive, _secured(send))
@@ -102,7 +105,10 @@ class Guard:
             ) from None
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        """Return the whole body; raise Refused for one that is too large or too deep."""
+        """Return the whole body; raise Refused for one that is too large or too deep.
+
+        Raises ClientDisconnect for one that is cut off.
+        """
         if headers.get("content-encoding", "identity") != "identity":
             raise Refused(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -116,7 +122,7 @@ class Guard:
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                break
+                raise ClientDisconnect
             parts.append(message.get("body", b""))
             size, more = size + len(parts[-1]), message.get("more_body", False)
             if size > self._limit:

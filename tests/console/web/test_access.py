@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
 import httpx
 import pytest
+from fastapi import FastAPI
+from starlette.types import Message
 
 from runfold.console.shared.token_ledger import token_ledger
 from runfold.console.web import app, guard
@@ -20,7 +22,7 @@ from runfold.ledger.errors import AccessDenied
 from runfold.ledger.postgres.opening import opened
 from runfold.ledger.settings import Settings
 from tests.support.logins import with_login
-from tests.support.runs import claimed, waiting
+from tests.support.runs import claimed, event_count, waiting
 from tests.support.waiting import BOUND, until
 from tests.support.web import calling, sign_in, token
 
@@ -245,6 +247,44 @@ async def test_a_body_that_comes_in_parts_has_the_same_limits(
     assert (too_large.status_code, too_large.json()["code"]) == (413, "body-too-large")
     assert (too_slow.status_code, too_slow.json()["code"]) == (408, "body-too-slow")
     assert await ledger.runs() == []
+
+
+async def test_a_body_that_is_cut_off_does_nothing(ledger: Ledger) -> None:
+    """What came of it may be whole in itself: some lines, or a form without its last fields."""
+    lease = await claimed(ledger)
+    waits = await ledger.ask_approval(lease, "Refund?", show={"amount": 250})
+    before = await event_count(ledger)
+    served = app(ledger, Options(open=True))
+    lines = ("/v1/runs/lines", "application/x-ndjson", b'{"kind": "a"}\n')
+    form = (
+        f"/p/test/approvals/{lease.run_id}/{waits.version}",
+        "application/x-www-form-urlencoded",
+        b"decision=approve&person=ann",
+    )
+    async with served.router.lifespan_context(served):
+        for path, kind, part in (lines, form):
+            sent = await cut_off(served, path, kind, part)
+
+            assert (sent, await event_count(ledger)) == ([], before)
+
+
+async def cut_off(served: FastAPI, path: str, kind: str, part: bytes) -> list[Message]:
+    """Post a part of a body and go away; return what the server sent."""
+    sent: list[Message] = []
+    coming: Iterator[Message] = iter(
+        [{"type": "http.request", "body": part, "more_body": True}, {"type": "http.disconnect"}]
+    )
+
+    async def receive() -> Message:
+        return next(coming)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"localhost"), (b"content-type", kind.encode())]
+    scope = {"type": "http", "method": "POST", "scheme": "http", "path": path}
+    await served({**scope, "query_string": b"", "headers": headers}, receive, send)
+    return sent
 
 
 async def test_what_is_no_token_of_ours_asks_the_database_nothing(ledger: Ledger) -> None:
