@@ -24,7 +24,8 @@ language](../howto/workers-in-any-language.md).
 - **Bodies** are JSON, uncompressed, of at most `RUNFOLD_PAYLOAD_LIMIT_BYTES` and 64 KiB. Times are
   in ISO 8601 with their zone, durations in seconds, amounts of money text with six places.
 - **Names** of parameters and members that this page does not list are refused with 422: a misspelt
-  filter would give more than was asked for.
+  filter would give more than was asked for. So is an `Idempotency-Key`, `If-Match`,
+  `If-None-Match` or `If-Unmodified-Since` of a write that does not look at it.
 - **Versions.** The ETag of a run is its version. `If-Match` refuses a write with 412 when the run
   has moved on; a decision names with it the request that was read.
 - **Writes** are answered with the run as they left it, without its content: who reads that is [on

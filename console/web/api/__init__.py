@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from fastapi import APIRouter, Depends, Request
 from fastapi.dependencies.utils import get_flat_params
-from fastapi.params import Query
+from fastapi.params import Header, Query
 from fastapi.routing import APIRoute
 
 from runfold.console.web.api import (
@@ -27,6 +29,11 @@ from runfold.console.web.api import (
 from runfold.ledger.errors import InvalidValue
 
 PREFIX = "/v1"
+_CONDITIONS: Final = {
+    name.lower().encode(): name
+    for name in ("Idempotency-Key", "If-Match", "If-None-Match", "If-Unmodified-Since")
+}
+"""Headers under which a write is done once, or not at all."""
 _RESOURCES = (
     runs, bulk, past, claims, work, approvals, stream, kinds, schedules, webhooks, projections,
     integrity, health, problem_pages, agents,
@@ -44,9 +51,12 @@ def routers() -> tuple[APIRouter, ...]:
 async def _check_parameters(request: Request) -> None:
     """Raise InvalidValue for a parameter that the route does not have: a filter that is misspelt.
 
-    Left out, it would give more than was asked for.
+    Left out, it would give more than was asked for. So would a write whose condition or key is.
     """
-    if not request.query_params:  # nearly always
+    conditions = _CONDITIONS.keys() & {name for name, _ in request.headers.raw}
+    if request.method == "GET":
+        conditions = set()
+    if not request.query_params and not conditions:  # nearly always
         return
     route = request.scope["route"]
     assert isinstance(route, APIRoute)
@@ -56,3 +66,8 @@ async def _check_parameters(request: Request) -> None:
         if name not in known:
             taken = ", ".join(sorted(known)) or "none"
             raise InvalidValue("parameter", name, f"is not one of {request.url.path}: {taken}")
+    headers = {field.alias for field in fields if isinstance(field.field_info, Header)}
+    for name in sorted(_CONDITIONS[condition] for condition in conditions):
+        if name not in headers:
+            where = f"{request.method} {request.url.path}"
+            raise InvalidValue("header", name, f"is not looked at by {where}: leave it out")

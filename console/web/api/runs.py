@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Header, HTTPException, Query, Request, Response, status
+from fastapi import APIRouter, HTTPException, Query, Request, Response, status
 from pydantic import AwareDatetime, Field, ValidationError
 
 from runfold.console.shared.json_lists import without_content
@@ -29,8 +29,6 @@ router = APIRouter(tags=["runs"])
 MAX_RUNS = 200
 MAX_BATCH = 1_000
 LINES: Final = "application/x-ndjson"
-NoMatch = Annotated[str | None, Header(alias="If-Match", include_in_schema=False)]
-"""A condition that the call does not check is refused, not ignored."""
 
 
 class Submission(Body):
@@ -178,12 +176,8 @@ async def run(ledger: Reader, run_id: RunId, response: Response) -> Shown:
 
 
 @router.post("/runs/{run_id}/cancel", operation_id="cancel")
-async def cancel(
-    ledger: Submitter, run_id: RunId, body: Reason, response: Response, if_match: NoMatch = None
-) -> Shown:
+async def cancel(ledger: Submitter, run_id: RunId, body: Reason, response: Response) -> Shown:
     """Cancel a run; the worker that holds it is told with the next heartbeat. Needs submit."""
-    if if_match is not None:
-        raise InvalidValue("If-Match", if_match, "must be left out: a cancel holds for any version")
     return shown(await ledger.cancel(run_id, **body.model_dump()), response)
 
 

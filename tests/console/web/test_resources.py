@@ -229,3 +229,26 @@ async def test_a_member_that_a_body_does_not_have_is_refused(
     assert answer.status_code == 422
     assert "inputs" in answer.json()["detail"]
     assert await ledger.runs() == []
+
+
+async def test_a_condition_or_key_that_a_route_does_not_look_at_is_refused(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    """Passed over, a repeated batch would be submitted twice, a schedule overwritten."""
+    schedule = {"kind": "parse", "cron": "0 3 * * *", "ahead": True}
+    assert (await web.put("/v1/schedules/nightly", json=schedule)).status_code == 200
+    for method, path, body, header in (
+        ("POST", "/v1/runs/batch", {"runs": [{"kind": "parse"}]}, "Idempotency-Key"),
+        ("POST", "/v1/schedules/nightly/run", {"reason": "now"}, "Idempotency-Key"),
+        ("POST", "/v1/runs", {"kind": "parse"}, "If-Match"),
+        ("POST", "/v1/runs", {"kind": "parse"}, "If-None-Match"),
+        ("PUT", "/v1/schedules/nightly", {**schedule, "cron": "1 1 * * *"}, "If-None-Match"),
+        ("DELETE", "/v1/schedules/nightly", None, "If-Unmodified-Since"),
+    ):
+        answer = await web.request(method, path, json=body, headers={header: "x"})
+
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid-value"), path
+        assert f"header '{header}': is not looked at by {method} {path}" in answer.text
+    assert await ledger.runs() == []
+    assert [each.cron for each in await ledger.schedules()] == ["0 3 * * *"]
+    assert (await web.get("/v1/runs", headers={"If-None-Match": '"1"'})).status_code == 200

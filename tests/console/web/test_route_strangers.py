@@ -147,7 +147,8 @@ async def asked(
             field: value.format_map(words) if isinstance(value, str) else value
             for field, value in said
         }
-    headers = {} if path.endswith("/cancel") else {"If-Match": f'"{words["version"]}"'}
+    named = path.endswith(("/decision", "/snooze"))
+    headers = {"If-Match": f'"{words["version"]}"'} if named else {}
     target = filled(path, words) + QUERIES.get(name_of(method, path), "")
     answer = await client.request(method, target, headers=headers, **body)
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+", "T", answer.text)
