@@ -16,14 +16,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Final, Self
 
 import asyncpg
 
+from runfold.ledger.access import EVERYWHERE
 from runfold.ledger.postgres.at_work import at_work
 from runfold.ledger.postgres.connections import FAILURES, Pool, fetch
 from runfold.ledger.postgres.errors import translated
+from runfold.ledger.reading.permitted import permitted
 from runfold.ledger.validation import check_int
 from runfold.projections import rebuild_ranges as ranges
 from runfold.projections.bad_data import is_bad_data
@@ -144,10 +146,9 @@ class Rebuild:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-        return [
-            BadRun(row["run_id"], row["error"])
-            for row in await fetch(self.pool, _ERRORS, self.rebuild_id, MAX_ERRORS)
-        ]
+        async with self.pool.acquire() as connection, self._permitted(connection):
+            rows = await connection.fetch(_ERRORS, self.rebuild_id, MAX_ERRORS)
+        return [BadRun(row["run_id"], row["error"]) for row in rows]
 
     async def progress(self) -> RebuildProgress:
         """Return how far it is."""
@@ -179,7 +180,11 @@ class Rebuild:
 
     async def _fill_next(self, *, strict: bool) -> bool:
         """Fill the next open range; return False when none is left."""
-        async with self.pool.acquire() as connection, connection.transaction():
+        async with (
+            self.pool.acquire() as connection,
+            connection.transaction(),
+            self._permitted(connection),
+        ):
             # Ranges that others work on come last and are waited for: if the others die, they are
             # open again.
             row = await connection.fetchrow(f"{_OPEN_RANGE} SKIP LOCKED", self.rebuild_id)
@@ -215,6 +220,9 @@ class Rebuild:
         if bad is not None and strict:
             raise RebuildFailed(self.plan.projection, bad)
         return True
+
+    def _permitted(self, connection: Any) -> AbstractAsyncContextManager[None]:
+        return permitted(connection, self.plan.project_id or EVERYWHERE, "read")
 
 
 async def _exclude_others(connection: Any, rebuild: Rebuild, work: AsyncExitStack) -> None:

@@ -22,7 +22,7 @@ from runfold.ledger.postgres.connections import FAILURES, Pool
 from runfold.ledger.postgres.errors import translated
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint
-from runfold.ledger.reading.permitted import check_may
+from runfold.ledger.reading.permitted import check_may, permitted
 from runfold.ledger.validation import check_int
 from runfold.projections.declared.pages import (
     FeedPage,
@@ -118,13 +118,15 @@ class CatchUp:
 
     async def _has_news(self, connection: Any) -> bool:
         """Whether there is something to do; asked without a lock, which costs a transaction id."""
-        row = await self._row(connection, _LOOK)
+        row = await connection.fetchrow(_LOOK, self.projection.name)
+        if row is None:
+            await check_may(connection, EVERYWHERE, "read")
         checkpoint = checked(self.projection, row)
         return row["retrying"] or await feed.towards(connection, checkpoint, 1) is not None
 
     async def _step(self, connection: Any, limit: int) -> int | None:
-        async with connection.transaction():
-            row = await self._row(connection, _LOCK)
+        async with connection.transaction(), permitted(connection, EVERYWHERE, "read"):
+            row = await connection.fetchrow(_LOCK, self.projection.name)
             self._tried = checked(self.projection, row)
             if row["retrying"]:
                 retried = await retry_next(connection, self.projection)
@@ -136,18 +138,8 @@ class CatchUp:
             page = await self._take(connection, towards, limit)
             after = page.checkpoint
             place = (after.generation, after.moment, after.target, after.position)
-            moved = await connection.execute(_MOVE, self.projection.name, *place, page.events)
-            if moved == "UPDATE 0":  # the right was taken away meanwhile: nothing is committed
-                await check_may(connection, EVERYWHERE, "read")
-                raise ProjectionNotFound(self.projection.name, ())
+            await connection.execute(_MOVE, self.projection.name, *place, page.events)
             return page.events
-
-    async def _row(self, connection: Any, statement: str) -> Any:
-        """Return the projection's row; raise AccessDenied where only the right is missing."""
-        row = await connection.fetchrow(statement, self.projection.name)
-        if row is None:
-            await check_may(connection, EVERYWHERE, "read")
-        return row
 
     async def _take(self, connection: Any, towards: Checkpoint, limit: int) -> FeedPage:
         if self.projection.apply is None:
@@ -184,7 +176,7 @@ class CatchUp:
         else:
             return
         # In a transaction of its own: the function may have left the other one in any state.
-        async with connection.transaction():
+        async with connection.transaction(), permitted(connection, EVERYWHERE, "read"):
             row = await connection.fetchrow(_LOCK, self.projection.name)
             checkpoint = checked(self.projection, row)
             towards = await feed.towards(connection, checkpoint, 1)

@@ -7,12 +7,14 @@ from typing import Any, Final
 
 import asyncpg
 
+from runfold.ledger.access import EVERYWHERE
 from runfold.ledger.errors import CheckpointUnknown, FeedArchived
 from runfold.ledger.postgres.connections import FAILURES, Pool
 from runfold.ledger.postgres.errors import translated
 from runfold.ledger.postgres.locks import with_lock_retries
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint
+from runfold.ledger.reading.permitted import permitted
 from runfold.projections.declared.catch_up import BATCH, checkpoint_of
 from runfold.projections.declared.installing import check_table, publish
 from runfold.projections.declared.pages import take_page
@@ -54,7 +56,11 @@ async def catch_up(pool: Pool, rebuild: Rebuild, projection: Projection) -> Chec
     checkpoint = Checkpoint.parse(rebuild.moment)
     while True:
         try:
-            async with pool.acquire() as connection, connection.transaction():
+            async with (
+                pool.acquire() as connection,
+                connection.transaction(),
+                permitted(connection, EVERYWHERE, "read"),
+            ):
                 following = await _fold_page(connection, rebuild, projection, checkpoint)
         except (*FAILURES, OSError) as error:
             raise translated(error) from error
@@ -90,7 +96,8 @@ async def replace_table(
     """
 
     async def work(connection: Any) -> tuple[int | None, str]:
-        return await _exchange(connection, rebuild, projection, checkpoint, order)
+        async with permitted(connection, EVERYWHERE, "read"):
+            return await _exchange(connection, rebuild, projection, checkpoint, order)
 
     return await with_lock_retries(pool, work, f"table {projection.table}")
 

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from runfold.ledger.access import EVERYWHERE
 from runfold.ledger.archive.attach import attached
 from runfold.ledger.errors import BeforeFirstEvent, InvalidValue
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint
 from runfold.ledger.reading.past import check_project_instant
+from runfold.ledger.reading.permitted import permitted
 from runfold.ledger.validation import order_reason
 from runfold.projections.declared.exchange import INSTALLED, NOTED, Order, catch_up, replace_table
 from runfold.projections.declared.installing import install
@@ -141,8 +143,7 @@ async def refold(
         bad = tuple(await rebuild.fill(connections, strict=strict, on_progress=on_progress))
         progress = await rebuild.progress()
         if bad:
-            names = (rebuild.shadow, projection.name)
-            await fetch(pool, _SET_ASIDE, rebuild.rebuild_id, *names, rebuild.moment)
+            await _set_aside(pool, rebuild)
         checkpoint = await catch_up(pool, rebuild, projection)
         wrong, kept_in = await replace_table(pool, rebuild, projection, checkpoint, order)
     return Refolded(rebuild.rebuild_id, rebuild.resumed, progress, bad, wrong, kept_in)
@@ -174,6 +175,17 @@ async def refold_until(
         progress = await rebuild.progress()
         await rebuild.finish(keep=True)
     return Refolded(rebuild.rebuild_id, rebuild.resumed, progress, bad, None, rebuild.shadow)
+
+
+async def _set_aside(pool: Pool, rebuild: Rebuild) -> None:
+    """Set aside, for the shadow, the runs whose fold failed. Raises AccessDenied."""
+    facts = (rebuild.rebuild_id, rebuild.shadow, rebuild.plan.projection, rebuild.moment)
+    async with (
+        pool.acquire() as connection,
+        connection.transaction(),
+        permitted(connection, EVERYWHERE, "read"),
+    ):
+        await connection.execute(_SET_ASIDE, *facts)
 
 
 def _check_folded(projection: Projection) -> None:

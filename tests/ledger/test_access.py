@@ -387,6 +387,11 @@ async def test_the_feed_gives_a_login_the_events_of_its_projects_only(
             "SELECT e.run_id FROM ledger.feed_page(1, '1:1:@0', $1, 0, 100) AS e",
             f"9223372036854775807:9223372036854775807:@{end}",
         )
+        await ledger.revoke_access(login_of(attacker_url))
+        with pytest.raises(asyncpg.PostgresError, match="read or audit in all projects"):
+            await own.pool.fetch(
+                "SELECT FROM ledger.feed_page(1, '1:1:@0', $1, 0, 100)", f"1:1:@{end}"
+            )
 
     assert [row["run_id"] for row in rows] == [run.run_id]
 

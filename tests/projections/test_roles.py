@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 import pytest
 
 from runfold.ledger import Ledger
-from runfold.ledger.errors import AccessDenied, InvalidValue
+from runfold.ledger.errors import AccessDenied, DatabaseUnavailable, InvalidValue
 from runfold.ledger.events import Event
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.urls import driver_url
+from runfold.ledger.reading import feed
+from runfold.ledger.reading.feed import Checkpoint
 from runfold.projections import (
     CatchUp,
     Projection,
@@ -27,12 +31,16 @@ from runfold.projections import (
 )
 from runfold.projections.declared.derived import check_derived
 from runfold.projections.declared.dropping import drop, drop_replaced
+from runfold.projections.declared.exchange import replace_table
 from runfold.projections.declared.installing import check_table, declared
+from runfold.projections.declared.refold import NOBODY, plan
 from runfold.projections.declared.rows import rows
 from runfold.projections.errors import ProjectionUnseen
+from runfold.projections.rebuild import Rebuild
 from tests.support.databases import PROJECT
 from tests.support.logins import grant, with_login
 from tests.support.projections import read, sizes, sizes_of
+from tests.support.waiting import awaited
 
 ATTACKS = (
     "CREATE TRIGGER planted BEFORE INSERT ON projection.sizes_v1 EXECUTE FUNCTION public.gain()",
@@ -275,7 +283,8 @@ async def test_a_projector_whose_right_is_taken_away_within_a_page_commits_nothi
 
     async def send(inside: asyncpg.Connection[Any], events: Sequence[Event]) -> None:
         await inside.execute("INSERT INTO sent SELECT FROM generate_series(1, $1)", len(events))
-        await grant(connection, login, rights, project="*")
+        if rights:
+            await grant(connection, login, rights, project="*")
 
     rights = ["submit"]
     await connection.execute("CREATE TABLE public.sent (); GRANT INSERT ON sent TO PUBLIC")
@@ -289,7 +298,77 @@ async def test_a_projector_whose_right_is_taken_away_within_a_page_commits_nothi
         await CatchUp(projector.pool, outbox).to_the_end()
     assert await connection.fetchval("SELECT count(*) FROM sent") == 0
 
-    rights = ["read"]
-    await grant(connection, login, rights, project="*")
+    rights = []
+    await grant(connection, login, ["read"], project="*")
     assert await CatchUp(projector.pool, outbox).to_the_end() == 1
     assert await connection.fetchval("SELECT count(*) FROM sent") == 1
+
+
+async def test_a_right_that_is_taken_and_given_back_within_a_page_hides_no_event(
+    ledger: Ledger, projector: Ledger, connection: asyncpg.Connection[Any], database: str
+) -> None:
+    """The page would be read without its events, and passed."""
+    login = projector.project.speaker
+    assert login is not None
+    await connection.execute("INSERT INTO ledger.project (project_id) VALUES ('other')")
+    await grant(connection, login, ["read"], project="other")  # or the page itself is refused
+    await install(projector.pool, sizes())
+    await read(ledger, (await ledger.submit("parse")).run_id, "4")
+    async with holding(database, EVENTS_LOCKED) as events, holding(database, MOVES_LOCKED) as moves:
+        page = asyncio.create_task(CatchUp(projector.pool, sizes()).step())
+        await awaited(events)
+        await grant(connection, login, ["submit"], project="*")
+        await events.execute("ROLLBACK")
+        await awaited(moves)
+        await grant(connection, login, ["read"], project="*")
+        await moves.execute("ROLLBACK")
+
+        with pytest.raises(DatabaseUnavailable, match="were changed meanwhile"):
+            await page
+    await CatchUp(projector.pool, sizes()).to_the_end()
+    assert await sizes_of(ledger) == [("parse", 1, 4)]
+
+
+async def test_a_rebuild_whose_right_is_taken_away_leaves_nothing_out_and_counts_nothing_twice(
+    ledger: Ledger, projector: Ledger, connection: asyncpg.Connection[Any], database: str
+) -> None:
+    login = projector.project.speaker
+    assert login is not None
+    await install(projector.pool, sizes())
+    await read(ledger, (await ledger.submit("parse")).run_id, "4")
+    way = plan(sizes(), await feed.now(projector.pool))
+
+    async with Rebuild.begin(projector.pool, way) as rebuild:
+        async with holding(database, EVENTS_LOCKED) as events:
+            filling = asyncio.create_task(rebuild.fill(1))
+            await awaited(events)
+            await grant(connection, login, ["submit"], project="*")
+        with pytest.raises(AccessDenied, match="lacks the right read in all projects"):
+            await filling
+        with pytest.raises(AccessDenied, match="lacks the right read in all projects"):
+            await rebuild.fill(1)
+        assert rebuild.moment is not None
+        here = Checkpoint.parse(rebuild.moment)
+        with pytest.raises(AccessDenied, match="lacks the right read in all projects"):
+            await replace_table(projector.pool, rebuild, sizes(), here, NOBODY)
+    await grant(connection, login, ["read"], project="*")
+
+    done = await refold(projector.pool, sizes())
+    assert (done.resumed, done.wrong) == (True, 0)
+    assert await sizes_of(ledger) == [("parse", 1, 4)]
+
+
+EVENTS_LOCKED = "LOCK TABLE ledger.event IN ACCESS EXCLUSIVE MODE"
+MOVES_LOCKED = "LOCK TABLE ledger.projection IN SHARE MODE"
+
+
+@asynccontextmanager
+async def holding(database: str, lock: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """Hold a lock, on a connection of its own, until it rolls back or the block ends."""
+    held = await asyncpg.connect(driver_url(database))
+    try:
+        await held.execute("BEGIN")
+        await held.execute(lock)
+        yield held
+    finally:
+        await held.close()

@@ -29,7 +29,7 @@ DECLARE
   allowed CONSTANT text[] := ledger.projects_with('read', 'audit');
 BEGIN
   IF p_project <> ALL (allowed) THEN
-    PERFORM ledger.check_access(p_project, '{read,audit}');
+    PERFORM ledger.check_access(coalesce(p_project, '*'), '{read,audit}');
   END IF;
   LOCK TABLE ledger.event IN ACCESS SHARE MODE;
   PERFORM ledger.check_moment(p_generation, p_moment), ledger.check_moment(p_generation, p_target);
