@@ -68,6 +68,8 @@ WRITE_POSTPONED: Final = "write_postponed"
 REQUEST_FAILED: Final = "request_failed"
 PROVIDER_REFUSED: Final = "provider_refused"
 ACCESS_HOLES: Final = "access_holes"
+METRICS_LEFT_OUT: Final = "metrics_left_out"
+SCRAPE_FAILED: Final = "scrape_failed"
 
 # -- metrics of Prometheus; a counter's `_total` is added by its library
 

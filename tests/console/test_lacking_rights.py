@@ -121,3 +121,16 @@ def test_a_name_of_others_gets_the_answer_of_a_name_that_is_nowhere(
                 answers.append((answer.code, told))
             with subtests.test(f"{call} with {', '.join(rights)}"):
                 assert answers[0] == answers[1]
+
+
+def test_metrics_say_which_of_them_the_login_may_not_see(login: Login, owner: Cli) -> None:
+    owner.ok("projections", "run", "--once")
+    shown = "runfold_projection_stopped{"
+
+    assert shown in owner.ok("metrics", "--once").out
+    narrow = login("read").ok("metrics", "--once")
+
+    assert shown not in narrow.out
+    assert "metrics_left_out" in narrow.err
+    assert "lacks the right read or audit in all projects" in narrow.err
+    assert "runfold access grant --all-projects" in narrow.err

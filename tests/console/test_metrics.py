@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -10,16 +11,21 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from unittest.mock import Mock
 from urllib.request import urlopen
 from uuid import UUID
 
 import pytest
+import structlog
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
 
+from runfold.console.cli.commands import metrics
 from runfold.console.cli.kit import exits
 from runfold.ledger import Ledger, State
+from runfold.ledger.errors import DatabaseUnavailable
 from runfold.ledger.events import NoteAdded, StepCompleted
+from runfold.projections.telemetry.metrics import Rows
 from runfold.projections.telemetry.trace import spans
 from tests.support.console import Cli, cli
 from tests.support.forked import Forked
@@ -113,6 +119,26 @@ def test_they_are_scraped_over_http_until_it_is_told_to_stop(cli: Cli) -> None:
         )
         serving.send_signal(signal.SIGTERM)
         assert serving.wait(BOUND) == 0
+
+
+async def test_a_scrape_that_fails_logs_each_cause_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter(["gone", "gone", "full", None, "gone"])
+
+    async def look(_: object) -> dict[str, Rows]:
+        if reason := next(answers):
+            raise DatabaseUnavailable(None, reason)
+        return {}
+
+    monkeypatch.setattr(metrics, "look", look)
+    collector = metrics.Collector(Mock(), asyncio.get_running_loop())
+
+    with structlog.testing.capture_logs() as lines:
+        scrapes = [await asyncio.to_thread(list, collector.collect()) for _ in range(5)]
+
+    assert [up.samples[0].value for up, *_ in scrapes] == [0, 0, 0, 1, 0]
+    assert [line["event"] for line in lines] == ["scrape_failed"] * 3
+    for line, reason in zip(lines, ("gone", "full", "gone"), strict=True):
+        assert reason in line["reason"]
 
 
 @pytest.fixture

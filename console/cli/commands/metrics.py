@@ -13,8 +13,11 @@ from runfold.console.cli.kit.duty import until_terminated
 from runfold.console.cli.kit.options import Host, Port, command, program
 from runfold.console.cli.kit.session import Session
 from runfold.ledger import names
-from runfold.ledger.errors import ConfigurationError, LedgerError
+from runfold.ledger.access import EVERYWHERE
+from runfold.ledger.errors import AccessDenied, ConfigurationError, LedgerError
+from runfold.ledger.log import logger
 from runfold.ledger.postgres.connections import Pool
+from runfold.ledger.reading.permitted import check_may
 from runfold.projections.telemetry.metrics import families, look
 
 SCRAPE_SECONDS: Final = 10.0
@@ -33,7 +36,8 @@ async def metrics(
 ) -> None:
     """Serve metrics for Prometheus.
 
-    They cover all projects, come from the projections, and are served at /metrics. Needs the extra
+    They cover the projects that the login may read, come from the projections, and are served at
+    /metrics. Those of the projections themselves need read in all projects. Needs the extra
     `metrics`.
     """
     try:
@@ -47,8 +51,9 @@ async def metrics(
             "metrics are served with prometheus-client: install runfold[metrics]"
         ) from error
     async with session.database() as database:
+        await _say_what_is_left_out(database.pool)
         registry = CollectorRegistry()
-        registry.register(_Collector(database.pool, asyncio.get_running_loop()))
+        registry.register(Collector(database.pool, asyncio.get_running_loop()))
         if once:
             if session.as_json:
                 for family in await asyncio.to_thread(list, registry.collect()):
@@ -74,6 +79,18 @@ async def metrics(
             server.server_close()
 
 
+async def _say_what_is_left_out(pool: Pool) -> None:
+    """Warn of a login that sees a part: an alert on a metric that is absent never fires."""
+    try:
+        await check_may(pool, EVERYWHERE, "read", "audit")
+    except AccessDenied as error:
+        logger().warning(
+            names.METRICS_LEFT_OUT,
+            reason=str(error),
+            then="the metrics of projections, and of projects that it may not read, are absent",
+        )
+
+
 def _facts(family: Any) -> dict[str, Any]:
     samples = [{"labels": sample.labels, "value": sample.value} for sample in family.samples]
     return {
@@ -84,22 +101,31 @@ def _facts(family: Any) -> dict[str, Any]:
     }
 
 
-class _Collector:
+class Collector:
     """Asks the database in the event loop for every scrape, which comes in a thread."""
 
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
         self._pool, self._loop = pool, loop
+        self._failure: str | None = None
 
     def collect(self) -> Iterator[Any]:
-        """Yield the families of one scrape; `runfold_up` is 0 when the database does not answer."""
+        """Yield the families of one scrape; `runfold_up` is 0 when the database does not answer.
+
+        The reason is logged once for each cause.
+        """
         from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415  an extra
 
         try:
             readings = asyncio.run_coroutine_threadsafe(look(self._pool), self._loop).result(
                 SCRAPE_SECONDS
             )
-        except (LedgerError, TimeoutError):
+        except (LedgerError, TimeoutError) as error:
+            failure = str(error) or f"no answer in {SCRAPE_SECONDS:.0f} seconds"
+            if failure != self._failure:
+                logger().warning(names.SCRAPE_FAILED, reason=failure)
+            self._failure = failure
             yield GaugeMetricFamily(names.UP, "1 when the database answered.", 0)
             return
+        self._failure = None
         yield GaugeMetricFamily(names.UP, "1 when the database answered.", 1)
         yield from families(readings)
