@@ -226,8 +226,9 @@ class AccessDenied(LedgerError):
     """The credential, a login or an API token, may not do this."""
 
     ROLES: ClassVar = (
-        "grant the login runfold_worker to run, runfold_reader to read, runfold_auditor to verify,"
-        " runfold_projector to run projections; the schema's owner makes projects and upgrades"
+        "grant the program's login runfold_worker to run, runfold_reader to read,"
+        " runfold_auditor to verify, runfold_projector to run projections; the schema's owner makes"
+        " projects and upgrades"
     )
     GRANTS: ClassVar = "an admin of the project grants it with `runfold access grant`"
     GRANTS_EVERYWHERE: ClassVar = (

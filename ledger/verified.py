@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from runfold.ledger.errors import AccessDenied
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading.report import Report
@@ -51,7 +52,10 @@ async def note(
 
 async def last(pool: Pool, project_id: str) -> Verified | None:
     """Return the last check on record; None if there is none, or the session may not audit."""
-    rows = await fetch(pool, _LAST, project_id)
+    try:
+        rows = await fetch(pool, _LAST, project_id)
+    except AccessDenied:  # the login has no role that reads the control history
+        return None
     if not rows:
         return None
     row = dict(rows[0])

@@ -25,6 +25,16 @@ SELECT format('projection.%I', projection.name) AS view,
     ORDER BY array_position(index.indkey::int2[], attribute.attnum)) AS key
 FROM ledger.projection AS projection WHERE projection.name = $1
 """
+_READABLE: Final = "SELECT to_regclass(format('projection.%I', $1::text)) IS NOT NULL AS is_there"
+
+
+async def is_readable(pool: Pool, name: str) -> bool:
+    """Whether the projection has a view, in which each login sees the rows of its projects.
+
+    Asked of the catalogue: the progress of projections is shown to those with all projects alone.
+    """
+    [view] = await fetch(pool, _READABLE, name)
+    return bool(view["is_there"])
 
 
 async def rows(

@@ -9,8 +9,7 @@ from fastapi.responses import Response
 
 from runfold.console.web.pages.viewing import ReadViewer, page, router
 from runfold.ledger.postgres.connections import fetch
-from runfold.projections.declared.rows import rows as projected
-from runfold.projections.errors import ProjectionNotFound
+from runfold.projections.declared.rows import is_readable
 
 MOST: Final = 500
 _DAYS: Final = f"""
@@ -25,10 +24,7 @@ async def cost(viewer: ReadViewer) -> Response:
     """List what each kind cost on each day, the newest first."""
     ledger = viewer.ledger
     days: list[Mapping[str, Any]] | None = None
-    try:
-        await projected(ledger.pool, "spending", limit=1)  # raises if it is not kept
+    if await is_readable(ledger.pool, "spending"):
         days = [dict(row) for row in await fetch(ledger.pool, _DAYS, ledger.project_id)]
-    except ProjectionNotFound:
-        pass
     most = max((row["cost_usd"] or 0 for row in days or []), default=0)
     return viewer.page("cost.html", {"days": days}, rows=days or [], highest=most)

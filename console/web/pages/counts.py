@@ -11,14 +11,18 @@ from urllib.parse import urlencode
 from runfold.ledger import Ledger
 from runfold.ledger.errors import InvalidQuery
 from runfold.ledger.lifecycle import State
+from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.reading.query_words import Word, quoted, words
-from runfold.projections.declared.rows import rows as projected
-from runfold.projections.errors import ProjectionNotFound
+from runfold.projections.declared.rows import is_readable
 
 MOST: Final = 1_000
 """Pairs of a kind and a state that are read."""
 KINDS: Final = 12
 """Kinds that have a facet: those with the most runs."""
+_COUNTS: Final = f"""
+SELECT kind, state, runs, changed_at FROM projection.run_counts
+WHERE project_id = $1 ORDER BY kind, state LIMIT {MOST}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +63,9 @@ class Facet:
 
 async def counted(ledger: Ledger) -> Counts | None:
     """Return the numbers of a project; None if the projection is not kept."""
-    try:
-        rows = await projected(
-            ledger.pool, "run_counts", where={"project_id": ledger.project_id}, limit=MOST
-        )
-    except ProjectionNotFound:
+    if not await is_readable(ledger.pool, "run_counts"):
         return None
+    rows = await fetch(ledger.pool, _COUNTS, ledger.project_id)
     numbers = {(row["kind"], row["state"]): int(row["runs"]) for row in rows}
     return Counts(
         numbers, max((row["changed_at"] for row in rows if row["changed_at"]), default=None)

@@ -21,6 +21,8 @@ from runfold.ledger.api_tokens import SECRET_PREFIX
 from runfold.ledger.errors import AccessDenied
 from runfold.ledger.postgres.opening import opened
 from runfold.ledger.settings import Settings
+from runfold.projections import CatchUp, install
+from runfold.projections.declared.installing import declared
 from tests.support.logins import with_login
 from tests.support.runs import claimed, event_count, waiting
 from tests.support.waiting import BOUND, until
@@ -353,6 +355,43 @@ async def test_a_login_with_few_rights_serves_tokens(
         read = await client.get(made.headers["location"])
 
     assert read.json()["input"] == [1]
+
+
+async def test_a_person_with_one_project_sees_its_pages_by_a_login_with_few_rights(
+    ledger: Ledger, database: str
+) -> None:
+    """Counts, costs and checks are of the project, though progress is that of all projects."""
+    run = await ledger.submit("x")
+    for name in ("run_counts", "spending"):
+        projection = declared(())[name]
+        await install(ledger.pool, projection)
+        await CatchUp(ledger.pool, projection).to_the_end()
+    _, secret = await token(ledger, ["read"])
+    async with (
+        with_login(database, "runfold_worker", rights=["read"]) as url,
+        Ledger.open(url, "test") as narrow,
+        calling(app(narrow), secret) as client,
+    ):
+        await sign_in(client, secret)
+        overview = (await client.get("/p/test.json")).json()
+        cost = (await client.get("/p/test/cost.json")).json()
+        integrity = await client.get("/p/test/integrity.json")
+        refused = await client.get(f"/p/test/integrity.json?run={run.run_id}")
+
+    assert overview["counts"]["pending"] == 1
+    assert [day["submitted"] for day in cost["days"]] == [1]
+    assert integrity.json()["last_verify"] is None
+    assert "program's login" in refused.json()["remedy"]
+
+    async with (
+        with_login(database, "runfold_worker", "runfold_auditor", rights=["read"]) as url,
+        Ledger.open(url, "test") as auditing,
+        calling(app(auditing), secret) as client,
+    ):
+        await sign_in(client, secret)
+        checked = await client.get(f"/p/test/integrity.json?run={run.run_id}")
+
+    assert checked.json()["report"]["findings"] == []
 
 
 async def test_a_person_who_may_decide_and_no_more_decides(ledger: Ledger, database: str) -> None:
