@@ -5211,8 +5211,8 @@ BEGIN
     RETURN QUERY
     SELECT moved.run_id, moved.version, moved.hash
     FROM ledger.transition(
-      p_project, ARRAY[p_actor], ARRAY[p_run], NULL, ARRAY['running'], NULL, NULL, NULL,
-      ARRAY[p_answer], NULL, NULL, NULL, NULL, NULL, NULL, ARRAY[p_key]
+      p_project, ARRAY[p_actor], ARRAY[p_run], NULL, ARRAY['running'], NULL,
+      ARRAY[awaited], NULL, ARRAY[p_answer], NULL, NULL, NULL, NULL, NULL, NULL, ARRAY[p_key]
     ) AS moved;
   ELSE
     RETURN QUERY

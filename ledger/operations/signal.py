@@ -99,7 +99,8 @@ async def _first(project: Project, row: SignalRow, key: str) -> Receipt | None:
         wait_outcome=None,
         key=key,
     )
-    answered = sent._replace(what=State.RUNNING.value, name=None, body=row.answer)
+    name = wait_name(row.name)
+    answered = sent._replace(what=State.RUNNING.value, name=name, body=row.answer)
     other: DuplicateKey | None = None
     for command in (answered, sent):
         outcome = (await first_outcomes(project.pool, project.project_id, [command])).get(key)

@@ -305,6 +305,8 @@ async def test_a_write_that_is_repeated_under_its_key_takes_no_right_to_read(
                     await own.signal(run_id, "paid", {"n": 2}, key=key)
                 with pytest.raises(DuplicateKey, match=key):
                     await own.signal(waiting.run_id, "paid", {"n": 1}, key=key)
+                with pytest.raises(DuplicateKey, match=key):
+                    await own.signal(run_id, "sent", {"n": 1}, key=key)
             await ledger.complete(leases[kept])
             assert (await own.signal(kept, "paid", {"n": 1}, key=f"paid/{kept}")).is_terminal
             with pytest.raises(IllegalTransition, match="is completed and cannot become signalled"):

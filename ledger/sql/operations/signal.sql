@@ -1,7 +1,8 @@
 -- Sends a run a value under a name: as the answer if the run is parked for a signal of that name,
 -- else as signal.received, kept until the run asks. Which of the two is decided under the run's
 -- lock, so a signal needs no version and never misses a run that begins to wait. The value is given
--- in both forms: as the payload of an answer and as that of a kept signal.
+-- in both forms: as the payload of an answer and as that of a kept signal. Either event bears the
+-- name, so that a key names one signal.
 -- No row: the run is unknown, has ended, or the key was used before.
 -- Locks: the row of run_state, FOR UPDATE.
 CREATE OR REPLACE FUNCTION ledger.signal(
@@ -45,8 +46,8 @@ BEGIN
     RETURN QUERY
     SELECT moved.run_id, moved.version, moved.hash
     FROM ledger.transition(
-      p_project, ARRAY[p_actor], ARRAY[p_run], NULL, ARRAY['running'], NULL, NULL, NULL,
-      ARRAY[p_answer], NULL, NULL, NULL, NULL, NULL, NULL, ARRAY[p_key]
+      p_project, ARRAY[p_actor], ARRAY[p_run], NULL, ARRAY['running'], NULL,
+      ARRAY[awaited], NULL, ARRAY[p_answer], NULL, NULL, NULL, NULL, NULL, NULL, ARRAY[p_key]
     ) AS moved;
   ELSE
     RETURN QUERY
