@@ -6,10 +6,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import wraps
+from types import new_class
 from typing import Annotated, Any, Final, ParamSpec
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
 from mcp.types import ToolAnnotations
 from pydantic import Field
 
@@ -56,7 +58,13 @@ class _Looked:
 
 def server(asking: Asking | CurrentAsking) -> MCPServer:
     """Return the server for an agent; only an agent with a token can add a proposal."""
-    mcp = MCPServer(
+    tools: list[Tool] = []
+    _lists(tools, asking)
+    _runs(tools, asking)
+    _past(tools, asking)
+    if asking.has_token:
+        _proposals(tools, asking)
+    return MCPServer(
         "runfold",
         version=__version__,
         instructions=(
@@ -64,17 +72,12 @@ def server(asking: Asking | CurrentAsking) -> MCPServer:
             "find_runs, or pending_approvals. Nothing here decides: people do, elsewhere."
         ),
         log_level="WARNING",
+        tools=tools,
     )
-    _lists(mcp, asking)
-    _runs(mcp, asking)
-    _past(mcp, asking)
-    if asking.has_token:
-        _proposals(mcp, asking)
-    return mcp
 
 
-def _lists(mcp: MCPServer, asking: Asking | CurrentAsking) -> None:
-    @_tool(mcp, READS)
+def _lists(tools: list[Tool], asking: Asking | CurrentAsking) -> None:
+    @_tool(tools, READS)
     async def find_runs(
         query: Annotated[
             str,
@@ -91,7 +94,7 @@ def _lists(mcp: MCPServer, asking: Asking | CurrentAsking) -> None:
         page = await ledger.search(query, before=before, limit=limit)
         return answer({"runs": [_brief(run) for run in page], "older": page.older})
 
-    @_tool(mcp, READS)
+    @_tool(tools, READS)
     async def pending_approvals(limit: Annotated[int, Field(ge=1, le=MAX_RUNS)] = 20) -> str:
         """List the approvals that runs wait for. People decide them, not you."""
         requests = await pending_requests(await asking.allowed("read"), limit)
@@ -99,14 +102,14 @@ def _lists(mcp: MCPServer, asking: Asking | CurrentAsking) -> None:
         return answer(requests)
 
 
-def _runs(mcp: MCPServer, asking: Asking | CurrentAsking) -> None:
-    @_tool(mcp, READS)
+def _runs(tools: list[Tool], asking: Asking | CurrentAsking) -> None:
+    @_tool(tools, READS)
     async def show_run(run_id: RunId) -> str:
         """Show a run as it is now, with its input and output."""
         ledger = await asking.opened(run_id, "show_run")
         return answer(_whole(await ledger.get(run_id)))
 
-    @_tool(mcp, READS)
+    @_tool(tools, READS)
     async def run_history(
         run_id: RunId,
         after: Annotated[int, Field(description="Events after this version.", ge=0)] = 0,
@@ -117,7 +120,7 @@ def _runs(mcp: MCPServer, asking: Asking | CurrentAsking) -> None:
         events = await ledger.history(run_id, after=after, heartbeats=False, limit=limit)
         return answer([_event(event) for event in events])
 
-    @_tool(mcp, READS)
+    @_tool(tools, READS)
     async def why_did_it_fail(run_id: RunId) -> str:
         """Show how a run ended: its error, its attempts, refused writes, and its last events."""
         ledger = await asking.opened(run_id, "why_did_it_fail")
@@ -134,7 +137,7 @@ def _runs(mcp: MCPServer, asking: Asking | CurrentAsking) -> None:
         }
         return answer(answered)
 
-    @_tool(mcp, READS)
+    @_tool(tools, READS)
     async def verify_run(run_id: RunId) -> str:
         """Check a run's hash chain, its payloads, and its state against its events."""
         await asking.allowed("read")
@@ -142,14 +145,14 @@ def _runs(mcp: MCPServer, asking: Asking | CurrentAsking) -> None:
         return answer({"ok": report.ok, "report": report})
 
 
-def _past(mcp: MCPServer, asking: Asking | CurrentAsking) -> None:
-    @_tool(mcp, READS)
+def _past(tools: list[Tool], asking: Asking | CurrentAsking) -> None:
+    @_tool(tools, READS)
     async def state_at(run_id: RunId, version: Version) -> str:
         """Show a run as it was after an event."""
         ledger = await asking.opened(run_id, "state_at")
         return answer(_whole(await ledger.state_at(run_id, version)))
 
-    @_tool(mcp, READS)
+    @_tool(tools, READS)
     async def diff_run(run_id: RunId, start: Version, end: Version | None = None) -> str:
         """Show what changed in a run between two versions; without `end`, until now."""
         ledger = await asking.opened(run_id, "diff_run")
@@ -163,8 +166,8 @@ def _past(mcp: MCPServer, asking: Asking | CurrentAsking) -> None:
         )
 
 
-def _proposals(mcp: MCPServer, asking: Asking | CurrentAsking) -> None:
-    @_tool(mcp, ADDS, data=False)
+def _proposals(tools: list[Tool], asking: Asking | CurrentAsking) -> None:
+    @_tool(tools, ADDS, data=False)
     async def propose(
         run_id: RunId, text: Annotated[str, Field(min_length=1, max_length=4_000)]
     ) -> str:
@@ -178,9 +181,13 @@ def _proposals(mcp: MCPServer, asking: Asking | CurrentAsking) -> None:
 
 
 def _tool(
-    mcp: MCPServer, hints: ToolAnnotations, *, data: bool = True
+    tools: list[Tool], hints: ToolAnnotations, *, data: bool = True
 ) -> Callable[[_Tool[P]], _Tool[P]]:
-    """Return a decorator that makes a tool; its errors cannot steer a terminal or a model."""
+    """Return a decorator that makes a tool; its errors cannot steer a terminal or a model.
+
+    An argument that it does not have is refused: without a misspelt filter, it would find more than
+    was asked for.
+    """
 
     def register(ask: _Tool[P]) -> _Tool[P]:
         @wraps(ask)
@@ -191,7 +198,13 @@ def _tool(
                 raise ToolError(clean(error)) from error
 
         description = " ".join((ask.__doc__ or "").split()) + (DATA if data else "")
-        mcp.tool(description=description, annotations=hints, structured_output=False)(called)
+        tool = Tool.from_function(
+            called, description=description, annotations=hints, structured_output=False
+        )
+        asked = tool.fn_metadata.arg_model
+        strict: Any = new_class(asked.__name__, (asked,), {"extra": "forbid"})
+        tool.fn_metadata.arg_model, tool.parameters = strict, strict.model_json_schema()
+        tools.append(tool)
         return called
 
     return register

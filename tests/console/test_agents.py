@@ -104,6 +104,18 @@ async def test_every_question_is_answered_and_a_wrong_one_is_told(ledger: Ledger
     assert changed["changes"]["state"] == {"before": "pending", "after": "failed"}
 
 
+async def test_an_argument_that_a_tool_does_not_have_is_refused(ledger: Ledger) -> None:
+    """A misspelt filter would find every run, and the agent would take them for what it asked."""
+    await ledger.submit("parse")
+    async with Client(server(await Asking.begin(ledger, None))) as agent:
+        tools = (await agent.list_tools()).tools
+        refused = await agent.call_tool("find_runs", {"state": "failed"})
+
+    assert [tool.input_schema["additionalProperties"] for tool in tools] == [False] * len(READ)
+    assert refused.is_error
+    assert "state\n  Extra inputs are not permitted" in text_of(refused)
+
+
 async def test_a_token_reads_and_proposes_by_its_rights_and_decides_nothing(
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:
