@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -19,7 +20,7 @@ class InvalidValue(LedgerError):
 
     def __init__(self, name: str, value: object, remedy: str) -> None:
         self.name, self.value, self.remedy = name, value, remedy
-        shown = scrubbed(repr(value))
+        shown = scrubbed(str(value) if isinstance(value, Decimal) else repr(value))
         if len(shown) > 120:  # noqa: PLR2004  an error line, not a dump of the input
             shown = shown[:117] + "..."
         super().__init__(f"{name} {shown}: {scrubbed(remedy)}")

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache
+from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Match
 
 from runfold.console.web import pages, problems
 from runfold.console.web.agents import Agents
@@ -77,7 +78,19 @@ async def _of_http(request: Request, error: Exception) -> Response:
     is_browser = "text/html" in request.headers.get("accept", "")
     if "endpoint" not in request.scope and is_page and is_browser:
         return failed(request, HTTPException(error.status_code, "there is no such page"))
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        error.headers = {"Allow": ", ".join(_methods(request))}
     return await problems.of_http(request, error)
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods that a path takes: the error names those of one of its routes."""
+    return [
+        method
+        for method in ("DELETE", "GET", "HEAD", "POST", "PUT")
+        for asked in [{**request.scope, "method": method}]
+        if any(route.matches(asked)[0] is Match.FULL for route in request.app.routes)
+    ]
 
 
 @cache

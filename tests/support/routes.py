@@ -15,6 +15,7 @@ POST   /v1/bulk/preview                                   read
 POST   /v1/claims                                         work
 GET    /v1/events                                         read
 GET    /v1/health                                         open
+HEAD   /v1/health                                         open
 POST   /v1/heartbeats                                     work
 GET    /v1/integrity/head                                 audit
 POST   /v1/integrity/verify                               audit
@@ -31,6 +32,7 @@ GET    /v1/problems                                       open
 GET    /v1/problems/{}                                    open
 GET    /v1/projections                                    read
 GET    /v1/ready                                          open
+HEAD   /v1/ready                                          open
 GET    /v1/runs                                           read
 POST   /v1/runs                                           submit
 POST   /v1/runs/batch                                     submit

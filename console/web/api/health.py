@@ -27,12 +27,14 @@ class Health(BaseModel):
     status: Literal["ok", "unavailable"] = "ok"
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", operation_id="health")
 async def health() -> Health:
     """Answer while the process lives; the database is not asked. Needs no token."""
     return Health()
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get("/ready", operation_id="ready", responses={503: {"model": Health}})
 async def ready(request: Request, response: Response) -> Health:
     """Answer whether requests can be served now: 503 if not. Needs no token."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response, status
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, Field, FiniteFloat, ValidationError
 
 from runfold.console.shared.json_lists import without_content
 from runfold.console.shared.plain import jsonable
@@ -76,7 +76,7 @@ class Answer(Body):
     output: Any = None
     error_code: str | None = None
     error_detail: Any = None
-    cost_usd_delta: float = 0
+    cost_usd_delta: FiniteFloat = 0
 
 
 class Note(Body):

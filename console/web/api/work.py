@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from fastapi import APIRouter, Response, status
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, FiniteFloat
 
 from runfold.console.shared.plain import jsonable
 from runfold.console.web.api.shapes import IfMatch, Key, RunId, Shown, UnderLease, shown, version_of
 from runfold.console.web.callers import Worker
+from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import StepCompleted, StepFailed
 
 router = APIRouter(tags=["work"])
@@ -18,7 +19,7 @@ router = APIRouter(tags=["work"])
 class Spent(UnderLease):
     """What the last piece of work cost."""
 
-    cost_usd_delta: float = 0
+    cost_usd_delta: FiniteFloat = 0
     step_count_delta: int = 0
 
 
@@ -132,6 +133,10 @@ async def step(
         "step_count": body.step_count_delta or None,
     }
     event: StepCompleted | StepFailed
+    foreign = ("output",) if body.type == "step.failed" else ("error_code", "error_detail")
+    for name in foreign:
+        if getattr(body, name) is not None:
+            raise InvalidValue("type", body.type, f"has no {name}: name the other type of a step")
     if body.type == "step.completed":
         event = StepCompleted(**spent, output=body.output)
     else:

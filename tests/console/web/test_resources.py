@@ -252,3 +252,37 @@ async def test_a_condition_or_key_that_a_route_does_not_look_at_is_refused(
     assert await ledger.runs() == []
     assert [each.cron for each in await ledger.schedules()] == ["0 3 * * *"]
     assert (await web.get("/v1/runs", headers={"If-None-Match": '"1"'})).status_code == 200
+
+
+async def test_a_step_has_a_finite_cost_and_the_members_of_its_type(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    """An error of a step without its type would be left out, and the step be completed."""
+    lease = await claimed(ledger)
+    path = f"/v1/runs/{lease.run_id}/steps"
+    for said, problem in (
+        ('"error_code": "E"', "type 'step.completed': has no error_code"),
+        ('"error_detail": 1', "type 'step.completed': has no error_detail"),
+        ('"type": "step.failed", "output": 1', "type 'step.failed': has no output"),
+        ('"cost_usd_delta": NaN', "body.cost_usd_delta: Input should be a finite number"),
+        ('"cost_usd_delta": 1e400', "body.cost_usd_delta: Input should be a finite number"),
+        ('"cost_usd_delta": 1e12', "cost_usd 1000000000000.0: must be"),
+    ):
+        body = f'{{"token": {lease.token}, "worker_id": "w:1", "name": "s", {said}}}'
+        answer = await web.post(path, content=body, headers={"Content-Type": "application/json"})
+
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid-value"), said
+        assert answer.json()["detail"].startswith(problem)
+    assert (await ledger.get(lease.run_id)).version == lease.token
+
+
+async def test_a_probe_may_ask_by_head_and_all_methods_of_a_path_are_named(
+    web: httpx.AsyncClient,
+) -> None:
+    probes = [await web.head(path) for path in ("/v1/health", "/v1/ready")]
+    refused = [await web.patch(path) for path in ("/v1/health", "/v1/runs", "/v1/schedules/x")]
+
+    assert [probe.status_code for probe in probes] == [200, 200]
+    assert [answer.status_code for answer in refused] == [405] * 3
+    allowed = ["GET, HEAD", "GET, POST", "DELETE, PUT"]
+    assert [answer.headers["allow"] for answer in refused] == allowed
