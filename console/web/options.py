@@ -26,6 +26,11 @@ class Options:
     """The project of the ledger that the application opens, and of requests that name none."""
 
 
+def is_open(host: str, env: str) -> bool:
+    """Whether a console at this address serves one machine in development, without tokens."""
+    return env == "development" and is_loopback(host)
+
+
 def is_loopback(host: str) -> bool:
     """Whether an address can be reached from this machine only."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ from runfold.console.cli.commands import up_parts
 from runfold.console.cli.kit import exits
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.main import main
+from tests.support.receiver import Receiver, receiving
 from tests.support.server_folder import open_folder
 from tests.support.waiting import BOUND, until
 
@@ -81,9 +83,15 @@ async def test_one_command_does_a_run_survives_the_death_of_a_part_and_starts_ag
     home: Path,
 ) -> None:
     with up(home, "up", "tests.support.handlers") as (process, address):
-        async with httpx.AsyncClient(base_url=address, timeout=BOUND) as web:
+        async with (
+            receiving() as receiver,
+            httpx.AsyncClient(base_url=address, timeout=BOUND) as web,
+        ):
+            hook = {"url": receiver.url, "events": ["run.completed"]}
+            (await web.post("/v1/webhooks", json=hook)).raise_for_status()
             run = (await web.post("/v1/runs", json={"kind": "double", "input": 4})).json()["run_id"]
             await until(lambda: is_done(web, run))
+            await until(lambda: has_come(receiver, run))  # the sender sends to this machine
             assert await counted(web)
 
             console = part(process, "serve")
@@ -107,6 +115,11 @@ async def test_one_command_does_a_run_survives_the_death_of_a_part_and_starts_ag
 async def is_done(web: httpx.AsyncClient, run: str) -> bool:
     """Whether the worker has completed the run."""
     return bool((await web.get(f"/v1/runs/{run}")).json()["state"] == "completed")
+
+
+async def has_come(receiver: Receiver, run: str) -> bool:
+    """Whether the receiver was told of the run."""
+    return any(json.loads(body)["data"]["run_id"] == run for _, body in receiver.requests)
 
 
 async def counted(web: httpx.AsyncClient) -> bool:

@@ -11,7 +11,7 @@ from runfold.console import web
 from runfold.console.cli.kit.options import Host, Port, command, program
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.addresses import CONSOLE_PORT, shown_address
-from runfold.console.web.options import Options, is_loopback
+from runfold.console.web.options import Options, is_open
 from runfold.ledger.errors import InvalidValue
 
 app: Final = program()
@@ -43,14 +43,14 @@ async def serve(
     own_socket = None if inherited is None else _socket(inherited)
     bound = host if own_socket is None else str(own_socket.getsockname()[0])
     async with session.duty() as ledger:
-        is_open = is_loopback(bound) and ledger.settings.env == "development"
-        application = web.app(ledger, Options(open=is_open))
+        open_here = is_open(bound, ledger.settings.env)
+        application = web.app(ledger, Options(open=open_here))
         # It needs the extra, which `app` has found.
         from runfold.console.web.serving import Server, listening  # noqa: PLC0415
 
         with own_socket or listening(host, port) as listener:
             shown = shown_address(bound, listener)
-            whom = "open to this machine" if is_open else "for those who sign in, and API tokens"
+            whom = "open to this machine" if open_here else "for those who sign in, and API tokens"
             session.out.begin(f"serving on {shown}, {whom}, until Ctrl-C")
             await Server(application).serve([listener])
 

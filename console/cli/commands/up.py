@@ -47,7 +47,7 @@ async def up(
     The built-in PostgreSQL (or that of --url, whose schema is brought up to date), the HTTP API and
     the pages, a reaper, the projections, the sender of webhooks, and a worker for your handlers.
     Each is a process: one that dies is named and started again. On a loopback address in
-    development nobody signs in. Needs the extra `web`.
+    development nobody signs in, and webhooks may lead to this machine. Needs the extra `web`.
     """
     if handlers is not None:
         # Before any process starts, so that a mistake is reported once.

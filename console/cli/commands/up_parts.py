@@ -15,6 +15,7 @@ from typing import Any
 from runfold.console import web
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.addresses import shown_address
+from runfold.console.web.options import is_open
 from runfold.ledger.postgres.compatibility import check
 from runfold.ledger.postgres.opening import Database, upgrade_if_older
 from runfold.ledger.postgres.revisions import known
@@ -75,7 +76,7 @@ async def stay_up(
     environment = {"RUNFOLD_URL": database.url, **(settings or {})}
     loaded = Settings.load()
     fleet = Fleet(
-        _parts(console, handlers),
+        _parts(console, handlers, loaded.env),
         environment,
         grace=loaded.grace_seconds,
         silence=silence_of(loaded.lease_ttl_seconds),
@@ -89,7 +90,7 @@ async def stay_up(
             await asyncio.gather(running, return_exceptions=True)
 
 
-def _parts(console: Console, handlers: str | None) -> list[Part]:
+def _parts(console: Console, handlers: str | None, env: str) -> list[Part]:
     # The socket is this process's own, so that a browser waits while the console starts again.
     number = console.listener.fileno()
     words = {
@@ -98,7 +99,8 @@ def _parts(console: Console, handlers: str | None) -> list[Part]:
         "projections": ["projections", "run"],
     }
     if webhooks.is_installed():
-        words["webhooks"] = ["webhooks", "run", "--console", console.address]
+        here = ["--allow-loopback"] if is_open(console.host, env) else []
+        words["webhooks"] = ["webhooks", "run", "--console", console.address, *here]
     if handlers is not None:
         words["worker"] = ["worker", handlers, "--no-reap"]
     return [
