@@ -9,8 +9,6 @@ import signal
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import cache
-from types import SimpleNamespace
-from typing import Any
 
 import asyncpg
 import pytest
@@ -25,8 +23,6 @@ from tests.support.databases import PROJECT, copy_of, execute, with_database
 from tests.support.recycling import RecycledDatabase, Recycling, end_tasks
 from tests.support.server import Server, postgres_server
 
-FIRST_OWN_TYPE = 16_384
-"""FirstNormalObjectId of PostgreSQL's access/transam.h."""
 pytest_plugins = ["tests.support.collection"]
 
 
@@ -60,28 +56,6 @@ def _no_task_outlives_its_test(request: pytest.FixtureRequest) -> None:
 async def _tasks() -> AsyncIterator[None]:
     yield
     await end_tasks()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _known_types() -> Iterator[None]:
-    """Ask a server once about arrays of built-in types: the driver asks anew in each connection.
-
-    That takes 4 ms, three times in a worker's connection. The numbers of built-in types are fixed.
-    """
-    ask = vars(asyncpg.Connection)["_introspect_types"]
-    known: dict[frozenset[int], Any] = {}
-
-    async def introspect(self: asyncpg.Connection, types: Any, within: float | None) -> Any:
-        wanted = frozenset(types)
-        if max(wanted) >= FIRST_OWN_TYPE:
-            return await ask(self, types, within)
-        if wanted not in known:
-            known[wanted], _ = await ask(self, types, within)
-        return known[wanted], SimpleNamespace(name="known")
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(asyncpg.Connection, "_introspect_types", introspect)
-        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 import asyncpg
 
 from runfold.ledger.errors import AccessDenied, DatabaseUnavailable, InvalidValue
+from runfold.ledger.postgres import array_types
 from runfold.ledger.postgres.errors import sentence, translated
 from runfold.ledger.postgres.presenting import RELEASE_SECONDS, Presenting
 from runfold.ledger.postgres.urls import KeepAlive, parse, shown
@@ -73,8 +74,7 @@ async def open_pool(
     address = parse(url)
 
     async def init(connection: asyncpg.Connection[Any]) -> None:
-        _keep_alive(connection, address.keep_alive)
-        NewConnections.count += 1
+        _begin(connection, address.keep_alive)
 
     async def create(pinned: Mapping[str, str]) -> Pool:
         return await asyncpg.create_pool(
@@ -120,8 +120,7 @@ async def connect(
         connection = await _pinned(open_one)
     except (OSError, ValueError, TimeoutError, *FAILURES) as error:
         raise _unreachable(url, error) from error
-    _keep_alive(connection, address.keep_alive)
-    NewConnections.count += 1
+    _begin(connection, address.keep_alive)
     return connection
 
 
@@ -140,6 +139,12 @@ async def _pinned(
         if not any(name in str(error) for name in pinned):
             raise
         return await opening(PINNED_THROUGH_POOLERS)
+
+
+def _begin(connection: asyncpg.Connection[Any], keep: KeepAlive) -> None:
+    _keep_alive(connection, keep)
+    array_types.tell(connection)
+    NewConnections.count += 1
 
 
 def _keep_alive(connection: asyncpg.Connection[Any], keep: KeepAlive) -> None:
