@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from runfold.ledger.errors import (
     ConfigurationError,
@@ -22,6 +22,20 @@ FIXED_MINORS: Final = {15: 18, 16: 14, 17: 10, 18: 4}
 CVE-2026-6473; see the release notes of PostgreSQL 18.4.
 """
 
+_SERVER: Final = """
+SELECT current_setting('server_version_num')::int AS number,
+  current_setting('server_encoding') AS encoding,
+  to_regclass('ledger.alembic_version') IS NOT NULL AS is_migrated
+"""
+
+
+class Server(NamedTuple):
+    """What must fit this code: the version as a number, the encoding, and the schema's revision."""
+
+    number: int
+    encoding: str
+    revision: str | None
+
 
 async def check(pool: Pool, revisions: Sequence[str]) -> None:
     """Raise unless the server is recent enough and its schema works with this code.
@@ -30,10 +44,9 @@ async def check(pool: Pool, revisions: Sequence[str]) -> None:
     oldest code that this code is not older than. Raises UnsupportedServer, ConfigurationError for
     another encoding than UTF8, NotMigrated or NewerSchema.
     """
-    [database] = await fetch(pool, "SELECT current_setting('server_encoding') AS encoding")
-    if database["encoding"] != ENCODING:
-        raise wrong_encoding(database["encoding"])
-    number, revision = await schema_revision(pool)
+    number, encoding, revision = await server_of(pool)
+    if encoding != ENCODING:
+        raise wrong_encoding(encoding)
     if number // 10_000 < OLDEST_SERVER:
         raise UnsupportedServer(f"{number // 10_000}.{number % 10_000}", OLDEST_SERVER)
     if revision == revisions[-1]:
@@ -52,17 +65,12 @@ async def oldest_code(pool: Pool) -> str | None:
     return oldest
 
 
-async def schema_revision(pool: Pool) -> tuple[int, str | None]:
-    """Return the server's version number and the schema revision of the database, if it has one."""
-    [server] = await fetch(
-        pool,
-        "SELECT current_setting('server_version_num')::int AS number, "
-        "to_regclass('ledger.alembic_version') AS found",
-    )
-    if server["found"] is None:
-        return server["number"], None
-    [revision] = await fetch(pool, REVISION)
-    return server["number"], revision["version_num"]
+async def server_of(pool: Pool) -> Server:
+    """Return what the server is, and the schema revision of the database, if it has one."""
+    [server] = await fetch(pool, _SERVER)
+    revisions = await fetch(pool, REVISION) if server["is_migrated"] else []
+    revision = revisions[0]["version_num"] if revisions else None
+    return Server(server["number"], server["encoding"], revision)
 
 
 def wrong_encoding(encoding: str) -> ConfigurationError:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from runfold.ledger.errors import ConfigurationError, InvalidValue, UnknownProject
 from runfold.ledger.postgres import revisions, schema
-from runfold.ledger.postgres.compatibility import check, schema_revision
+from runfold.ledger.postgres.compatibility import check, server_of
 from runfold.ledger.postgres.connections import Pool, fetch, open_pool
 from runfold.ledger.postgres.urls import driver_url, parse
 from runfold.ledger.settings import Settings
@@ -122,7 +122,7 @@ def _embedded(settings: Settings) -> EmbeddedPostgres:
 
 async def upgrade_if_older(pool: Pool, url: str) -> None:
     """Bring the schema to this program's, unless a newer program made it. Raises LedgerError."""
-    _, revision = await schema_revision(pool)
+    revision = (await server_of(pool)).revision
     if revision is None or revision in revisions.known():
         installed = await pool.fetchval(
             "SELECT obj_description(to_regnamespace('ledger'), 'pg_namespace')"

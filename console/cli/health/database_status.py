@@ -7,7 +7,7 @@ from typing import Final
 
 from runfold.ledger.errors import NewerSchema, UnsupportedServer
 from runfold.ledger.postgres import revisions, schema
-from runfold.ledger.postgres.compatibility import OLDEST_SERVER, oldest_code, schema_revision
+from runfold.ledger.postgres.compatibility import OLDEST_SERVER, oldest_code, server_of
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.opening import Database
 
@@ -55,7 +55,7 @@ class DatabaseStatus:
 
 async def database_status(database: Database) -> DatabaseStatus:
     """Return a database's status; the database may lack a schema, and nothing is changed."""
-    number, revision = await schema_revision(database.pool)
+    number, _, revision = await server_of(database.pool)
     wanted = revisions.head()
     (row,) = await fetch(database.pool, _DIGEST)
     partitions = (
