@@ -343,7 +343,10 @@ async def _upgrade_on(connection: AsyncConnection, locks: TableLocks) -> bool:
         revision = await connection.scalar(text(revisions.REVISION))
     if await _is_done(connection, revision):
         await connection.execute(text("SELECT ledger.make_partitions()"))
-        return revision in revisions.known()
+        if revision not in revisions.known():
+            return False
+        await connection.exec_driver_sql(sql("access/close_database"))  # no dump has that
+        return True
     if revision == revisions.head():
         await refuse_older_tables(connection)
     changed = await _changed_objects(connection, revision)

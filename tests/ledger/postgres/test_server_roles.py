@@ -118,3 +118,33 @@ async def test_a_database_that_the_owner_may_not_close_is_named(
         assert (remedy in said) is (name == "lent")
         assert again.json["open_database"] == ("lent" if name == "lent" else None)
     await maintenance.close()
+
+
+async def test_an_upgrade_that_finds_all_done_still_opens_the_database_to_its_logins_alone(
+    fresh: EmbeddedPostgres, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after a restore: a dump keeps the grants, and leaves out who may connect."""
+    maintenance = await connected(fresh)
+    await maintenance.execute("CREATE ROLE owner LOGIN CREATEROLE; CREATE ROLE granted LOGIN")
+    await maintenance.execute("CREATE ROLE stranger LOGIN; CREATE ROLE revoked LOGIN")
+    await maintenance.execute("CREATE DATABASE copied OWNER owner")
+    cli = Cli(fresh.url("copied").replace("postgres@", "owner@", 1), capsys, "shop")
+    for words in (
+        ("db", "upgrade"),
+        ("project", "create", "shop"),
+        ("access", "grant", "granted", "--rights", "read"),
+        ("access", "grant", "revoked", "--rights", "read"),
+        ("access", "revoke", "revoked"),
+    ):
+        await asyncio.to_thread(cli.ok, *words)
+    await maintenance.execute(
+        "GRANT CONNECT ON DATABASE copied TO PUBLIC; REVOKE CONNECT ON DATABASE copied FROM granted"
+    )
+
+    again = await asyncio.to_thread(cli.ok, "db", "upgrade", "--json")
+
+    assert (again.json["changed"], again.json["open_database"]) == (False, None)
+    may = "SELECT has_database_privilege($1, 'copied', 'CONNECT')"
+    logins = ("granted", "revoked", "stranger")
+    assert [await maintenance.fetchval(may, login) for login in logins] == [True, False, False]
+    await maintenance.close()
