@@ -179,7 +179,7 @@ def caller(
     ) -> Ledger:
         callers: Callers = request.app.state.callers
         if bearer is None and "authorization" in request.headers:
-            raise Unauthenticated("this server knows no other scheme than Bearer")
+            raise Unauthenticated("the request's Authorization is not Bearer, or has no secret")
         if bearer is not None and bearer.credentials.startswith(SESSION_PREFIX):
             raise Unauthenticated("a session of the pages is not an API token")
         chosen = EVERYWHERE if everywhere else named_project(project)

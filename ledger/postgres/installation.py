@@ -110,6 +110,7 @@ async def refuse_older_tables(connection: AsyncConnection) -> None:
     Before the first release the first revision changes in place, and no upgrade leads from one form
     of it to the next.
     """
+    from runfold.ledger.postgres.embedded.postgres import default_home
     from runfold.ledger.postgres.tables import metadata
 
     present = {tuple(row) for row in await connection.exec_driver_sql(_COLUMNS)}
@@ -123,7 +124,7 @@ async def refuse_older_tables(connection: AsyncConnection) -> None:
         raise ConfigurationError(
             f"the tables lack {', '.join(missing[:5])}: a program from before the first release "
             "made them, and no upgrade leads from there; give the ledger a new database "
-            "(the built-in one is in the folder RUNFOLD_HOME)"
+            f"(the built-in one is in the folder {default_home()}, which RUNFOLD_HOME names)"
         )
 
 

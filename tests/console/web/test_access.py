@@ -195,6 +195,13 @@ async def test_a_foreign_page_changes_nothing(
             assert await ledger.runs() == []
 
 
+async def test_a_token_that_is_left_empty_is_said_to_be_missing(web: httpx.AsyncClient) -> None:
+    answer = await web.get("/v1/runs", headers={"Authorization": "Bearer "})
+
+    assert answer.json()["code"] == "unauthenticated"
+    assert "has no secret" in answer.json()["detail"]
+
+
 BAD_BODIES = (
     (b'{"kind": "x", "input": "' + b"a" * 200_000 + b'"}', "body-too-large"),
     (b'{"kind": "x", "input": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", "body-too-deep"),

@@ -606,7 +606,7 @@ async def test_tables_of_before_the_first_release_are_refused_by_name(
     await connection.execute("COMMENT ON SCHEMA ledger IS 'functions of other files'")
     await connection.close()
 
-    with pytest.raises(ConfigurationError, match=r"lack event\.meaning.*a new database"):
+    with pytest.raises(ConfigurationError, match=r"lack event\.meaning.*a new database.* /"):
         await schema.upgrade(unverified_database)
 
 
