@@ -6,7 +6,6 @@ See docs/decisions/0024.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -16,6 +15,7 @@ from runfold.ledger.commands import Submit
 from runfold.ledger.cron import check_cron, latest_due, next_due
 from runfold.ledger.errors import DuplicateKey, InvalidValue, ScheduleNotFound
 from runfold.ledger.kinds import known_kind
+from runfold.ledger.operations.columns import columns
 from runfold.ledger.operations.project import Project
 from runfold.ledger.operations.submit import submit_alone
 from runfold.ledger.payload import decode_payload, encode_payload, payload_member
@@ -31,14 +31,21 @@ ORPHAN_SECONDS: Final = 60.0
 """How late a declared schedule is before no process is taken to have its handler."""
 
 _COLUMNS: Final = f"""
-name, kind, input, cron, timezone, next_at, last_due, actor, release,
+name, kind, input, cron, timezone, next_at, last_due, actor, release, updated_at,
   paused AS is_paused, reason, NOT paused AND release IS NOT NULL
     AND next_at < ledger.now() - interval '{ORPHAN_SECONDS} s' AS is_orphan
 """
 _PUT: Final = "SELECT ledger.put_schedule($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _CHANGE: Final = "SELECT ledger.change_schedule($1, $2, $3, $4, $5, $6) AS found"
 _DROP: Final = "SELECT ledger.drop_schedule($1, $2, $3) AS dropped"
-_ADVANCE: Final = "SELECT ledger.advance_schedule($1, $2, $3, $4, $5, $6, $7)"
+_ADVANCE: Final = "SELECT ledger.advance_schedule($1, $2, $3, $4, $5, $6)"
+# In one statement: a schedule that was changed or paused since it was read submits nothing.
+_SUBMIT_DUE: Final = """
+SELECT FROM ledger.advance_schedule($1, $12, $13, $14, $15, $16) AS moved (is_moved)
+CROSS JOIN LATERAL ledger.submit(
+  CASE WHEN moved.is_moved THEN $1 END, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS made
+WHERE moved.is_moved
+"""
 _ALL: Final = f"SELECT {_COLUMNS} FROM ledger.schedule WHERE project_id = $1 ORDER BY name"
 _ONE: Final = f"SELECT {_COLUMNS} FROM ledger.schedule WHERE project_id = $1 AND name = $2"
 _IN_FORCE: Final = "NOT paused AND (release IS NULL OR name = ANY ($2::text[]))"
@@ -74,6 +81,8 @@ class Schedule:
     last_due: datetime | None
     actor: str
     release: datetime | None
+    updated_at: datetime
+    """When it was made, or declared or made again."""
     is_paused: bool
     """A person paused it, until it is resumed."""
     reason: str | None
@@ -219,20 +228,22 @@ async def orphans(project: Project, declared: Sequence[str]) -> list[Schedule]:
 
 
 async def submit_due(project: Project, schedule: Schedule, now: datetime) -> None:
-    """Submit the run of a schedule's latest due time, and move the schedule on.
+    """Submit the run of a schedule's latest due time, and move the schedule on, in one statement.
 
-    The due time is the run's key: several workers may do this at the same time, or one again after
-    a crash, and there is one run.
+    Nothing is done where the schedule was changed, paused or removed since it was read. The due
+    time is the run's key: several workers may do this at the same time, and there is one run.
     """
     at = max(latest_due(schedule.cron, schedule.timezone, now), schedule.next_at)
-    key = f"schedule:{schedule.name}:{at:%Y-%m-%dT%H:%MZ}"
-    with suppress(DuplicateKey):  # submitted before the schedule was changed: once is enough
-        command = Submit(kind=schedule.kind, input=schedule.input, key=key)
-        await submit_alone(project, command)
-        project.waker.wake()
     following = next_due(schedule.cron, schedule.timezone, max(now, at))
-    seen = (schedule.name, schedule.cron, schedule.timezone, schedule.next_at)
-    await fetch(project.pool, _ADVANCE, project.project_id, *seen, following, at)
+    key = f"schedule:{schedule.name}:{at:%Y-%m-%dT%H:%MZ}"
+    command = Submit(kind=schedule.kind, input=schedule.input, key=key).row(project.rules)
+    asked = (project.project_id, project.actor_or_default(None), *columns([command]))
+    moved = (schedule.name, schedule.updated_at, schedule.next_at, following, at)
+    try:
+        if await fetch(project.pool, _SUBMIT_DUE, *asked, *moved):
+            project.waker.wake()
+    except DuplicateKey:  # submitted before the schedule was changed: once is enough
+        await fetch(project.pool, _ADVANCE, project.project_id, *moved)
 
 
 async def until_next(project: Project, declared: Sequence[str]) -> timedelta | None:

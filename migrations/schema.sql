@@ -23,7 +23,7 @@ BEGIN
   INTO mark_kinds, mark_priorities, mark_runs, mark_dues FROM mark;
 END $$;
 
-CREATE FUNCTION ledger.advance_schedule(p_project text, p_name text, p_cron text, p_timezone text, p_seen timestamp with time zone, p_next_at timestamp with time zone, p_last_due timestamp with time zone) RETURNS boolean
+CREATE FUNCTION ledger.advance_schedule(p_project text, p_name text, p_updated_at timestamp with time zone, p_seen timestamp with time zone, p_next_at timestamp with time zone, p_last_due timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -33,8 +33,8 @@ BEGIN
   checked := ledger.check_given('p_next_at', p_next_at IS NOT NULL);
   checked := ledger.check_times(ARRAY[p_next_at, p_last_due]);
   PERFORM FROM ledger.schedule AS known
-  WHERE known.project_id = p_project AND known.name = p_name AND known.cron = p_cron
-    AND known.timezone = p_timezone AND known.next_at = p_seen
+  WHERE known.project_id = p_project AND known.name = p_name AND NOT known.paused
+    AND known.updated_at = p_updated_at AND known.next_at = p_seen
   FOR UPDATE SKIP LOCKED;
   IF NOT FOUND THEN
     RETURN false;
@@ -6857,8 +6857,8 @@ GRANT USAGE ON SCHEMA ledger TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.add_low_marks(p_project text, p_kinds text[], p_returning boolean, INOUT mark_kinds text[], INOUT mark_priorities integer[], INOUT mark_runs uuid[], INOUT mark_dues timestamp with time zone[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION ledger.advance_schedule(p_project text, p_name text, p_cron text, p_timezone text, p_seen timestamp with time zone, p_next_at timestamp with time zone, p_last_due timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.advance_schedule(p_project text, p_name text, p_cron text, p_timezone text, p_seen timestamp with time zone, p_next_at timestamp with time zone, p_last_due timestamp with time zone) TO runfold_worker;
+REVOKE ALL ON FUNCTION ledger.advance_schedule(p_project text, p_name text, p_updated_at timestamp with time zone, p_seen timestamp with time zone, p_next_at timestamp with time zone, p_last_due timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.advance_schedule(p_project text, p_name text, p_updated_at timestamp with time zone, p_seen timestamp with time zone, p_next_at timestamp with time zone, p_last_due timestamp with time zone) TO runfold_worker;
 
 REVOKE ALL ON FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_expected integer[], p_keys text[], p_workers text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_expected integer[], p_keys text[], p_workers text[]) TO runfold_worker;

@@ -146,7 +146,7 @@ async def calls(run_id: Any, project: str) -> dict[str, tuple[str, tuple[Any, ..
         ),
         "check_my_access": ("SELECT ledger.check_my_access($1, 'read', 'm')", (project,)),
         "advance_schedule": (
-            "SELECT ledger.advance_schedule($1, 's', 'c', 'UTC', now(), now(), now())",
+            "SELECT ledger.advance_schedule($1, 's', now(), now(), now(), now())",
             (project,),
         ),
         "change_schedule": (

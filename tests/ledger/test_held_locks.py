@@ -36,8 +36,8 @@ SCHEDULE: Final = (
     " '2030-01-01Z', p_ahead => true)"
 )
 ADVANCE: Final = (
-    "SELECT ledger.advance_schedule('test', 'nightly', '0 3 * * *', 'UTC', '2030-01-01Z',"
-    " '2030-01-02Z', NULL)"
+    "SELECT ledger.advance_schedule('test', 'nightly', updated_at, next_at, '2030-01-02Z', NULL)"
+    " FROM ledger.schedule"
 )
 SET_UP: Final = (
     ADD,

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from runfold.ledger import Ledger, access, names
+from runfold.ledger import Ledger, access, names, schedules
 from runfold.ledger.cron import latest_due, next_due
 from runfold.ledger.errors import InvalidValue, ScheduleNotFound
 from runfold.ledger.payload import Unreadable
@@ -307,9 +307,9 @@ async def test_a_schedule_moves_on_only_from_what_was_seen_of_it(
 ) -> None:
     made = await ledger.schedule("nightly", "clean", cron="0 3 * * *", ahead=True)
     later = made.next_at + timedelta(days=1)
-    advance = "SELECT ledger.advance_schedule('test', 'nightly', $1, $2, $3, $4, $5)"
-    seen = (made.cron, made.timezone, made.next_at)
-    for place, other in enumerate(("0 4 * * *", "Europe/Berlin", later)):
+    advance = "SELECT ledger.advance_schedule('test', 'nightly', $1, $2, $3, $4)"
+    seen = (made.updated_at, made.next_at)
+    for place, other in enumerate((later, later)):
         with subtests.test(f"{other}"):
             old = (*seen[:place], other, *seen[place + 1 :])
             assert not await ledger.pool.fetchval(advance, *old, later, made.next_at)
@@ -318,6 +318,33 @@ async def test_a_schedule_moves_on_only_from_what_was_seen_of_it(
     assert await ledger.pool.fetchval(advance, *seen, later, made.next_at)
     [moved] = await ledger.schedules()
     assert (moved.next_at, moved.last_due) == (later, made.next_at)
+
+
+async def test_a_schedule_that_is_changed_after_it_was_read_submits_nothing_by_what_was_read(
+    ledger: Ledger, subtests: pytest.Subtests
+) -> None:
+    """Whoever read it may have been frozen for an hour meanwhile."""
+
+    async def pause() -> None:
+        await ledger.pause_schedule("nightly", reason="inventory")
+
+    async def replace() -> None:
+        await ledger.schedule("nightly", "clean", {"deep": True}, cron="0 3 * * *", ahead=True)
+
+    async def remove() -> None:
+        await ledger.unschedule("nightly")
+
+    for change in (pause, replace, remove):
+        with subtests.test(change.__name__):
+            await ledger.schedule("nightly", "clean", cron="0 3 * * *", ahead=True)
+            await overdue(ledger, 60 * 24)
+            [due], now = await schedules.due(ledger.project, [])
+
+            await change()
+            await schedules.submit_due(ledger.project, due, now)
+
+            assert await ledger.runs() == []
+            await ledger.unschedule("nightly")
 
 
 async def test_a_schedule_that_is_removed_just_before_its_order_submits_nothing(

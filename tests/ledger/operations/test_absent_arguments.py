@@ -57,7 +57,7 @@ CALLS = {
         "now()", "true",
     ),
     "advance_schedule": (
-        "'test'", "'nightly'", "'0 3 * * *'", "'UTC'", "now()", "!now()", "now()",
+        "'test'", "'nightly'", "now()", "now()", "!now()", "now()",
     ),
     "change_schedule": ("'test'", "!'ann'", "'nightly'", "'pause'", "NULL", "'why'"),
     "change_schedule that resumes": (
@@ -125,7 +125,7 @@ COMPARED = {
     "transition": "p_states p_workers", "heartbeat": "p_workers", "requeue": "p_workers",
     "append": "p_workers", "signal": "p_answer",
     "commands": "p_whats p_names p_error_codes p_bodies p_wait_outcomes p_keys",
-    "advance_schedule": "p_name p_cron p_timezone", "decide": "p_shown",
+    "advance_schedule": "p_name", "decide": "p_shown",
     "queue_deliveries": "p_webhook p_before p_bodies",
     "due_deliveries": "p_webhook", "record_attempt": "p_webhook p_error",
     "resend_delivery": "p_webhook", "forget_aside": "p_relation p_project_id",

@@ -432,8 +432,8 @@ _TIMES = {
     "a schedule's next time": "put_schedule('test', 'ann', 'a', 'b', NULL, '* * * * *', 'UTC', $1)",
     "a schedule's release": "put_schedule('test', 'ann', 'a', 'b', NULL, '* * * * *', 'UTC',"
     " now(), $1)",
-    "a schedule's move": "advance_schedule('test', 'a', '* * * * *', 'UTC', now(), $1, now())",
-    "a schedule's last time": "advance_schedule('test', 'a', '* * * * *', 'UTC', now(), now(), $1)",
+    "a schedule's move": "advance_schedule('test', 'a', now(), now(), $1, now())",
+    "a schedule's last time": "advance_schedule('test', 'a', now(), now(), now(), $1)",
     "a run's deadline": "submit('test', 'worker', '{a}', '{null}', '{null}', '{0}', '{null}',"
     " '{3}', ARRAY[$1::timestamptz], '{null}', '{null}')",
 }
