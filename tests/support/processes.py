@@ -8,9 +8,11 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil  # type: ignore[import-untyped]
 
 from runfold.ledger import Ledger, Run, Submission
 from runfold.ledger.events import (
@@ -58,7 +60,16 @@ def worker(
         try:
             yield process
         finally:
-            process.kill()
+            kill(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a program and all that it started: a frozen child ends by itself only after a while."""
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+    process.kill()
 
 
 def said(log: Path, event: str) -> list[dict[str, Any]]:
