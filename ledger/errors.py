@@ -276,14 +276,15 @@ class ArchiveRefused(LedgerError):
 
 
 class ArchiveUnusable(LedgerError):
-    """The file of an archived month is missing, or is not the one that was recorded."""
+    """The file of a month is missing, is not the one that was recorded, or cannot be written."""
 
-    def __init__(self, file: str, problem: str) -> None:
+    PUT_BACK: ClassVar = (
+        "put back the file that was exported, or set RUNFOLD_ARCHIVE to the folder where it is"
+    )
+
+    def __init__(self, file: str, problem: str, remedy: str = PUT_BACK) -> None:
         self.file, self.problem = file, problem
-        super().__init__(
-            f"archive {file} {problem}: put back the file that was exported,"
-            " or set RUNFOLD_ARCHIVE to the folder where it is"
-        )
+        super().__init__(f"archive {file} {problem}: {remedy}")
 
 
 class FeedArchived(LedgerError):

@@ -44,6 +44,8 @@ LEFT JOIN LATERAL (
 ORDER BY event.project_id, event.run_id, event.version
 """
 
+_WRITABLE: Final = "name a folder that can be written to, by --to or RUNFOLD_ARCHIVE"
+
 
 async def export(
     pool: Pool, month: str, folder: Path, *, actor: str, reason: str | None = None
@@ -61,7 +63,8 @@ async def export(
             facts = await _exported(connection, month, written)
             await asyncio.to_thread(put_in_place, written, path)
         except OSError as error:
-            raise ArchiveUnusable(str(written), f"cannot be written ({error.strerror})") from error
+            problem = f"cannot be written ({error.strerror})"
+            raise ArchiveUnusable(str(path), problem, _WRITABLE) from error
         finally:
             with suppress(OSError):
                 await asyncio.to_thread(written.unlink, missing_ok=True)
@@ -111,7 +114,7 @@ def _facts(month: str, path: Path, newest: Mapping[str, Any], payloads: int) -> 
             if chain.findings
             else f"has {chain.events} events of {newest['events']}"
         )
-        raise ArchiveUnusable(str(path), f"does not check: {problem}; run `runfold verify`")
+        raise ArchiveUnusable(str(path), f"does not check: {problem}", "run `runfold verify`")
     return {
         **dict(zip(("first", "beyond"), bounds(month), strict=True)),
         "runs": chain.runs,
