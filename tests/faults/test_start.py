@@ -7,7 +7,7 @@ import os
 import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -58,24 +58,34 @@ async def test_a_worker_that_starts_before_its_database_waits_and_says_so(
     await assert_story(own_ledger, run)
 
 
-async def test_a_projector_that_starts_before_its_database_waits_and_keeps_up(
+async def test_a_projector_and_servers_that_start_before_their_database_wait_for_it(
     own_server: EmbeddedPostgres, own_ledger: Ledger, tmp_path: Path
 ) -> None:
     await own_ledger.submit("parse")
     await asyncio.to_thread(own_server.close)
-    log = tmp_path / "log"
-    with worker(own_server.url(), "run", "run_counts", name="projections", log=log):
-        await until(lambda: said(log, names.WAITING_FOR_DATABASE))
+    log, servers = tmp_path / "log", {name: tmp_path / name for name in ("serve", "metrics")}
+    with ExitStack() as stack:
+        stack.enter_context(
+            worker(own_server.url(), "run", "run_counts", name="projections", log=log)
+        )
+        for name, its_log in servers.items():
+            stack.enter_context(worker(own_server.url(), "--port", "0", name=name, log=its_log))
+        logs = (log, *servers.values())
+        await until(lambda: all(said(each, names.WAITING_FOR_DATABASE) for each in logs))
         await asyncio.to_thread(own_server.start)
+        await until(lambda: all(said(each, names.DATABASE_ANSWERS) for each in logs))
         counted = "SELECT to_regclass('projection.run_counts') IS NOT NULL"
         await until(lambda: own_ledger.pool.fetchval(counted))
         rows = "SELECT sum(runs) = 1 FROM projection.run_counts"
         await until(lambda: own_ledger.pool.fetchval(rows))
 
 
-async def test_a_worker_that_waits_for_its_database_ends_when_it_is_told_to(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["worker", "serve", "metrics"])
+async def test_what_waits_for_its_database_ends_when_it_is_told_to(
+    name: str, tmp_path: Path
+) -> None:
     log = tmp_path / "log"
-    with worker("postgresql://u@127.0.0.1:1/nowhere", log=log) as patient:
+    with worker("postgresql://u@127.0.0.1:1/nowhere", name=name, log=log) as patient:
         await until(lambda: said(log, names.WAITING_FOR_DATABASE))
         patient.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(patient.wait, BOUND) == exits.OK

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from typing import Annotated, Any, Final
 
 import typer
@@ -19,6 +20,7 @@ from runfold.ledger.log import logger
 from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.reading.permitted import check_may
 from runfold.projections.telemetry.metrics import families, look
+from runfold.workers.process.worker_thread import when_it_answers
 
 SCRAPE_SECONDS: Final = 10.0
 
@@ -50,7 +52,12 @@ async def metrics(
         raise ConfigurationError(
             "metrics are served with prometheus-client: install runfold[metrics]"
         ) from error
-    async with session.database() as database:
+    async with AsyncExitStack() as stack:
+        if once:
+            database = await stack.enter_async_context(session.database())
+        else:
+            stack.enter_context(until_terminated())
+            database = await when_it_answers(session.database, stack)
         await _say_what_is_left_out(database.pool)
         registry = CollectorRegistry()
         registry.register(Collector(database.pool, asyncio.get_running_loop()))
@@ -70,10 +77,9 @@ async def metrics(
                 f"cannot listen on {host}:{port} ({error.strerror}): give another {remedy}"
             ) from error
         try:
-            with until_terminated():
-                address = f"http://{host}:{server.server_port}/metrics"
-                session.out.talk(f"metrics on {address}, until Ctrl-C")
-                await asyncio.Event().wait()
+            address = f"http://{host}:{server.server_port}/metrics"
+            session.out.talk(f"metrics on {address}, until Ctrl-C")
+            await asyncio.Event().wait()
         finally:
             await asyncio.to_thread(server.shutdown)
             server.server_close()

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import socket
+from contextlib import AsyncExitStack
 from typing import Annotated, Final
 
 import typer
 
 from runfold.console import web
+from runfold.console.cli.kit.duty import until_terminated
 from runfold.console.cli.kit.options import Host, Port, command, program
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.addresses import CONSOLE_PORT, shown_address
 from runfold.console.web.options import Options, is_open
+from runfold.ledger import Ledger
 from runfold.ledger.errors import InvalidValue
+from runfold.workers.process.worker_thread import when_it_answers
 
 app: Final = program()
 
@@ -42,7 +46,12 @@ async def serve(
     """
     own_socket = None if inherited is None else _socket(inherited)
     bound = host if own_socket is None else str(own_socket.getsockname()[0])
-    async with session.duty() as ledger:
+    ledger: Ledger | None = None
+    async with AsyncExitStack() as stack:
+        with until_terminated():
+            ledger = await when_it_answers(session.duty, stack)
+        if ledger is None:  # told to end while it waited for the database
+            return
         open_here = is_open(bound, ledger.settings.env)
         application = web.app(ledger, Options(open=open_here))
         # It needs the extra, which `app` has found.
