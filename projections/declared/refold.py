@@ -34,10 +34,14 @@ from runfold.projections.rebuild_plan import BadRun, OnProgress, RebuildPlan, Re
 SCHEMA: Final = "projection"
 NOBODY: Final = Order()
 _SHADOW: Final = "@shadow@"
+# Of a later generation, an id says nothing of the moment.
 _VISIBLE: Final = """(event.position <= (
       SELECT split_part(feed.start, '@', 2)::bigint FROM ledger.feed_generation AS feed
       WHERE feed.generation = split_part($4, '/', 1)::int)
-    OR pg_visible_in_snapshot(event.txid,
+    OR event.position <= (
+      SELECT coalesce(feed.end_position, 9223372036854775807) FROM ledger.feed_generation AS feed
+      WHERE feed.generation = split_part($4, '/', 1)::int)
+    AND pg_visible_in_snapshot(event.txid,
       split_part(split_part($4, '/', 2), '@', 1)::pg_snapshot))"""
 _TRY_AGAIN: Final = "SELECT ledger.forget_aside($1, NULL, NULL)"
 _SET_ASIDE: Final = f"""

@@ -16,8 +16,14 @@ from runfold.ledger import Ledger
 from runfold.ledger.operations.reap import pulse
 from runfold.ledger.postgres.opening import Database
 from runfold.ledger.reading import feed
+from runfold.ledger.reading.feed import Checkpoint
+from runfold.projections import install
+from runfold.projections.declared.exchange import catch_up, replace_table
+from runfold.projections.declared.refold import NOBODY, plan
+from runfold.projections.rebuild import Rebuild
 from runfold.projections.state import drift
 from tests.support.clock import set_clock
+from tests.support.projections import read, sizes, sizes_of
 
 pytestmark = pytest.mark.new_database
 
@@ -35,6 +41,10 @@ END $$
 """Leaves the events as they come from another cluster, with an id for each of them."""
 LOWER, MOVED = MOVE.format(first=3), MOVE.format(first=10**9)
 """From a cluster that handed out few ids, and from one that handed out many."""
+NEWEST = """
+SELECT txid::text, position, left(encode(hash, 'hex'), 16) AS hash FROM ledger.event
+ORDER BY position DESC LIMIT 1
+"""
 HANDED_OUT = """
 DO $$ BEGIN FOR n IN 1..6000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$
 """
@@ -100,3 +110,24 @@ async def test_the_feed_looks_at_few_events_of_earlier_generations_whatever_thei
     checkpoint = await feed.now(ledger.pool)
     await ledger.submit("parse")
     assert await feed.towards(ledger.pool, checkpoint, 10) is not None
+
+
+async def test_a_rebuild_that_goes_on_in_another_cluster_folds_no_event_twice(
+    ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    """There, new events have ids that were handed out in the old cluster before it began."""
+    await install(ledger.pool, sizes())
+    await read(ledger, (await ledger.submit("parse")).run_id, "4")
+    await connection.execute(MOVED)
+    newest = await connection.fetchrow(NEWEST)
+    xmax = int(newest["txid"]) + 1
+    begun = f"1/{xmax}:{xmax}:@{newest['position']}@{newest['hash']}//0"
+    await read(ledger, (await ledger.submit("parse")).run_id, "5")
+
+    way = plan(sizes(), Checkpoint.parse(begun))
+    async with Rebuild.begin(ledger.pool, way) as rebuild:
+        await rebuild.fill(1)
+        here = await catch_up(ledger.pool, rebuild, sizes())
+        await replace_table(ledger.pool, rebuild, sizes(), here, NOBODY)
+
+    assert await sizes_of(ledger) == [("parse", 2, 9)]
