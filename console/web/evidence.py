@@ -80,10 +80,10 @@ async def _bundle(ledger: Ledger, runs: Sequence[UUID], folder: Path) -> dict[st
 
 async def _run(ledger: Ledger, run_id: UUID, folder: Path, at: datetime) -> dict[str, Any]:
     now = await ledger.get(run_id)
-    rows: Sequence[Mapping[str, Any]] = await fetch(
-        ledger.pool, EVENTS, ledger.project_id, run_id, run_id
-    )
+    asked = (EVENTS, ledger.project_id, run_id, run_id)
+    rows: Sequence[Mapping[str, Any]] = await fetch(ledger.pool, *asked)
     rows = rows or await archive.entries(ledger.pool, now)
+    rows = rows or await fetch(ledger.pool, *asked)  # a rebuild attached it meanwhile
     proof = evidence(ledger.project_id, run_id, rows)
     events = json.dumps(proof, ensure_ascii=False, indent=1).encode()
     then = await ledger.state_at(run_id, rows[-1]["version"])

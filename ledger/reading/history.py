@@ -29,8 +29,10 @@ async def history(
     check_int("after", after, least=0)
     if limit is not None:
         check_int("limit", limit, least=1)
-    rows = list(await fetch(pool, HISTORY, project_id, checked, after, heartbeats, limit))
+    asked = (project_id, checked, after, heartbeats, limit)
+    rows = await fetch(pool, HISTORY, *asked)
     if not rows and (run := await get(pool, project_id, checked)).version > after:
-        rows = [row for row in await archive.entries(pool, run) if row["version"] > after]
-        rows = [row for row in rows if heartbeats or row["type"] != "lease.heartbeat"][:limit]
+        later = [row for row in await archive.entries(pool, run) if row["version"] > after]
+        rows = [row for row in later if heartbeats or row["type"] != "lease.heartbeat"][:limit]
+        rows = rows or await fetch(pool, HISTORY, *asked)  # a rebuild attached it meanwhile
     return [as_event(row) for row in rows]

@@ -88,13 +88,14 @@ async def state_at(pool: Pool, project_id: str, run_id: UUID | str, at: int | da
     """Return the run as it was at a point of its history; see `Ledger.state_at`."""
     checked = check_run_id(run_id)
     version, time = await _point(pool, project_id, at)
-    rows = await fetch(pool, STATE_AT, project_id, checked, version, time)
-    runs = [Run.from_row(row) for row in rows]
+    asked = (project_id, checked, version, time)
+    runs = [Run.from_row(row) for row in await fetch(pool, STATE_AT, *asked)]
     now = None if runs else await get(pool, project_id, checked)
     if now is not None:
-        runs = await archive.states_at(
-            pool, project_id, {checked: now.hash}, version=version, time=time
-        )
+        last = {checked: now.hash}
+        runs = await archive.states_at(pool, project_id, last, version=version, time=time)
+        if not runs:  # a rebuild attached it meanwhile
+            runs = [Run.from_row(row) for row in await fetch(pool, STATE_AT, *asked)]
     if not runs or (version is not None and runs[0].version != version):
         now = now or await get(pool, project_id, checked)
         raise UnknownVersion(checked, at, now.version)

@@ -67,10 +67,18 @@ async def _rows(ledger: Ledger, run: Run, after: int, limit: int) -> Sequence[Ma
     opens = await access.check(ledger.project, "audit") is None
     if opens:
         with suppress(AccessDenied):  # the server's own login lacks runfold_auditor
-            rows = await fetch(ledger.pool, _WHOLE, *place, min(limit, WITH_CONTENT))
-            return rows or await _archived(ledger, run, after, limit, opens=True)
-    rows = await fetch(ledger.pool, _FACTS, *place, limit)
-    return rows or await _archived(ledger, run, after, limit, opens=False)
+            whole = (_WHOLE, *place, min(limit, WITH_CONTENT))
+            return (
+                await fetch(ledger.pool, *whole)
+                or await _archived(ledger, run, after, limit, opens=True)
+                or await fetch(ledger.pool, *whole)  # a rebuild attached it meanwhile
+            )
+    facts = (_FACTS, *place, limit)
+    return (
+        await fetch(ledger.pool, *facts)
+        or await _archived(ledger, run, after, limit, opens=False)
+        or await fetch(ledger.pool, *facts)
+    )
 
 
 async def _archived(

@@ -14,11 +14,13 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from runfold.console.web.evidence import export
 from runfold.ledger import Ledger, State, Transition
+from runfold.ledger.archive import reading
 from runfold.ledger.archive.attach import attach
 from runfold.ledger.archive.file import check_file
 from runfold.ledger.archive.holds import hold
-from runfold.ledger.archive.record import history
+from runfold.ledger.archive.record import Archive, detached, history
 from runfold.ledger.errors import (
     AccessDenied,
     ArchiveUnusable,
@@ -168,6 +170,29 @@ async def test_a_month_that_is_attached_again_is_what_it_was(
     ]  # fmt: skip
     with pytest.raises(asyncpg.PostgresError, match="append-only"):
         await connection.execute("DELETE FROM ledger.archive_event")
+
+
+async def test_what_is_attached_while_it_is_looked_for_is_found(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rebuild attaches every month for its time: nobody reads an empty history meanwhile."""
+    async with in_that_month(connection):
+        run_id = await ended(ledger)
+    before = await ledger.history(run_id)
+    await ledger.archive.export(MONTH, tmp_path, **WHY)
+
+    async def attached_meanwhile(*asked: Any) -> list[Archive]:
+        if (await ledger.archive.months())[0].state == "detached":
+            await ledger.archive.attach(MONTH, **WHY)
+        return await detached(*asked)
+
+    monkeypatch.setattr(reading, "detached", attached_meanwhile)
+    await ledger.archive.detach(MONTH, **WHY)
+    assert await ledger.history(run_id) == before
+    await ledger.archive.detach(MONTH, **WHY)
+    assert (await ledger.state_at(run_id, 1)).state == State.PENDING
+    await ledger.archive.detach(MONTH, **WHY)
+    assert (await export(ledger, [run_id], tmp_path / "bundle"))["runs"][0]["events"] == len(before)
 
 
 async def test_a_file_that_is_gone_or_changed_is_named(
