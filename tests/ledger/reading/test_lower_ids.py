@@ -119,7 +119,7 @@ async def test_a_rebuild_that_goes_on_in_another_cluster_folds_no_event_twice(
     await install(ledger.pool, sizes())
     await read(ledger, (await ledger.submit("parse")).run_id, "4")
     await connection.execute(MOVED)
-    newest = await connection.fetchrow(NEWEST)
+    [newest] = await connection.fetch(NEWEST)
     xmax = int(newest["txid"]) + 1
     begun = f"1/{xmax}:{xmax}:@{newest['position']}@{newest['hash']}//0"
     await read(ledger, (await ledger.submit("parse")).run_id, "5")
