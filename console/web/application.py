@@ -62,7 +62,7 @@ def make(ledger: Ledger | None, options: Options | None) -> FastAPI:
         routes=_routes(),
     )
     app.state.ending, app.state.streams = asyncio.Event(), 0
-    app.state.ready_checked_at, app.state.is_ready = 0.0, False
+    app.state.ready_checked_at, app.state.unready = 0.0, None
     problems.answer(app)
     app.add_exception_handler(HTTPException, _of_http)
     settings = ledger.settings if ledger is not None else Settings.load()

@@ -11,8 +11,9 @@ from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 
 from runfold.console.web.callers import Callers, caller
-from runfold.ledger import Ledger
+from runfold.ledger import Ledger, names
 from runfold.ledger.errors import ConfigurationError, LedgerError
+from runfold.ledger.log import logger
 from runfold.ledger.postgres.connections import fetch
 
 router = APIRouter(tags=["health"])
@@ -37,23 +38,30 @@ async def health() -> Health:
 @router.head("/ready", include_in_schema=False)
 @router.get("/ready", operation_id="ready", responses={503: {"model": Health}})
 async def ready(request: Request, response: Response) -> Health:
-    """Answer whether requests can be served now: 503 if not. Needs no token."""
+    """Answer whether requests can be served now: 503 if not. Needs no token.
+
+    The reason is for the operator: it is logged, once for each cause.
+    """
     state = request.app.state
     now = time.monotonic()
     if now - state.ready_checked_at > BELIEVED_SECONDS:
-        state.ready_checked_at, state.is_ready = now, await _answers(state.callers.own)
-    if state.ending.is_set() or not state.is_ready:
+        unready = await _unready(state.callers.own)
+        if unready is not None and unready != state.unready:
+            logger().warning(names.NOT_READY, reason=unready)
+        state.ready_checked_at, state.unready = now, unready
+    if state.ending.is_set() or state.unready is not None:
         response.status_code = 503
         return Health(status="unavailable")
     return Health()
 
 
-async def _answers(own: Ledger) -> bool:
+async def _unready(own: Ledger) -> str | None:
+    """Return why the database does not answer; None if it does."""
     try:
         await fetch(own.pool, "SELECT 1")
-    except LedgerError:
-        return False
-    return True
+    except LedgerError as error:
+        return str(error)
+    return None
 
 
 @router.get("/metrics", operation_id="metrics", response_class=PlainTextResponse)

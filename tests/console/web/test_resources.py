@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import httpx
 import pytest
+import structlog
 
 from runfold.console.web import app
+from runfold.console.web.api import health
 from runfold.console.web.options import is_loopback
 from runfold.console.web.problems import MEANINGS, STATUSES, code_of
 from runfold.ledger import Ledger, State
+from runfold.ledger.errors import DatabaseUnavailable
 from tests.support.runs import claimed, waiting
 from tests.support.web import calling, token
 
@@ -184,6 +187,29 @@ async def test_a_server_that_ends_is_not_ready(ledger: Ledger) -> None:
         answer = await client.get("/v1/ready")
 
     assert answer.status_code == 503
+
+
+async def test_a_server_that_is_not_ready_logs_each_cause_once(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, answers = app(ledger), iter(["gone", "gone", "full", None, "gone"])
+
+    async def answered(*_: object) -> None:
+        if reason := next(answers):
+            raise DatabaseUnavailable(None, reason)
+
+    monkeypatch.setattr(health, "fetch", answered)
+    async with calling(served) as client:
+        with structlog.testing.capture_logs() as lines:
+            statuses = []
+            for _ in range(5):
+                served.state.ready_checked_at = 0.0
+                statuses.append((await client.get("/v1/ready")).status_code)
+
+    assert statuses == [503, 503, 503, 200, 503]
+    assert [line["event"] for line in lines] == ["not_ready"] * 3
+    for line, reason in zip(lines, ("gone", "full", "gone"), strict=True):
+        assert reason in line["reason"]
 
 
 def test_every_status_has_a_code_that_is_explained() -> None:
