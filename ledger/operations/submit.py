@@ -23,7 +23,7 @@ _NEW: Final = f"{_SUBMIT} AS made"
 _BY_KEY: Final = (
     f"{_SUBMIT} AS submitted CROSS JOIN LATERAL ledger.read_run($1, submitted.run_id) AS made"
 )
-SUBMIT_MANY: Final = f"SELECT run_id, fresh FROM {_SUBMIT}"
+_ONLY_IDS: Final = f"(SELECT run_id, fresh FROM {_SUBMIT}) AS made"
 _NOTHING: Final = Decimal("0.000000")
 
 
@@ -47,28 +47,13 @@ class Submits:
             made = await self._batcher.ask(row, distinct=object())
             return _new_run(self._project.project_id, command, row, made)
         # It may block on another transaction, so it is sent alone.
-        [made] = await self._send_and_wake(_source(row), [row], actor)
+        [made] = await _send_and_wake(self._project, _source(row), [row], actor)
         run = _run(self._project.project_id, command, row, made)
         self._known_kinds.add(run.kind)
         return run
 
     async def _send(self, rows: Sequence[SubmitRow]) -> Sequence[Mapping[str, Any]]:
-        return await self._send_and_wake(_NEW, rows, None)
-
-    async def _send_and_wake(
-        self, source: str, rows: Sequence[SubmitRow], actor: str | None
-    ) -> Sequence[Mapping[str, Any]]:
-        project = self._project
-        if project.waker.goes_with_write():
-            waking = f"SELECT made.*, {WITH_A_WRITE} FROM {source}"
-            try:
-                return await _submitted(project, waking, rows, actor, None)
-            except DatabaseRefused as error:  # the queue of NOTIFY may be full: nothing was written
-                if error.sqlstate != LIMIT_EXCEEDED:
-                    raise
-        made = await _submitted(project, f"SELECT made.* FROM {source}", rows, actor, None)
-        project.waker.wake()
-        return made
+        return await _send_and_wake(self._project, _NEW, rows, None)
 
 
 async def submit_alone(
@@ -79,8 +64,7 @@ async def submit_alone(
 ) -> Run:
     """Make one run in a statement of its own; wakes nobody."""
     row = command.row(project.rules)
-    sql = f"SELECT made.* FROM {_source(row)}"
-    [made] = await _submitted(project, sql, [row], actor, connection)
+    [made] = await _submitted(project, _of(_source(row)), [row], actor, connection)
     return _run(project.project_id, command, row, made)
 
 
@@ -146,12 +130,25 @@ async def submit_many(
     rows = [_as_submit(command).row(project.rules) for command in commands]
     if not rows:
         return []
-    arrays = columns(rows)
-    who = project.actor_or_default(actor)
-    submitted = await _sent(project, connection, SUBMIT_MANY, project.project_id, who, *arrays)
     if connection is None:
-        project.waker.wake()
+        submitted = await _send_and_wake(project, _ONLY_IDS, rows, actor)
+    else:  # only the caller knows whether its transaction commits
+        submitted = await _submitted(project, _of(_ONLY_IDS), rows, actor, connection)
     return [Submission(row["run_id"], row["fresh"]) for row in submitted]
+
+
+async def _send_and_wake(
+    project: Project, source: str, rows: Sequence[SubmitRow], actor: str | None
+) -> Sequence[Mapping[str, Any]]:
+    if project.waker.goes_with_write():
+        try:
+            return await _submitted(project, _of(source, WITH_A_WRITE), rows, actor, None)
+        except DatabaseRefused as error:  # the queue of NOTIFY may be full: nothing was written
+            if error.sqlstate != LIMIT_EXCEEDED:
+                raise
+    made = await _submitted(project, _of(source), rows, actor, None)
+    project.waker.wake()
+    return made
 
 
 async def _submitted(
@@ -162,13 +159,12 @@ async def _submitted(
     connection: Connection | None,
 ) -> Sequence[Mapping[str, Any]]:
     who = project.actor_or_default(actor)
-    return await _sent(project, connection, sql, project.project_id, who, *columns(rows))
+    source = project.pool if connection is None else connection
+    return await fetch(source, sql, project.project_id, who, *columns(rows))
 
 
-async def _sent(
-    project: Project, connection: Connection | None, sql: str, *args: object
-) -> Sequence[Mapping[str, Any]]:
-    return await fetch(project.pool if connection is None else connection, sql, *args)
+def _of(source: str, *more: str) -> str:
+    return f"SELECT {', '.join(['made.*', *more])} FROM {source}"
 
 
 def _as_submit(command: Submit | Mapping[str, Any]) -> Submit:

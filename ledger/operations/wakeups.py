@@ -12,8 +12,8 @@ from runfold.ledger import log, names
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.postgres.connections import Pool, fetch
 
-WITH_A_WRITE: Final = "pg_notify(ledger.channel($1), '')"
-"""What a write selects besides its rows to wake workers as it commits."""
+WITH_A_WRITE: Final = "(SELECT pg_notify(ledger.channel($1), ''))"
+"""What a write selects besides its rows to wake workers as it commits: once for all rows."""
 NOTIFY: Final = f"SELECT {WITH_A_WRITE}"
 LIMIT_EXCEEDED: Final = "54000"
 """The SQLSTATE of a commit that finds the server's queue of NOTIFY full, and rolls back."""

@@ -7,7 +7,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from runfold.ledger import Ledger, State
+from runfold.ledger import Ledger, State, Submit
 from runfold.ledger.errors import ConfigurationError
 from runfold.ledger.operations import wakeups
 from runfold.workers import Context, handler, worker
@@ -152,15 +152,21 @@ async def test_after_a_quiet_moment_a_submit_wakes_as_it_commits(
     )
     asked: list[str] = []
     monkeypatch.setattr(ledger.project.waker, "wake", lambda: asked.append("wake"))
-    monkeypatch.setattr(ledger.project.waker, "_woken_at", -1.0)
 
-    await ledger.submit("greet", "ann")
-    assert await asyncio.wait_for(heard.get(), BOUND) == await channel(connection)
-    assert asked == []
+    for submit in (
+        ledger.submit("greet", "ann"),
+        ledger.submit_many([Submit(kind="greet"), Submit(kind="greet")]),
+    ):
+        monkeypatch.setattr(ledger.project.waker, "_woken_at", -1.0)
+        await submit
+        assert await asyncio.wait_for(heard.get(), BOUND) == await channel(connection)
+        assert heard.empty()
+        assert asked == []
 
     monkeypatch.setattr(wakeups, "QUIET_SECONDS", LATE)
     await ledger.submit("greet", "bob")  # one was sent lately
-    assert asked == ["wake"]
+    await ledger.submit_many([Submit(kind="greet")])
+    assert asked == ["wake", "wake"]
 
 
 async def test_a_wake_up_is_heard_by_the_worker_without_a_pause(ledger: Ledger) -> None:
