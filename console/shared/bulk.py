@@ -21,7 +21,7 @@ from runfold.ledger.operations.cancel import cancel_many
 from runfold.ledger.postgres.clock import ledger_now
 from runfold.ledger.reading.query import Query, parse
 from runfold.ledger.reading.search import count, search
-from runfold.ledger.validation import check_int, check_reason
+from runfold.ledger.validation import check_int, check_reason, check_year
 
 Action = Literal["cancel", "rerun"]
 ACTIONS: Final[tuple[Action, ...]] = ("cancel", "rerun")
@@ -179,4 +179,5 @@ def _of_rerun(run_id: UUID, answer: Any) -> Outcome:
 def _aware(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise InvalidValue("moment", moment.isoformat(), "has no time zone")
+    check_year("moment", moment)
     return moment.astimezone(UTC)

@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import Event, from_row
 from runfold.ledger.postgres.connections import Connection, Pool, fetch
+from runfold.ledger.validation import MAX_INT
 
 PAGE: Final = "ledger.feed_page($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 """A page of events, as a relation: of a checkpoint with a target, a limit and filters."""
@@ -32,8 +33,10 @@ LEFT JOIN LATERAL (
 ORDER BY event.position
 """
 _NO_FACTS: Final = frozenset({"txid", "salt", "body"})
-_MOMENT = r"[0-9]+:[0-9]+:[0-9,]*@[0-9]+(?:@[0-9a-f]{16})?"
-_CHECKPOINT: Final = re.compile(rf"([0-9]+)/({_MOMENT})/({_MOMENT})?/([0-9]+)")
+_MAX_BIGINT: Final = 2**63 - 1
+_NUMBER = "[0-9]{1,19}"
+_MOMENT = rf"{_NUMBER}:{_NUMBER}:(?:{_NUMBER}(?:,{_NUMBER})*)?@{_NUMBER}(?:@[0-9a-f]{{16}})?"
+_CHECKPOINT: Final = re.compile(rf"({_NUMBER})/({_MOMENT})/({_MOMENT})?/({_NUMBER})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Checkpoint:
     def parse(cls, text: str) -> Self:
         """Read a checkpoint that was written as text; raise InvalidValue for any other text."""
         match = _CHECKPOINT.fullmatch(text)
-        if match is None:
+        if match is None or not _is_possible(*match.groups()):
             raise InvalidValue(
                 "checkpoint", text, "is not one: pass what an earlier subscription returned"
             )
@@ -76,6 +79,18 @@ class Checkpoint:
         """Return the checkpoint at the target."""
         assert self.target is not None
         return Checkpoint(self.generation, self.target)
+
+
+def _is_possible(generation: str, moment: str, target: str | None, position: str) -> bool:
+    """Whether the numbers of a checkpoint fit their types, and its snapshots are such."""
+    for each in (moment, target):
+        snapshot, _, place = (each or moment).partition("@")
+        least, beyond, open_ = snapshot.split(":")
+        between = [int(id_) for id_ in open_.split(",") if id_]
+        ids = [1, int(least), *between, int(beyond) - bool(between), _MAX_BIGINT]
+        if ids != sorted(ids) or int(place.partition("@")[0]) > _MAX_BIGINT:
+            return False
+    return int(generation) <= MAX_INT and int(position) <= _MAX_BIGINT
 
 
 @dataclass(frozen=True, slots=True)

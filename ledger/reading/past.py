@@ -21,7 +21,7 @@ from runfold.ledger.reading.runs import get, require_kinds
 from runfold.ledger.reading.search import MAX_RUNS, Page, listed
 from runfold.ledger.reading.search_statements import EXAMINED
 from runfold.ledger.run import Run
-from runfold.ledger.validation import check_int, check_run_id
+from runfold.ledger.validation import check_int, check_run_id, check_year
 
 MAX_FOLDED: Final = 1_000
 """Histories that one statement folds, so that no statement grows with the ledger."""
@@ -70,6 +70,7 @@ async def check_instant(pool: Pool, project_id: str, time: datetime) -> datetime
         raise InvalidValue("time", time, "must be a datetime")
     if time.tzinfo is None:
         raise InvalidValue("time", time.isoformat(), "has no time zone: use an aware datetime")
+    check_year("time", time)
     (row,) = await fetch(pool, _BOUNDS, project_id)
     if time > row["now"]:
         raise FutureInstant(time, row["now"])

@@ -308,6 +308,11 @@ NONSENSE = (
     "/v1/runs/x", "/v1/runs/%00", "/v1/runs/..%2f..%2fetc", "/v1/runs?limit=-1",
     "/v1/runs?limit=1e9", "/v1/runs?q=state:nothing", "/v1/runs?before=%F0%28%8C", "/v1/none",
     "/v1/runs/0197c2a1-0000-7000-8000-000000000000/state?at=%E2%80%AE1",
+    "/v1/runs/0197c2a1-0000-7000-8000-000000000000/state?at=0001-01-01T00:00:00%2B14:00",
+    "/v1/events?after=1/1:9:5,3@0//0", "/v1/events?after=1/1:9:9@0//0",
+    "/v1/events?after=1/1:9:,@0//0", "/v1/events?after=1/0:0:@0//0",
+    "/v1/events?after=1/18446744073709551615:18446744073709551615:@0//0",
+    "/v1/events?after=99999999999/1:1:@0//0", "/v1/events?after=1/1:1:@9999999999999999999//0",
     "/v1/events?after=nonsense", "/v1/events?states=none", "/v1/problems/none",
     "/v1/kinds/%0A/history",
 )  # fmt: skip
