@@ -186,10 +186,12 @@ async def _folded(
 ) -> list[Run]:
     """Return those of the runs that fit the filter, as they were, in the order of the pages."""
     states, workers = chosen.states, chosen.worker_ids
-    rows = await fetch(pool, _FOLDED, project_id, ids, at, states, workers, limit)
-    runs = [Run.from_row(row) for row in rows]
-    archived = await _archived(pool, project_id, ids)
-    then = await archive.states_at(pool, project_id, archived, time=at) if archived else []
+    archived, before = await _archived(pool, project_id, ids), None
+    while archived != before:  # a rebuild attaches months and detaches them again
+        rows = await fetch(pool, _FOLDED, project_id, ids, at, states, workers, limit)
+        runs = [Run.from_row(row) for row in rows]
+        then = await archive.states_at(pool, project_id, archived, time=at) if archived else []
+        archived, before = await _archived(pool, project_id, ids), archived
     runs += [
         run
         for run in then

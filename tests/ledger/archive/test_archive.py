@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -36,7 +36,7 @@ from runfold.ledger.errors import (
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.months import bounds
 from runfold.ledger.postgres.urls import driver_url
-from runfold.ledger.reading import feed
+from runfold.ledger.reading import feed, past
 from runfold.ledger.reading.verify import verify
 from runfold.projections.declared.catch_up import CatchUp
 from runfold.projections.declared.installing import install
@@ -193,6 +193,26 @@ async def test_what_is_attached_while_it_is_looked_for_is_found(
     assert (await ledger.state_at(run_id, 1)).state == State.PENDING
     await ledger.archive.detach(MONTH, **WHY)
     assert (await export(ledger, [run_id], tmp_path / "bundle"))["runs"][0]["events"] == len(before)
+
+
+async def test_the_runs_of_an_instant_are_listed_once_while_their_month_is_moved(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with in_that_month(connection):
+        run_id = await ended(ledger)
+    await ledger.archive.export(MONTH, tmp_path, **WHY)
+    moves: list[Any] = []
+
+    async def moved_meanwhile(*asked: Any) -> list[Archive]:
+        while moves:
+            await moves.pop()(MONTH, **WHY)
+        return await detached(*asked)
+
+    monkeypatch.setattr(past, "detached", moved_meanwhile)
+    for move in (ledger.archive.detach, ledger.archive.attach):
+        moves.append(move)
+        listed = await ledger.runs(at=datetime.now(UTC) - timedelta(seconds=1))
+        assert [run.run_id for run in listed] == [run_id]
 
 
 async def test_a_file_that_is_gone_or_changed_is_named(
