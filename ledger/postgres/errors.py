@@ -112,6 +112,25 @@ def _changed_meanwhile(error: BaseException) -> LedgerError:
     )
 
 
+def of_an_unreleased_program(fault: str) -> ConfigurationError:
+    """Return the error for a database that a program from before the first release has made.
+
+    Until then the first revision changes in place, and no upgrade leads from one form of it to the
+    next.
+    """
+    from runfold.ledger.postgres.embedded.postgres import default_home
+
+    return ConfigurationError(
+        f"{fault}: a program from before the first release made them, and no upgrade leads from "
+        "there; give the ledger a new database (the built-in one is in the folder "
+        f"{default_home()}, which RUNFOLD_HOME names)"
+    )
+
+
+def _two_signatures(error: BaseException, _: Sequence[Any]) -> LedgerError:
+    return of_an_unreleased_program(f"functions have two signatures ({sentence(error)})")
+
+
 def _behind_a_pooler(_: BaseException, __: Sequence[Any]) -> LedgerError:
     return ConfigurationError(_POOLER)
 
@@ -138,6 +157,7 @@ _BY_STATE: Final[Mapping[str, Translation]] = {
     "3F000": _not_migrated,
     "42P01": _not_migrated,
     "42883": _not_migrated,
+    "42725": _two_signatures,
     "26000": _behind_a_pooler,
     "42P05": _behind_a_pooler,
     "42501": lambda error, _: _denied(error),

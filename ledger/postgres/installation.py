@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from runfold.ledger.errors import ConfigurationError
 from runfold.ledger.postgres.compatibility import ENCODING, wrong_encoding
+from runfold.ledger.postgres.errors import of_an_unreleased_program
 from runfold.ledger.postgres.installed_objects import installed
 from runfold.ledger.postgres.server_roles import ROLES
 
@@ -105,12 +106,7 @@ async def refuse_unfit(connection: AsyncConnection) -> None:
 
 
 async def refuse_older_tables(connection: AsyncConnection) -> None:
-    """Raise ConfigurationError for tables that lack columns of this code's, at its own revision.
-
-    Before the first release the first revision changes in place, and no upgrade leads from one form
-    of it to the next.
-    """
-    from runfold.ledger.postgres.embedded.postgres import default_home
+    """Raise ConfigurationError for tables that lack columns of this code's, at its own revision."""
     from runfold.ledger.postgres.tables import metadata
 
     present = {tuple(row) for row in await connection.exec_driver_sql(_COLUMNS)}
@@ -121,11 +117,7 @@ async def refuse_older_tables(connection: AsyncConnection) -> None:
         if (table.name, column.name) not in present
     ]
     if missing:
-        raise ConfigurationError(
-            f"the tables lack {', '.join(missing[:5])}: a program from before the first release "
-            "made them, and no upgrade leads from there; give the ledger a new database "
-            f"(the built-in one is in the folder {default_home()}, which RUNFOLD_HOME names)"
-        )
+        raise of_an_unreleased_program(f"the tables lack {', '.join(missing[:5])}")
 
 
 async def is_intact(connection: AsyncConnection, digest: str) -> bool:

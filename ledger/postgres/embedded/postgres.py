@@ -53,7 +53,10 @@ class EmbeddedPostgres:
         try:
             registry.enter(self, self._server)
         except OSError as error:
-            raise EmbeddedPostgresError(f"cannot use {self._store.home}: {error}") from error
+            raise EmbeddedPostgresError(
+                f"cannot use {self._store.home}: {error.strerror or error}; set RUNFOLD_HOME to a "
+                "folder that this account may make or write to"
+            ) from error
         return self
 
     def close(self) -> None:

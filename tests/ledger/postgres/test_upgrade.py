@@ -630,3 +630,17 @@ async def test_an_upgrade_that_changes_something_is_on_record_with_its_login(
     assert json.loads(last["facts"]) == {
         "revision": revisions.head(), "functions": schema.digest()
     }  # fmt: skip
+
+
+async def test_functions_of_before_the_first_release_are_refused_by_name(
+    unverified_database: str,
+) -> None:
+    connection = await asyncpg.connect(driver_url(unverified_database))
+    await connection.execute(
+        "CREATE FUNCTION ledger.reap(int) RETURNS int LANGUAGE sql AS 'SELECT 1';"
+        "COMMENT ON SCHEMA ledger IS 'functions of other files'"
+    )
+    await connection.close()
+
+    with pytest.raises(ConfigurationError, match=r"ledger\.reap.*a new database.* /"):
+        await schema.upgrade(unverified_database)
