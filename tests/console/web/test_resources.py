@@ -236,6 +236,8 @@ def test_an_address_that_others_reach_is_not_taken_for_one(host: str) -> None:
         ("runs?state=failed", "parameter 'state': is not one of /v1/runs: after, before, limit, q"),
         ("runs?q=&Limit=3", "parameter 'Limit': is not one of /v1/runs: after, before, limit, q"),
         ("kinds?limit=3", "parameter 'limit': is not one of /v1/kinds: none"),
+        ("runs?q=state:failed&q=kind:a", "parameter 'q': is given twice: give it once"),
+        ("events?types=a.b&after=x&types=a.c", "checkpoint 'x': is not one: pass what"),
     ],
 )
 async def test_a_parameter_that_a_route_does_not_have_is_refused(
@@ -244,7 +246,8 @@ async def test_a_parameter_that_a_route_does_not_have_is_refused(
     """A misspelt filter would list every run."""
     answer = await web.get(f"/v1/{path}")
 
-    assert (answer.status_code, answer.json()["detail"]) == (422, says)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith(says)
 
 
 async def test_a_member_that_a_body_does_not_have_is_refused(
