@@ -5,14 +5,14 @@ See docs/howto/access.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from runfold.ledger.errors import AccessDenied, InvalidValue, UnknownProject
 from runfold.ledger.operations.project import Project
-from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading.permitted import check_may
 from runfold.ledger.validation import check_actor, check_list, check_text, check_year
 
@@ -28,6 +28,10 @@ _GRANTS: Final = """
 SELECT credential, project_id, rights, actors, until, actor, reason FROM ledger.access_grant
 WHERE cardinality(rights) > 0 AND project_id IN ($1, '*') AND ($2::text IS NULL OR credential = $2)
 ORDER BY credential, project_id
+"""
+_GRANTS_OF: Final = """
+SELECT credential, project_id, rights, actors, until, actor, reason FROM ledger.access_grant
+WHERE cardinality(rights) > 0 AND credential = $1 ORDER BY project_id
 """
 # A credential sees its own grants without a right.
 _IS_OWN: Final = "SELECT coalesce($1 = ledger.credential(), true) AS is_own"
@@ -133,10 +137,16 @@ async def grants(project: Project, credential: str | None = None) -> list[Grant]
     rows = await fetch(project.pool, _GRANTS, project.project_id, credential)
     if not rows and not (await fetch(project.pool, _IS_OWN, credential))[0]["is_own"]:
         await check_may(project.pool, project.project_id, "audit", "admin")
-    return [
-        Grant(**{**row, "rights": tuple(row["rights"]), "actors": tuple(row["actors"])})
-        for row in rows
-    ]
+    return [_grant(row) for row in rows]
+
+
+async def grants_of(pool: Pool, credential: str) -> list[Grant]:
+    """Return what a credential may do in every project whose grants this session sees."""
+    return [_grant(row) for row in await fetch(pool, _GRANTS_OF, credential)]
+
+
+def _grant(row: Mapping[str, Any]) -> Grant:
+    return Grant(**{**row, "rights": tuple(row["rights"]), "actors": tuple(row["actors"])})
 
 
 async def is_stranger(project: Project, credential: str) -> bool:

@@ -50,3 +50,20 @@ def test_every_command_of_access_prints_json_where_it_is_asked_for(cli: Cli) -> 
     assert "no API tokens" in cli.ok("access", "tokens").err
     token = cli.ok("access", "token", "ci", "--json").json["credential"]
     assert cli.ok("access", "revoke-token", token, "--json").json["revoked"] is True
+
+
+def test_a_revocation_says_what_it_took_and_what_is_left(cli: Cli) -> None:
+    cli.ok("project", "create", "other")
+    cli.ok("access", "grant", "user:zoe", "--rights", "read", "--all-projects")
+    cli.ok("--project", "other", "access", "grant", "user:zoe", "--rights", "read,work")
+    left = (
+        "user:zoe keeps read in *: runfold access revoke user:zoe --all-projects",
+        "user:zoe keeps read, work in other: runfold --project other access revoke user:zoe",
+    )
+
+    said = cli.ok("access", "revoke", "user:zoe").err.splitlines()
+    assert said == ["nothing new: user:zoe had no rights in test", *left]
+    said = cli.ok("access", "revoke", "user:zoe", "--all-projects").err.splitlines()
+    assert said == ["revoked what user:zoe might do in *", left[1]]
+    answer = cli.ok("--json", "access", "revoke", "user:zoe").json
+    assert answer == {"credential": "user:zoe", "revoked": False, "kept": ["other"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Final
@@ -106,14 +107,41 @@ async def revoke(
     actor: Actor = None,
     reason: OrderReason = None,
 ) -> None:
-    """Revoke all rights of a login or token in the project."""
+    """Revoke all rights of a login or token in the project, and name those that it keeps.
+
+    A grant in all projects is revoked with --all-projects alone.
+    """
     async with session.ledger() as ledger:
-        await access.revoke(
+        place = access.EVERYWHERE if everywhere else ledger.project_id
+        had = await access.grants_of(ledger.pool, credential)
+        await access.revoke(  # also of nothing: it takes back a login's right to connect
             ledger.project, credential, everywhere=everywhere, actor=actor, reason=reason
         )
+    kept = [entry for entry in had if entry.project_id != place]
     if session.as_json:
-        session.out.json({"credential": credential, "revoked": True})
-    session.out.talk(f"revoked what {credential} might do")
+        session.out.json(
+            {
+                "credential": credential,
+                "revoked": kept != had,
+                "kept": [entry.project_id for entry in kept],
+            }
+        )
+    elif kept != had:
+        session.out.talk(f"revoked what {credential} might do in {place}")
+    else:
+        session.out.talk(f"nothing new: {credential} had no rights in {place}")
+    for entry in kept:
+        session.out.talk(_kept(entry))
+
+
+def _kept(entry: Grant) -> str:
+    everywhere = entry.project_id == access.EVERYWHERE
+    words = ["runfold", *([] if everywhere else ["--project", entry.project_id])]
+    words += ["access", "revoke", entry.credential, *(["--all-projects"] if everywhere else [])]
+    return (
+        f"{entry.credential} keeps {', '.join(entry.rights)} in {entry.project_id}: "
+        f"{shlex.join(words)}"
+    )
 
 
 @command(app, "check", rights="")
