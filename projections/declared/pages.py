@@ -8,6 +8,7 @@ such runs a project is set aside as a whole.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,13 +40,16 @@ VALUES ($1, $2, $3, $4, $5, $5, $6, $7)
 ON CONFLICT (relation, project_id, run_id) DO NOTHING RETURNING known.run_id
 """
 _NEXT_RETRY: Final = """
-SELECT project_id, run_id, first_position, last_position FROM ledger.projection_aside
+SELECT project_id, run_id, first_position, last_position, set_aside_at
+FROM ledger.projection_aside
 WHERE relation = $1 AND retry_at IS NOT NULL ORDER BY retry_at, run_id LIMIT 1 FOR UPDATE
 """
 _FORGET_ASIDE: Final = "SELECT ledger.forget_aside($1, $2, $3)"
-_NOTE_FAILURE: Final = """
-UPDATE ledger.projection_aside SET retry_at = NULL, error = $4
-WHERE relation = $1 AND project_id = $2 AND run_id = $3
+_STILL_ASIDE: Final = """
+INSERT INTO ledger.projection_aside
+  (relation, name, project_id, run_id, first_position, last_position, events, event_version, error,
+    set_aside_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 """
 _RETRY_UNTRIED: Final = """
 UPDATE ledger.projection_aside AS aside SET retry_at = clock_timestamp()
@@ -90,7 +94,10 @@ async def take_page(
 
 
 async def retry_next(connection: Any, projection: Projection) -> int | None:
-    """Fold the next run that is to be retried; return its events, or None if there is none."""
+    """Fold the next run that is to be retried; return its events, or None if there is none.
+
+    The first of its events that cannot be folded, and later ones, are left out as before.
+    """
     run = await connection.fetchrow(_NEXT_RETRY, projection.table)
     if run is None:
         return None
@@ -101,20 +108,42 @@ async def retry_next(connection: Any, projection: Projection) -> int | None:
         "WHERE event.project_id = $1 AND event.run_id = $2\n"
         f"  AND event.position BETWEEN $3 AND $4{types}"
     )
-    try:
-        async with connection.transaction():
-            await connection.execute(SETTINGS)
-            await connection.execute(_FORGET_ASIDE, *key)
-            statement = taken_sql(projection, page, projection.table)
-            taken = await connection.fetchrow(statement, *run.values())
-    except asyncpg.PostgresError as error:
-        if not is_bad_data(error):
-            raise
-        await connection.execute(_NOTE_FAILURE, *key, reason_of(error))
-        return 0
+    places = f"SELECT page.position, page.version FROM ({page}) AS page ORDER BY page.position"
+    bounds = (run["first_position"], run["last_position"])
+    events = await connection.fetch(places, *key[1:], *bounds)
+    await connection.execute(SETTINGS)
+    await connection.execute(_FORGET_ASIDE, *key)
+    statement = taken_sql(projection, page, projection.table)
+    done, size = 0, len(events)
+    while done < len(events):
+        part = events[done : done + size]
+        try:
+            async with connection.transaction():
+                bounds = (part[0]["position"], part[-1]["position"])
+                await connection.fetchrow(statement, *key[1:], *bounds)
+        except asyncpg.PostgresError as error:
+            if not is_bad_data(error):
+                raise
+            if size == 1:
+                await _leave_aside(connection, projection, run, events[done:], error)
+                return done
+            size = max(size // 2, 1)
+        else:
+            done += len(part)
     # Where fewer runs fail than set a project aside, those that were set aside with it are tried.
     await connection.execute(_RETRY_UNTRIED, *key[:2], RUNS_ASIDE)
-    return int(taken["events"])
+    return done
+
+
+async def _leave_aside(
+    connection: Any, projection: Projection, run: Any, events: Sequence[Any], error: Exception
+) -> None:
+    """Set a run aside again, from the first of these events on, which cannot be folded."""
+    first = events[0]
+    which_run = (projection.table, projection.name, run["project_id"], run["run_id"])
+    positions = (first["position"], run["last_position"])
+    facts = (len(events), first["version"], reason_of(error), run["set_aside_at"])
+    await connection.execute(_STILL_ASIDE, *which_run, *positions, *facts)
 
 
 def which(projection: Projection) -> Filter:

@@ -139,6 +139,31 @@ async def test_a_run_is_taken_up_where_it_was_left_once_its_event_is_skipped(
     ]
 
 
+async def test_each_event_of_a_run_that_cannot_be_folded_is_skipped_in_turn(
+    ledger: Ledger,
+) -> None:
+    """Also where a rebuild, which knows the run alone, has set it aside."""
+    [bad] = await runs(ledger, "parse")
+    for size in ("1", BAD, "4", '"more"', "8"):
+        await read(ledger, bad, size)
+    await caught_up(ledger, sizes())
+
+    assert await skip(ledger.pool, "sizes", actor="ann", reason="a defect") == (bad, 3)
+    await caught_up(ledger, sizes())
+    assert await sizes_of(ledger) == [("parse", 2, 5)]
+    [aside] = await set_aside(ledger.pool, "sizes")
+    assert (aside.event_version, aside.events, aside.retrying) == (5, 2, False)
+    assert "more" in (aside.error or "")
+
+    await refold(ledger.pool, sizes())
+    await retry(ledger.pool, "sizes")
+    await caught_up(ledger, sizes())
+    assert await skip(ledger.pool, "sizes", actor="ann", reason="another") == (bad, 5)
+    await caught_up(ledger, sizes())
+    assert await sizes_of(ledger) == [("parse", 3, 13)]
+    assert await set_aside(ledger.pool, "sizes") == []
+
+
 async def test_a_run_that_is_tried_too_early_stays_aside_with_the_new_reason(
     ledger: Ledger,
 ) -> None:
