@@ -31,11 +31,14 @@ UPDATE ledger.projection SET version = $2, digest = $3, generation = $4, snapsho
   error_project_id = NULL, error_run_id = NULL, error_version = NULL, error_position = NULL
 WHERE name = $1
 """
+# By the first event that is left out: a rebuild leaves out the whole run.
 _ASIDE_DIFFERS: Final = """
 SELECT EXISTS (
-  SELECT FROM (SELECT project_id, run_id FROM ledger.projection_aside WHERE relation = $1) AS one
-  FULL JOIN (SELECT project_id, run_id FROM ledger.projection_aside WHERE relation = $2) AS other
-    USING (project_id, run_id)
+  SELECT FROM (
+    SELECT project_id, run_id, first_position FROM ledger.projection_aside WHERE relation = $1
+  ) AS one FULL JOIN (
+    SELECT project_id, run_id, first_position FROM ledger.projection_aside WHERE relation = $2
+  ) AS other USING (project_id, run_id, first_position)
   WHERE one IS NULL OR other IS NULL)
 """
 NOTED: Final = "SELECT ledger.note_rebuild($1, $2, $3, $4, $5, $6, $7)"

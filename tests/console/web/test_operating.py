@@ -197,7 +197,7 @@ async def test_the_archive_is_for_those_with_rights_in_all_projects(ledger: Ledg
 async def test_a_projection_is_rebuilt_from_its_page_and_put_in_its_place(
     web: httpx.AsyncClient, ledger: Ledger
 ) -> None:
-    await ledger.submit("parse")
+    run = await ledger.submit("parse")
     await install(ledger.pool, RUN_COUNTS)
     await CatchUp(ledger.pool, RUN_COUNTS).to_the_end()
     path = "/p/test/projections"
@@ -222,7 +222,9 @@ async def test_a_projection_is_rebuilt_from_its_page_and_put_in_its_place(
     await until(is_over)
     found = await told()
     assert (found["error"], found["wrong"], found["progress"]["events"]) == (None, 0, 1)
-    assert "✔ swapped" in (await web.get(path)).text
+    page = (await web.get(path)).text
+    assert "✔ swapped" in page
+    assert "no wrong rows" in page
     orders = await ledger.control_history(everywhere=True)
     noted = [each for each in orders if each.subject == "projection:run_counts"]
     assert [each.type for each in noted] == ["rebuild.begun", "rebuild.swapped"]
@@ -231,6 +233,18 @@ async def test_a_projection_is_rebuilt_from_its_page_and_put_in_its_place(
     assert json.loads(noted[1].facts or "")["wrong"] == 0
     page = (await web.get("/p/test/audit/all")).text
     assert page.count("a doubt &lt;b&gt;") == 2
+
+    await ledger.pool.execute(ASIDE, RUN_COUNTS.table, run.run_id)
+    assert (await web.post(path, data=asked)).status_code == 303
+    await until(is_over)
+    assert "nothing to compare with" in " ".join((await web.get(path)).text.split())
+
+
+ASIDE = """
+INSERT INTO ledger.projection_aside
+  (relation, name, project_id, run_id, first_position, last_position)
+VALUES ($1, 'run_counts', 'test', $2, 1, 1)
+"""
 
 
 async def test_a_rebuild_that_was_begun_elsewhere_shows_how_far_it_is(
