@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from fastapi import Form, Request
@@ -22,6 +23,10 @@ from runfold.ledger.validation import LOOPBACK
 _NOT_LET_IN: Final = (
     "Not let in: the name, the password or the token is unknown, wrong, revoked or past its end."
     " After ten wrong passwords, a user has one try a minute."
+)
+_IN_THE_OPEN: Final = (
+    "Not let in: this page came over http, where a browser keeps no session and others can read the"
+    " password. Open it over https: the server belongs behind a proxy with TLS."
 )
 _YEAR: Final = 365 * 86_400
 pages = router()
@@ -64,6 +69,8 @@ async def sign_in(
     to: Annotated[str, Form()] = "/",
 ) -> Response:
     """Begin a session, whose secret is kept in a cookie that no script reads."""
+    if _is_in_the_open(request):
+        return asking(request, to, _IN_THE_OPEN, HTTPStatus.FORBIDDEN)
     callers: Callers = request.app.state.callers
     client = request.client.host if request.client else ""
     callers.count_stranger(client)
@@ -101,6 +108,15 @@ def remember(request: Request, response: Response, secret: str) -> None:
 def is_private(request: Request) -> bool:
     """Whether cookies need TLS: everywhere but on this machine's own names."""
     return request.url.scheme == "https" or request.url.hostname not in LOOPBACK
+
+
+def _is_in_the_open(request: Request) -> bool:
+    """Whether the browser has the page over plain HTTP, and so would drop the cookie.
+
+    It says so by the origin: what the server sees may come from a proxy that speaks TLS.
+    """
+    origin = urlsplit(request.headers.get("origin", ""))
+    return origin.scheme == "http" and origin.hostname not in LOOPBACK
 
 
 async def forget(request: Request) -> None:

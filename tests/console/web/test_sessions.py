@@ -67,6 +67,23 @@ async def test_the_cookie_holds_no_token_and_the_database_no_secret(
     assert (await stranger.get("/p/test")).headers["location"] == ENDED
 
 
+async def test_a_sign_in_that_the_browser_would_forget_is_refused_and_says_why(
+    stranger: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    """Over plain HTTP a browser drops the cookie, and asks to sign in again and again."""
+    await ann(ledger, "read")
+    data, host = {"user": "ann", "password": PASSWORD}, {"Host": "console.example"}
+
+    plain = await stranger.post(
+        "/sign-in", data=data, headers={**host, "Origin": "http://console.example"}
+    )
+    assert (plain.status_code, "set-cookie" in plain.headers) == (403, False)
+    assert "came over http" in plain.text
+    assert await sessions.sessions(ledger.project) == []
+    proxied = {**host, "Origin": "https://console.example"}
+    assert (await stranger.post("/sign-in", data=data, headers=proxied)).status_code == 303
+
+
 async def test_each_sign_in_begins_another_session_and_signing_out_ends_it_on_the_server(
     stranger: httpx.AsyncClient, ledger: Ledger
 ) -> None:
