@@ -67,3 +67,16 @@ def test_a_revocation_says_what_it_took_and_what_is_left(cli: Cli) -> None:
     assert said == ["revoked what user:zoe might do in *", left[1]]
     answer = cli.ok("--json", "access", "revoke", "user:zoe").json
     assert answer == {"credential": "user:zoe", "revoked": False, "kept": ["other"]}
+
+
+def test_users_and_tokens_are_of_no_project(cli: Cli) -> None:
+    elsewhere = Cli(cli.url, cli.capsys, "nowhere")
+
+    elsewhere.ok("users", "add", "zoe", "--issuer", "https://id.example", "--subject", "1")
+    token = elsewhere.ok("access", "token", "ci", "--json").json["credential"]
+
+    assert "user:zoe" in elsewhere.ok("users", "list").out
+    assert token in elsewhere.ok("access", "tokens").out
+    assert "no sessions" in elsewhere.ok("users", "sessions").err
+    elsewhere.ok("access", "revoke-token", token)
+    elsewhere.ok("users", "disable", "zoe")

@@ -24,9 +24,9 @@ async def token(
     reason: OrderReason = None,
 ) -> None:
     """Make an API token and print its secret, this once."""
-    async with session.ledger() as ledger:
+    async with session.all_projects() as project:
         credential, secret = await api_tokens.make_token(
-            ledger.project, name, days=days, actor=actor, reason=reason
+            project, name, days=days, actor=actor, reason=reason
         )
     if session.as_json:
         session.out.json({"credential": credential, "secret": secret})
@@ -37,9 +37,9 @@ async def token(
 
 async def tokens(session: Session) -> None:
     """List the API tokens, the oldest first, without their secrets."""
-    async with session.ledger() as ledger:
+    async with session.all_projects() as project:
         after = ""
-        while listed := await api_tokens.tokens(ledger.project, after=after):
+        while listed := await api_tokens.tokens(project, after=after):
             after = listed[-1].token_id
             for entry in listed:
                 _write_token(session, entry)
@@ -55,10 +55,8 @@ async def revoke_token(
     reason: OrderReason = None,
 ) -> None:
     """Revoke an API token: its secret lets nobody in any more."""
-    async with session.ledger() as ledger:
-        revoked = await api_tokens.revoke_token(
-            ledger.project, token_id, actor=actor, reason=reason
-        )
+    async with session.all_projects() as project:
+        revoked = await api_tokens.revoke_token(project, token_id, actor=actor, reason=reason)
     if session.as_json:
         session.out.json({"token_id": token_id, "revoked": revoked})
     session.out.talk(f"revoked {token_id}" if revoked else f"{token_id} is not a token in use")

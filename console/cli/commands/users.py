@@ -34,9 +34,9 @@ Subject = Annotated[
 @command(app, "list", rights="*audit | admin")
 async def list_(session: Session) -> None:
     """List the users, by name."""
-    async with session.ledger() as ledger:
+    async with session.all_projects() as project:
         after = ""
-        while listed := await users.users(ledger.project, after=after):
+        while listed := await users.users(project, after=after):
             after = listed[-1].name
             for user in listed:
                 _write(session, user)
@@ -75,9 +75,9 @@ async def add(
     plain = users.check_name(name)
     provider = None if issuer is None or subject is None else (issuer, subject)
     password = None if provider else _password()
-    async with session.ledger() as ledger:
+    async with session.all_projects() as project:
         added = await users.add(
-            ledger.project, plain, password=password, provider=provider, actor=actor, reason=reason
+            project, plain, password=password, provider=provider, actor=actor, reason=reason
         )
     _tell(session, plain, changed=added, no=f"{plain} exists already, or the subject does")
     session.out.talk(f"grant rights: runfold access grant user:{plain} --rights read")
@@ -90,8 +90,8 @@ async def password(
     """Replace a user's password, read as by `add`, and end the user's sessions."""
     users.check_name(name)
     chosen = _password()
-    async with session.ledger() as ledger:
-        changed = await users.set_password(ledger.project, name, chosen, actor=actor, reason=reason)
+    async with session.all_projects() as project:
+        changed = await users.set_password(project, name, chosen, actor=actor, reason=reason)
     _tell(session, name, changed=changed, no=f"there is no user {name}")
 
 
@@ -100,8 +100,8 @@ async def disable(
     session: Session, name: Name, *, actor: Actor = None, reason: OrderReason = None
 ) -> None:
     """Disable a user, and end the user's sessions at once."""
-    async with session.ledger() as ledger:
-        changed = await users.disable(ledger.project, name, actor=actor, reason=reason)
+    async with session.all_projects() as project:
+        changed = await users.disable(project, name, actor=actor, reason=reason)
     _tell(session, name, changed=changed, no=f"{name} is not a user who may sign in")
 
 
@@ -110,16 +110,16 @@ async def enable(
     session: Session, name: Name, *, actor: Actor = None, reason: OrderReason = None
 ) -> None:
     """Enable a disabled user again."""
-    async with session.ledger() as ledger:
-        changed = await users.enable(ledger.project, name, actor=actor, reason=reason)
+    async with session.all_projects() as project:
+        changed = await users.enable(project, name, actor=actor, reason=reason)
     _tell(session, name, changed=changed, no=f"{name} is not a disabled user")
 
 
 @command(app, "sessions", rights="*audit | admin")
 async def sessions(session: Session) -> None:
     """List the sessions that hold, without their secrets."""
-    async with session.ledger() as ledger:
-        listed = await web_sessions.sessions(ledger.project)
+    async with session.all_projects() as project:
+        listed = await web_sessions.sessions(project)
     if not listed:
         session.out.talk("no sessions: nobody is signed in to the pages")
     for entry in listed:
@@ -138,8 +138,8 @@ async def end_session(
     session_id: Annotated[str, typer.Argument(metavar="SESSION", help="Its id, from sessions.")],
 ) -> None:
     """End a session at once."""
-    async with session.ledger() as ledger:
-        ended = await web_sessions.end_by_id(ledger.project, session_id)
+    async with session.all_projects() as project:
+        ended = await web_sessions.end_by_id(project, session_id)
     _tell(session, session_id, changed=ended, no=f"{session_id} is not an open session")
 
 

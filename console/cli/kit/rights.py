@@ -15,7 +15,7 @@ from runfold.ledger.reading.permitted import check_may
 
 OWNER: Final = "owner"
 OWNERS: Final = "only the owner of the schema may; use the login that ran `runfold db upgrade`"
-_SPEAKER: Final = "SELECT ledger.speaker() AS speaker"
+SPEAKER: Final = "SELECT ledger.speaker() AS speaker"
 
 
 async def check(pool: Pool, rule: str, project_id: str = EVERYWHERE) -> None:
@@ -25,7 +25,7 @@ async def check(pool: Pool, rule: str, project_id: str = EVERYWHERE) -> None:
     without the right finds nothing, and what is not found would be said not to exist.
     """
     if rule == OWNER:
-        [row] = await fetch(pool, _SPEAKER)
+        [row] = await fetch(pool, SPEAKER)
         if row["speaker"] is not None:
             raise AccessDenied(f"{row['speaker']} does not own the schema", OWNERS)
         return

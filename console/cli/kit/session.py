@@ -15,15 +15,18 @@ import structlog
 from structlog.typing import Processor
 
 from runfold.console.cli.kit.output import Output
-from runfold.console.cli.kit.rights import check
+from runfold.console.cli.kit.rights import SPEAKER, check
 from runfold.console.cli.kit.unknown_settings import unknown_settings
 from runfold.console.shared.known_errors import known
 from runfold.console.shared.plain import clean
 from runfold.console.shared.values import Misuse
 from runfold.ledger import Ledger
+from runfold.ledger.access import EVERYWHERE
 from runfold.ledger.errors import AccessDenied
 from runfold.ledger.log import Lines
+from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.access_holes import warn_of_holes
+from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.opening import Database, opened
 from runfold.ledger.redaction import Redaction
 from runfold.ledger.settings import Settings
@@ -81,6 +84,16 @@ class Session:
         async with Ledger.open(self._chosen_url(), self.project) as ledger:
             await check(ledger.pool, self._rights, ledger.project_id)
             yield ledger
+
+    @asynccontextmanager
+    async def all_projects(self) -> AsyncIterator[Project]:
+        """Open the database for a command that is of no project, whichever are there.
+
+        Raises AccessDenied without the rights.
+        """
+        async with self.database() as database:
+            [row] = await fetch(database.pool, SPEAKER)
+            yield Project(database.pool, EVERYWHERE, Settings.load(), row["speaker"])
 
     @asynccontextmanager
     async def duty(self) -> AsyncIterator[Ledger]:
