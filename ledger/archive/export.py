@@ -21,13 +21,16 @@ from runfold.ledger.archive.file import (
     opened,
     put_in_place,
 )
-from runfold.ledger.archive.obstacles import obstacles
+from runfold.ledger.archive.obstacles import held, obstacles
 from runfold.ledger.archive.record import Archive, record_archive
 from runfold.ledger.archive.request import alone, check_request
 from runfold.ledger.errors import ArchiveRefused, ArchiveUnusable
 from runfold.ledger.months import FIRST_RUN, bounds, table_of
 from runfold.ledger.postgres.connections import Pool
+from runfold.ledger.postgres.locks import lock_limit
 
+HOLD_SECONDS: Final = 60
+"""How long a hold that is being placed is waited for."""
 # By the primary key from page to page, each a snapshot of its own; the payloads by their key,
 # whatever the statistics say.
 _ENTRIES: Final = """
@@ -61,17 +64,30 @@ async def export(
         written = path.with_name(f"{path.stem}.{token_hex(8)}.part")
         try:
             facts = await _exported(connection, month, written)
-            await asyncio.to_thread(put_in_place, written, path)
+            async with connection.transaction():
+                await _check_holds(connection, month)
+                await asyncio.to_thread(put_in_place, written, path)
+                file = {**facts, "file": str(path)}
+                return await record_archive(
+                    connection, "archive.exported", month, file, actor=actor, reason=reason
+                )
         except OSError as error:
             problem = f"cannot be written ({error.strerror})"
             raise ArchiveUnusable(str(path), problem, _WRITABLE) from error
         finally:
             with suppress(OSError):
                 await asyncio.to_thread(written.unlink, missing_ok=True)
-        file = {**facts, "file": str(path)}
-        return await record_archive(
-            connection, "archive.exported", month, file, actor=actor, reason=reason
-        )
+
+
+async def _check_holds(connection: Any, month: str) -> None:
+    """Raise ArchiveRefused for a month that is held; until the transaction's end, none is placed.
+
+    One that is being placed is waited for.
+    """
+    await connection.execute(lock_limit(f"{HOLD_SECONDS}s"))
+    await connection.execute("LOCK TABLE ledger.archive_event IN SHARE ROW EXCLUSIVE MODE")
+    if in_the_way := await held(connection, month):
+        raise ArchiveRefused(month, in_the_way)
 
 
 async def _exported(connection: Any, month: str, path: Path) -> dict[str, Any]:

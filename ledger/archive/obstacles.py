@@ -93,7 +93,7 @@ async def obstacles(
     newest = await _newest(connection, month)
     in_the_way = [
         *await _unfinished(connection, month, newest),
-        *await _held(connection, month),
+        *await held(connection, month),
         *await _unread(connection, month, newest),
     ]
     if detaching:
@@ -142,7 +142,8 @@ async def _unfinished(connection: Any, month: str, newest: Mapping[str, Any]) ->
     return unfinished
 
 
-async def _held(connection: Any, month: str) -> list[str]:
+async def held(connection: Any, month: str) -> list[str]:
+    """Return who holds the month, or a run of it, and why."""
     return [
         f"{row['actor']} holds"
         + (f" run {row['run_id']} of {row['project_id']}" if row["run_id"] else " the month")

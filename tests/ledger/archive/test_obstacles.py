@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -317,3 +318,23 @@ async def test_a_hold_that_is_being_placed_keeps_its_month(
     with pytest.raises(ArchiveRefused, match="hold was placed"):
         await detaching
     assert await state_of(ledger) == "exported"
+
+
+async def test_a_hold_that_is_placed_while_a_month_is_exported_keeps_it_from_its_file(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with in_that_month(connection):
+        await ended(ledger)
+    written = exporting._exported  # noqa: SLF001  what is done before the record
+
+    async def held_meanwhile(*asked: Any) -> dict[str, Any]:
+        facts = await written(*asked)
+        await ledger.archive.hold(MONTH, actor="ann", reason="case 11")
+        return facts
+
+    monkeypatch.setattr(exporting, "_exported", held_meanwhile)
+    with pytest.raises(ArchiveRefused, match="ann holds the month: case 11"):
+        await ledger.archive.export(MONTH, tmp_path, **WHY)
+
+    assert [row["type"] for row in await ledger.archive.history(MONTH)] == ["hold.placed"]
+    assert await asyncio.to_thread(os.listdir, tmp_path) == []
