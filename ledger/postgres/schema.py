@@ -320,6 +320,7 @@ async def _migrate_and_install(connection: AsyncConnection, locks: TableLocks) -
 
     try:
         await connection.rollback()
+        await locks.await_readable(connection)
         await locks.await_missed(connection)
         async with connection.begin():
             return await _upgrade_on(connection, locks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from runfold.ledger.postgres.connections import FAILURES
 from runfold.ledger.postgres.locks import lock_limit
@@ -25,13 +25,14 @@ DECLARE
 BEGIN
   FOR wanted IN
     SELECT relation.oid, relation.relkind, relation.oid::regclass AS name FROM pg_class AS relation
-    WHERE relation.relnamespace = 'ledger'::regnamespace AND relation.relkind IN ('r', 'p', 'v')
+    WHERE relation.relnamespace = to_regnamespace('ledger')
+      AND relation.relkind IN ('r', 'p'{views})
       AND relation.relname <> 'at_work' AND {only} IN (0, relation.oid)
     ORDER BY array_position('{{{first}}}', relation.relname::text), NOT relation.relispartition
       AND relation.relkind <> 'p', relation.relispartition, relation.relname
   LOOP
     EXECUTE format(CASE wanted.relkind WHEN 'v' THEN 'ALTER VIEW %s OWNER TO CURRENT_USER'
-        ELSE 'LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE' END, wanted.name);
+        ELSE 'LOCK TABLE ONLY %s IN ACCESS {mode} MODE' END, wanted.name);
     since := coalesce(since, clock_timestamp());
     PERFORM set_config('lock_timeout', greatest(1, ceil(1000 * extract(epoch FROM
       patience - (clock_timestamp() - since))))::text, true);
@@ -57,6 +58,12 @@ END $$
 """
 
 
+def lock_statement(mode: Literal["SHARE", "EXCLUSIVE"], only: int = 0) -> str:
+    """Return the statement that locks all tables, or one; and the views, if exclusively."""
+    views = ", 'v'" if mode == "EXCLUSIVE" else ""
+    return _LOCK.format(mode=mode, views=views, only=only, first=",".join(_FIRST))
+
+
 class TableLocks:
     """Locks every table and view of the ledger against everybody, in several tries.
 
@@ -70,6 +77,17 @@ class TableLocks:
     def __init__(self) -> None:
         """Begin with the first try."""
         self._missed = 0
+
+    async def await_readable(self, connection: AsyncConnection) -> None:
+        """Wait until nobody keeps the tables from being read, as the catalogue does for a view.
+
+        Raises as `take`. Nobody waits for the locks, which are those of a reader.
+        """
+        from sqlalchemy import text
+
+        async with connection.begin():
+            await connection.execute(text(lock_limit()))
+            await connection.exec_driver_sql(lock_statement("SHARE"))
 
     async def await_missed(self, connection: AsyncConnection) -> None:
         """Wait until the table that the last try did not get is free. Raises as `take`."""
@@ -90,7 +108,7 @@ class TableLocks:
 
         await connection.execute(text(lock_limit()))
         try:
-            await connection.exec_driver_sql(_LOCK.format(only=only, first=",".join(_FIRST)))
+            await connection.exec_driver_sql(lock_statement("EXCLUSIVE", only))
         except DBAPIError as error:
             cause = getattr(error.orig, "__cause__", None)
             if isinstance(cause, FAILURES) and getattr(cause, "sqlstate", None) == "55P03":

@@ -12,7 +12,7 @@ from runfold.ledger.errors import DatabaseUnavailable
 from runfold.ledger.postgres import access_holes, schema
 from runfold.ledger.postgres.embedded.postgres import temporary_postgres
 from runfold.ledger.postgres.embedded.store import UNSAFE
-from runfold.ledger.postgres.table_locks import _LOCK
+from runfold.ledger.postgres.table_locks import lock_statement
 from runfold.ledger.postgres.urls import driver_url
 from tests.support.databases import PROJECT
 from tests.support.logins import login_of, with_login
@@ -56,7 +56,7 @@ async def test_a_prepared_transaction_is_named_by_doctor_and_by_those_that_wait(
         [possible] = [hole for hole in holes if "lets 2 transactions be prepared" in hole]
         owner = await asyncpg.connect(server, server_settings={"lock_timeout": "300ms"})
         with pytest.raises(asyncpg.LockNotAvailableError) as upgrade:
-            await owner.execute(_LOCK.format(only=0, first="project"))
+            await owner.execute(lock_statement("EXCLUSIVE"))
         await owner.close()
         await ledger.pool.execute("ROLLBACK PREPARED 'mine'")
         await ledger.pause_kind("parse", ahead=True)

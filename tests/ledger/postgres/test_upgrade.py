@@ -203,6 +203,20 @@ async def test_an_upgrade_gives_up_in_time_and_lets_the_fleet_work(
     await connection.close()
 
 
+async def test_an_upgrade_that_may_not_even_read_names_who_keeps_it_from_it(
+    database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr(locks, "FIRST_PAUSE_SECONDS", 0)
+    digest = await connection.fetchval("SELECT obj_description('ledger'::regnamespace)")
+    await connection.execute("COMMENT ON SCHEMA ledger IS 'of another program'")
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE ledger.event")
+        with pytest.raises(LockTimeout, match=f"by process {connection.get_server_pid()} .*: end"):
+            await schema.upgrade(database)
+    await connection.execute(f"COMMENT ON SCHEMA ledger IS '{digest}'")
+
+
 async def test_an_upgrade_that_a_grant_without_effect_holds_up_says_who_can_name_its_login(
     database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
