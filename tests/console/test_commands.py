@@ -10,6 +10,7 @@ import structlog
 
 from runfold.console.cli.kit import exits
 from runfold.console.cli.main import main
+from runfold.ledger.postgres.connections import NewConnections
 from tests.support.console import Answer, Cli, cli
 from tests.support.runs import claimed
 
@@ -41,6 +42,12 @@ def test_submit_prints_the_run_id_and_says_on_stderr_how_to_watch_it(cli: Cli) -
         "pending",
     )
     assert "runfold history" in answer.err
+
+
+def test_submit_opens_one_connection(cli: Cli) -> None:
+    before = NewConnections.count
+    cli.submitted()
+    assert NewConnections.count - before == 1
 
 
 def test_submit_takes_the_whole_input_as_json(cli: Cli) -> None:
