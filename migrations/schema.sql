@@ -4822,6 +4822,12 @@ CREATE FUNCTION ledger.record_keys(p_project text, p_runs uuid[], p_keys text[],
     SET jit TO 'off'
     AS $$
 BEGIN
+  IF EXISTS (
+    SELECT FROM unnest(p_keys) AS asked (key) WHERE starts_with(asked.key, 'schedule:')
+  ) AND NOT ledger.has_right(p_project, '{schedule}') THEN -- the run would be taken for submitted
+    RAISE EXCEPTION '% lacks the right schedule, which a key that begins with schedule: takes',
+      ledger.credential() USING ERRCODE = 'RF403', DETAIL = 'access';
+  END IF;
   INSERT INTO ledger.command (project_id, key, salt, content_hash, run_id, version, hash)
   SELECT p_project, given.key, given.salt, ledger.payload_hash(given.salt, given.content),
     given.run_id, run.version, run.hash
@@ -5443,6 +5449,12 @@ DECLARE
   contents text[];
   clash record;
 BEGIN
+  IF EXISTS (
+    SELECT FROM unnest(p_keys) AS asked (key) WHERE starts_with(asked.key, 'schedule:')
+  ) AND NOT ledger.has_right(p_project, '{schedule}') THEN -- the run would be taken for submitted
+    RAISE EXCEPTION '% lacks the right schedule, which a key that begins with schedule: takes',
+      ledger.credential() USING ERRCODE = 'RF403', DETAIL = 'access';
+  END IF;
   SELECT array_agg(jsonb_build_array(asked.kind, asked.input, asked.priority,
     extract(epoch FROM asked.delay), asked.max_attempts,
     extract(epoch FROM asked.deadline), extract(epoch FROM asked.deadline_in),

@@ -13,11 +13,14 @@ from structlog.testing import capture_logs
 
 from runfold.ledger import Ledger, access, names, schedules
 from runfold.ledger.cron import latest_due, next_due
-from runfold.ledger.errors import InvalidValue, ScheduleNotFound
+from runfold.ledger.errors import AccessDenied, InvalidValue, ScheduleNotFound
+from runfold.ledger.events import NoteAdded
 from runfold.ledger.payload import Unreadable
 from runfold.workers import Context, handler
 from runfold.workers.duties.duty import RETRY_SECONDS
 from runfold.workers.duties.scheduler import LEAST_SECONDS, Scheduler
+from tests.support.databases import PROJECT
+from tests.support.logins import grant, login_of, with_login
 
 
 async def overdue(ledger: Ledger, minutes: int) -> None:
@@ -345,6 +348,28 @@ async def test_a_schedule_that_is_changed_after_it_was_read_submits_nothing_by_w
 
             assert await ledger.runs() == []
             await ledger.unschedule("nightly")
+
+
+async def test_nobody_else_takes_the_key_of_a_due_time(
+    ledger: Ledger, database: str, connection: asyncpg.Connection[Any]
+) -> None:
+    """The schedule would move on as if its run had been submitted."""
+    run = await ledger.submit("clean")
+    key = "schedule:nightly:2030-01-01T03:00Z"
+    async with (
+        with_login(database, "runfold_worker", rights=["submit"]) as url,
+        Ledger.open(url, PROJECT) as own,
+    ):
+        for taking in (
+            lambda: own.submit("other", key=key),
+            lambda: own.submit_many([{"kind": "other", "key": key}]),
+            lambda: own.append(run.run_id, NoteAdded(text="x"), key=key),
+            lambda: own.signal(run.run_id, "x", key=key),
+        ):
+            with pytest.raises(AccessDenied, match="a key that begins with schedule: takes"):
+                await taking()
+        await grant(connection, login_of(url), ["submit", "schedule"])
+        assert (await own.submit("clean", key=key)).key == key
 
 
 async def test_a_schedule_that_is_removed_just_before_its_order_submits_nothing(
