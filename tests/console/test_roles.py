@@ -80,3 +80,11 @@ def test_users_and_tokens_are_of_no_project(cli: Cli) -> None:
     assert "no sessions" in elsewhere.ok("users", "sessions").err
     elsewhere.ok("access", "revoke-token", token)
     elsewhere.ok("users", "disable", "zoe")
+
+
+def test_a_grant_that_is_past_its_end_is_shown_as_ended(cli: Cli) -> None:
+    words = ("access", "grant", "token:0", "--rights", "read", "--until")
+
+    assert cli.ok(*words, "2020-01-01").out.endswith(", ended 2020-01-01 00:00\n")
+    assert ", ended 2020" in cli.ok("access", "list").out
+    assert cli.ok(*words, "2999-01-01").out.endswith(" until 2999-01-01 00:00\n")

@@ -189,11 +189,16 @@ def _write(session: Session, entry: Grant) -> None:
     if session.as_json:
         session.out.json(asdict(entry))
         return
-    until = "" if entry.until is None else f" until {entry.until:%Y-%m-%d %H:%M}"
     session.out.line(
         f"{entry.credential} in {entry.project_id}: {', '.join(entry.rights)};"
-        f" as {', '.join(entry.actors)}{until}"
+        f" as {', '.join(entry.actors)}{_end(entry.until)}"
     )
+
+
+def _end(until: datetime | None) -> str:
+    if until is None:
+        return ""
+    return f"{', ended' if until <= datetime.now(UTC) else ' until'} {until:%Y-%m-%d %H:%M}"
 
 
 access_reads.register(app)
