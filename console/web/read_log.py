@@ -60,5 +60,9 @@ def reads_of(request: Request) -> ReadLog:
 
 def _route(request: Request) -> str:
     """Return the path with its parameters by name, such as `/v1/runs/{run_id}`."""
-    names = {str(value): f"{{{name}}}" for name, value in request.path_params.items()}
+    names = {
+        f"{value}{form}": f"{{{name}}}{form}"
+        for name, value in request.path_params.items()
+        for form in ("", ".json", ".csv")
+    }
     return "/".join(names.get(part, part) for part in request.scope["path"].split("/"))

@@ -29,12 +29,14 @@ async def test_each_opened_run_is_on_record_with_who_and_how_and_lists_are_not(
         await sign_in(client, secret)
         for path in (f"/p/test/runs/{run.run_id}", "/p/test/runs", f"/p/test/runs/{run.run_id}"):
             assert (await client.get(path)).status_code == 200
+        assert (await client.get(f"/p/test/runs/{run.run_id}.json")).status_code == 200
 
     found = await payload_reads.reads(ledger.project)
     assert {read.run_id for read in found} == {run.run_id}
     assert {read.credential for read in found} == {credential}
     assert {read.route for read in found} == {
         "/v1/runs/{run_id}", "/v1/runs/{run_id}/history", "/p/{project}/runs/{run_id}",
+        "/p/{project}/runs/{run_id}.json",
     }  # fmt: skip
 
 
