@@ -180,6 +180,8 @@ def _unreachable(url: str, error: BaseException) -> DatabaseUnavailable:
     asked = ""
     if isinstance(error, ConnectionRefusedError | FileNotFoundError):
         asked = "; does PostgreSQL listen there?"
+    elif getattr(error, "sqlstate", None) == "28P01":
+        asked = "; the password comes from the URL, else from PGPASSWORD, else from ~/.pgpass"
     return DatabaseUnavailable(shown(url), (str(error) or silent) + asked, temporary=not wrong)
 
 
