@@ -19,6 +19,9 @@ MAX_BYTES: Final = 512 * 1024 * 1024
 """The largest file that is read."""
 MAX_RUNS: Final = 10_000
 
+PROVED: Final = ("project", "run_id", "kind", "state", "events", "head")
+"""What the index says of a run, and its events prove."""
+
 
 @dataclass(slots=True)
 class Verdict:
@@ -40,7 +43,10 @@ def check_bundle(folder: Path) -> Verdict:
     """
     try:
         index = opened(_read(folder / INDEX), FORMAT)
-        listed = {UUID(run["run_id"]): run for run in index["runs"]}
+        listed = {
+            UUID(run["run_id"]): {**run, "run_id": UUID(run["run_id"]), "project": index["project"]}
+            for run in index["runs"]
+        }
         if len(listed) > MAX_RUNS:
             raise BundleUnreadable(f"has more than {MAX_RUNS:,} runs")  # noqa: TRY301  as the others
     except (BundleUnreadable, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -74,8 +80,10 @@ def _check_run(folder: Path, run_id: UUID, entry: dict[str, Any], verdict: Verdi
             wrong(f"{name} {error}")
             continue
         verdict.runs.append(checked)
-        if (checked.run_id, checked.head) != (run_id, entry.get("head")):
-            wrong(f"{name} has another run or another head than the index")
+        for fact in PROVED:
+            shown, proved = entry.get(fact), getattr(checked, fact)
+            if shown != proved:
+                wrong(f"{fact} is {shown} in the index and {proved} in {name}")
 
 
 def _unlisted(folder: Path, listed: dict[UUID, Any]) -> Iterator[str]:

@@ -32,7 +32,11 @@ class BundleUnreadable(Exception):
 class Checked:
     """What the check of one run found; `head` is the hash of its last event."""
 
+    project: str
     run_id: UUID
+    kind: str | None
+    state: str | None
+    """After the last event."""
     events: int
     payloads: int
     erased: int
@@ -81,8 +85,10 @@ def check_evidence(text: str | bytes) -> Checked:
     last = rows[-1]["hash"].hex() if rows else ""
     if not rows or last != head:
         strangers.append(_finding(run_id, None, "the head is not the hash of the last event"))
+    states = [row["state"] for row in rows if row["state"] is not None]
     return Checked(
-        run_id, chain.events, chain.payloads, chain.erased, last,
+        project, run_id, rows[0]["kind"] if rows else None, states[-1] if states else None,
+        chain.events, chain.payloads, chain.erased, last,
         (*strangers, *chain.findings), chain.more,
     )  # fmt: skip
 

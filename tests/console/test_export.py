@@ -91,6 +91,17 @@ def _rewritten(change: Callable[[dict[str, Any]], object]) -> Callable[[Path, st
     return tamper
 
 
+def _index(change: Callable[[dict[str, Any]], object]) -> Callable[[Path, str], None]:
+    """Return a tampering with the index alone."""
+
+    def tamper(folder: Path, run: str) -> None:
+        index = json.loads((folder / "bundle.json").read_text())
+        change(index)
+        (folder / "bundle.json").write_text(json.dumps(index))
+
+    return tamper
+
+
 def _page(folder: Path, run: str) -> None:
     (folder / "runs" / f"{run}.html").write_text("all is well")
 
@@ -119,6 +130,14 @@ TAMPERED: dict[str, tuple[Callable[[Path, str], None], str]] = {
         "not of type int",
     ),
     "a later version": (_rewritten(lambda d: d.update(version=2)), "this code knows 1"),
+    "a state in the index": (
+        _index(lambda d: d["runs"][0].update(state="failed")),
+        "state is failed in the index and completed in",
+    ),
+    "a kind in the index": (_index(lambda d: d["runs"][0].update(kind="other")), "kind is other"),
+    "a count in the index": (_index(lambda d: d["runs"][0].update(events=2)), "events is 2"),
+    "a head in the index": (_index(lambda d: d["runs"][0].pop("head")), "head is None"),
+    "the project in the index": (_index(lambda d: d.update(project="other")), "project is other"),
     "the page": (_page, "is not the file that was exported"),
     "a link": (_link, "no regular file"),
     "a page more": (_more, "is not in the index"),
