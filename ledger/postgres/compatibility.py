@@ -12,7 +12,7 @@ from runfold.ledger.errors import (
     UnsupportedServer,
 )
 from runfold.ledger.postgres.connections import Pool, fetch
-from runfold.ledger.postgres.revisions import OLDEST_CODE, REVISION
+from runfold.ledger.postgres.revisions import OLDEST_CODE
 
 ENCODING: Final = "UTF8"
 OLDEST_SERVER: Final = 15
@@ -24,9 +24,9 @@ CVE-2026-6473; see the release notes of PostgreSQL 18.4.
 
 _SERVER: Final = """
 SELECT current_setting('server_version_num')::int AS number,
-  current_setting('server_encoding') AS encoding,
-  to_regclass('ledger.alembic_version') IS NOT NULL AS is_migrated
+  current_setting('server_encoding') AS encoding
 """
+_MIGRATED: Final = f"{_SERVER}, version_num AS revision FROM ledger.alembic_version"
 
 
 class Server(NamedTuple):
@@ -67,10 +67,14 @@ async def oldest_code(pool: Pool) -> str | None:
 
 async def server_of(pool: Pool) -> Server:
     """Return what the server is, and the schema revision of the database, if it has one."""
+    try:  # in one statement, for which every command waits
+        migrated = await fetch(pool, _MIGRATED)
+    except NotMigrated:
+        migrated = []
+    if migrated:
+        return Server(**migrated[0])
     [server] = await fetch(pool, _SERVER)
-    revisions = await fetch(pool, REVISION) if server["is_migrated"] else []
-    revision = revisions[0]["version_num"] if revisions else None
-    return Server(server["number"], server["encoding"], revision)
+    return Server(**server, revision=None)
 
 
 def wrong_encoding(encoding: str) -> ConfigurationError:
