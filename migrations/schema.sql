@@ -930,6 +930,20 @@ BEGIN
   RETURN p_expression;
 END $_$;
 
+CREATE FUNCTION ledger.check_due_keys(p_project text, p_keys text[]) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+  IF EXISTS (
+    SELECT FROM unnest(p_keys) AS asked (key) WHERE starts_with(asked.key, 'schedule:')
+  ) AND NOT ledger.has_right(p_project, '{schedule}') THEN
+    RAISE EXCEPTION '% lacks the right schedule, which a key that begins with schedule: takes',
+      ledger.credential() USING ERRCODE = 'RF403', DETAIL = 'access';
+  END IF;
+  RETURN true;
+END $$;
+
 CREATE FUNCTION ledger.check_given(p_name text, p_is_given boolean) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE
     AS $$
@@ -4821,13 +4835,10 @@ CREATE FUNCTION ledger.record_keys(p_project text, p_runs uuid[], p_keys text[],
     SET enable_memoize TO 'off'
     SET jit TO 'off'
     AS $$
+DECLARE
+  checked boolean;
 BEGIN
-  IF EXISTS (
-    SELECT FROM unnest(p_keys) AS asked (key) WHERE starts_with(asked.key, 'schedule:')
-  ) AND NOT ledger.has_right(p_project, '{schedule}') THEN -- the run would be taken for submitted
-    RAISE EXCEPTION '% lacks the right schedule, which a key that begins with schedule: takes',
-      ledger.credential() USING ERRCODE = 'RF403', DETAIL = 'access';
-  END IF;
+  checked := ledger.check_due_keys(p_project, p_keys);
   INSERT INTO ledger.command (project_id, key, salt, content_hash, run_id, version, hash)
   SELECT p_project, given.key, given.salt, ledger.payload_hash(given.salt, given.content),
     given.run_id, run.version, run.hash
@@ -5446,15 +5457,11 @@ CREATE FUNCTION ledger.submit_keys(p_project text, p_ids uuid[], p_kinds text[],
     AS $$
 #variable_conflict use_column
 DECLARE
+  checked boolean;
   contents text[];
   clash record;
 BEGIN
-  IF EXISTS (
-    SELECT FROM unnest(p_keys) AS asked (key) WHERE starts_with(asked.key, 'schedule:')
-  ) AND NOT ledger.has_right(p_project, '{schedule}') THEN -- the run would be taken for submitted
-    RAISE EXCEPTION '% lacks the right schedule, which a key that begins with schedule: takes',
-      ledger.credential() USING ERRCODE = 'RF403', DETAIL = 'access';
-  END IF;
+  checked := ledger.check_due_keys(p_project, p_keys);
   SELECT array_agg(jsonb_build_array(asked.kind, asked.input, asked.priority,
     extract(epoch FROM asked.delay), asked.max_attempts,
     extract(epoch FROM asked.deadline), extract(epoch FROM asked.deadline_in),
@@ -6942,6 +6949,8 @@ REVOKE ALL ON FUNCTION ledger.check_costs(p_costs numeric[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ledger.check_count(p_count integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_derived(p_expression text, p_columns text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.check_due_keys(p_project text, p_keys text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.check_given(p_name text, p_is_given boolean) FROM PUBLIC;
 

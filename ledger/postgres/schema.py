@@ -58,6 +58,7 @@ OBJECTS: Final = (
     "guards/check_workers",
     "guards/check_given",
     "guards/check_kind",
+    "guards/check_due_keys",
     "guards/check_texts",
     "guards/check_tags",
     "guards/check_types",

@@ -14,13 +14,10 @@ SET enable_seqscan = off
 SET enable_memoize = off
 SET jit = off
 AS $$
+DECLARE
+  checked boolean;
 BEGIN
-  IF EXISTS (
-    SELECT FROM unnest(p_keys) AS asked (key) WHERE starts_with(asked.key, 'schedule:')
-  ) AND NOT ledger.has_right(p_project, '{schedule}') THEN -- the run would be taken for submitted
-    RAISE EXCEPTION '% lacks the right schedule, which a key that begins with schedule: takes',
-      ledger.credential() USING ERRCODE = 'RF403', DETAIL = 'access';
-  END IF;
+  checked := ledger.check_due_keys(p_project, p_keys);
   INSERT INTO ledger.command (project_id, key, salt, content_hash, run_id, version, hash)
   SELECT p_project, given.key, given.salt, ledger.payload_hash(given.salt, given.content),
     given.run_id, run.version, run.hash

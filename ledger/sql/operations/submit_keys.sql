@@ -17,15 +17,11 @@ SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 DECLARE
+  checked boolean;
   contents text[];
   clash record;
 BEGIN
-  IF EXISTS (
-    SELECT FROM unnest(p_keys) AS asked (key) WHERE starts_with(asked.key, 'schedule:')
-  ) AND NOT ledger.has_right(p_project, '{schedule}') THEN -- the run would be taken for submitted
-    RAISE EXCEPTION '% lacks the right schedule, which a key that begins with schedule: takes',
-      ledger.credential() USING ERRCODE = 'RF403', DETAIL = 'access';
-  END IF;
+  checked := ledger.check_due_keys(p_project, p_keys);
   SELECT array_agg(jsonb_build_array(asked.kind, asked.input, asked.priority,
     extract(epoch FROM asked.delay), asked.max_attempts,
     extract(epoch FROM asked.deadline), extract(epoch FROM asked.deadline_in),
