@@ -24,15 +24,12 @@ EVERYWHERE: Final = "*"
 """Stands for all projects in a grant."""
 
 _CHANGE: Final = "SELECT ledger.change_access($1, $2, $3, $4, $5, $6, $7)"
-_GRANTS: Final = """
+_GRANTED: Final = """
 SELECT credential, project_id, rights, actors, until, actor, reason FROM ledger.access_grant
-WHERE cardinality(rights) > 0 AND project_id IN ($1, '*') AND ($2::text IS NULL OR credential = $2)
-ORDER BY credential, project_id
-"""
-_GRANTS_OF: Final = """
-SELECT credential, project_id, rights, actors, until, actor, reason FROM ledger.access_grant
-WHERE cardinality(rights) > 0 AND credential = $1 ORDER BY project_id
-"""
+WHERE cardinality(rights) > 0"""
+_GRANTS: Final = f"""{_GRANTED} AND project_id IN ($1, '*')
+  AND ($2::text IS NULL OR credential = $2) ORDER BY credential, project_id"""
+_GRANTS_OF: Final = f"{_GRANTED} AND credential = $1 ORDER BY project_id"
 # A credential sees its own grants without a right.
 _IS_OWN: Final = "SELECT coalesce($1 = ledger.credential(), true) AS is_own"
 _STRANGER: Final = """

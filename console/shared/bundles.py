@@ -19,7 +19,7 @@ MAX_BYTES: Final = 512 * 1024 * 1024
 """The largest file that is read."""
 MAX_RUNS: Final = 10_000
 
-PROVED: Final = ("project", "run_id", "kind", "state", "events", "head")
+PROVED: Final = ("project", "kind", "state", "events", "head")
 """What the index says of a run, and its events prove."""
 
 
@@ -44,8 +44,7 @@ def check_bundle(folder: Path) -> Verdict:
     try:
         index = opened(_read(folder / INDEX), FORMAT)
         listed = {
-            UUID(run["run_id"]): {**run, "run_id": UUID(run["run_id"]), "project": index["project"]}
-            for run in index["runs"]
+            UUID(run["run_id"]): {**run, "project": index["project"]} for run in index["runs"]
         }
         if len(listed) > MAX_RUNS:
             raise BundleUnreadable(f"has more than {MAX_RUNS:,} runs")  # noqa: TRY301  as the others
@@ -80,6 +79,8 @@ def _check_run(folder: Path, run_id: UUID, entry: dict[str, Any], verdict: Verdi
             wrong(f"{name} {error}")
             continue
         verdict.runs.append(checked)
+        if checked.run_id != run_id:
+            wrong(f"{name} is of run {checked.run_id}")
         for fact in PROVED:
             shown, proved = entry.get(fact), getattr(checked, fact)
             if shown != proved:

@@ -24,7 +24,7 @@ _PROJECT: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _CREATE: Final = (
     "INSERT INTO ledger.project (project_id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING 1"
 )
-_SPEAKER: Final = "SELECT ledger.speaker() AS speaker"
+SPEAKER: Final = "SELECT ledger.speaker() AS speaker"
 _OF_PROJECT: Final = "FROM ledger.project WHERE project_id = $1"
 
 
@@ -44,9 +44,9 @@ class Database:
         """
         self._check(project_id)
         if create or (self.embedded and project_id == DEFAULT_PROJECT):
-            rows = await fetch(self.pool, f"WITH made AS ({_CREATE}) {_SPEAKER}", project_id)
+            rows = await fetch(self.pool, f"WITH made AS ({_CREATE}) {SPEAKER}", project_id)
         else:
-            rows = await fetch(self.pool, f"{_SPEAKER} {_OF_PROJECT}", project_id)
+            rows = await fetch(self.pool, f"{SPEAKER} {_OF_PROJECT}", project_id)
         if not rows:
             raise UnknownProject(project_id)
         speaker: str | None = rows[0]["speaker"]

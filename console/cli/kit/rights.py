@@ -11,11 +11,11 @@ from typing import Final
 from runfold.ledger.access import EVERYWHERE
 from runfold.ledger.errors import AccessDenied
 from runfold.ledger.postgres.connections import Pool, fetch
+from runfold.ledger.postgres.opening import SPEAKER
 from runfold.ledger.reading.permitted import check_may
 
 OWNER: Final = "owner"
 OWNERS: Final = "only the owner of the schema may; use the login that ran `runfold db upgrade`"
-SPEAKER: Final = "SELECT ledger.speaker() AS speaker"
 
 
 async def check(pool: Pool, rule: str, project_id: str = EVERYWHERE) -> None:

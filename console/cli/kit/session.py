@@ -15,7 +15,7 @@ import structlog
 from structlog.typing import Processor
 
 from runfold.console.cli.kit.output import Output
-from runfold.console.cli.kit.rights import SPEAKER, check
+from runfold.console.cli.kit.rights import check
 from runfold.console.cli.kit.unknown_settings import unknown_settings
 from runfold.console.shared.known_errors import known
 from runfold.console.shared.plain import clean
@@ -27,7 +27,7 @@ from runfold.ledger.log import Lines
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.access_holes import warn_of_holes
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.postgres.opening import Database, opened
+from runfold.ledger.postgres.opening import SPEAKER, Database, opened
 from runfold.ledger.redaction import Redaction
 from runfold.ledger.settings import Settings
 
