@@ -15,10 +15,8 @@ _ELEMENTS: Final = {
     1000: ("bool", 16),
     1001: ("bytea", 17),
     1007: ("int4", 23),
-    1016: ("int8", 20),
     1185: ("timestamptz", 1184),
     1187: ("interval", 1186),
-    1231: ("numeric", 1700),
     2951: ("uuid", 2950),
 }
 """By the number of the array: the name and the number of its element."""

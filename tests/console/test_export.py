@@ -124,6 +124,10 @@ TAMPERED: dict[str, tuple[Callable[[Path, str], None], str]] = {
     "a gap": (_rewritten(lambda d: d["events"].pop(1)), "gap"),
     "no events": (_rewritten(lambda d: d["events"].clear()), "the head"),
     "another project": (_rewritten(lambda d: d.update(project="other")), "another run or project"),
+    "another run": (
+        _rewritten(lambda d: d.update(run_id=str(UUID(int=1)))),
+        f"is of run {UUID(int=1)}",
+    ),
     "no type": (_rewritten(lambda d: d["events"][0].pop("type")), "has no type"),
     "a number as text": (
         _rewritten(lambda d: d["events"][0].update(version="1")),

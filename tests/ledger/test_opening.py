@@ -73,6 +73,15 @@ async def test_a_database_that_is_not_migrated_says_how_to_and_is_left_alone(
     await connection.close()
 
 
+async def test_a_version_table_without_a_row_is_no_schema(unverified_database: str) -> None:
+    connection = await asyncpg.connect(unverified_database)
+    await connection.execute("DELETE FROM ledger.alembic_version")
+    await connection.close()
+
+    with pytest.raises(NotMigrated, match="runfold db upgrade"):
+        await opened(unverified_database)
+
+
 async def test_a_database_that_was_migrated_by_newer_code_is_left_alone(
     database: str, connection: asyncpg.Connection
 ) -> None:
