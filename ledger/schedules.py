@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from runfold.ledger import access
 from runfold.ledger.commands import Submit
 from runfold.ledger.cron import check_cron, latest_due, next_due
 from runfold.ledger.errors import DuplicateKey, InvalidValue, ScheduleNotFound
 from runfold.ledger.kinds import known_kind
 from runfold.ledger.operations.columns import columns
 from runfold.ledger.operations.project import Project
-from runfold.ledger.operations.submit import submit_alone
 from runfold.ledger.payload import decode_payload, encode_payload, payload_member
 from runfold.ledger.postgres.clock import ledger_now
 from runfold.ledger.postgres.connections import fetch
@@ -45,6 +43,14 @@ SELECT FROM ledger.advance_schedule($1, $12, $13, $14, $15, $16) AS moved (is_mo
 CROSS JOIN LATERAL ledger.submit(
   CASE WHEN moved.is_moved THEN $1 END, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS made
 WHERE moved.is_moved
+"""
+# In one statement, too: an order is on record if it made its run.
+_RUN_NOW: Final = """
+SELECT made.* FROM ledger.change_schedule($1, $12, $13, 'run', NULL, $14) AS known (is_found)
+CROSS JOIN LATERAL ledger.submit(
+  CASE WHEN known.is_found THEN $1 END, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS submitted
+CROSS JOIN LATERAL ledger.read_run($1, submitted.run_id) AS made
+WHERE known.is_found
 """
 _ALL: Final = f"SELECT {_COLUMNS} FROM ledger.schedule WHERE project_id = $1 ORDER BY name"
 _ONE: Final = f"SELECT {_COLUMNS} FROM ledger.schedule WHERE project_id = $1 AND name = $2"
@@ -154,14 +160,18 @@ async def resume(project: Project, name: str, *, reason: str, actor: str | None 
 
 async def run_now(project: Project, name: str, *, reason: str, actor: str | None = None) -> Run:
     """Submit a schedule's run beside its due times; see `Ledger.run_schedule`."""
+    why = _order_reason(project, reason)
     known = await _one(project, name)
-    await access.require(project, "submit")
-    await _change(project, name, "run", None, reason=reason, actor=actor)
     present = await ledger_now(project.pool)
     key = f"schedule:{name}:now:{present:%Y-%m-%dT%H:%M:%SZ}"
-    run = await submit_alone(project, Submit(kind=known.kind, input=known.input, key=key))
+    command = Submit(kind=known.kind, input=known.input, key=key).row(project.rules)
+    asked = (project.project_id, project.actor_or_default(None), *columns([command]))
+    order = (project.actor_or_default(actor), known.name, why)
+    runs = await fetch(project.pool, _RUN_NOW, *asked, *order)
+    if not runs:
+        raise await _not_found(project, name)
     project.waker.wake()
-    return run
+    return Run.from_row(runs[0])
 
 
 async def _change(
@@ -174,13 +184,18 @@ async def _change(
     actor: str | None,
 ) -> None:
     checked = check_text("name", name, limit=MAX_NAME)
-    why = project.order_reason(reason)
-    if not reason or not reason.strip():
-        raise InvalidValue("reason", reason, "is needed: it is kept in the control history")
+    why = _order_reason(project, reason)
     values = (project.actor_or_default(actor), checked, change, due, why)
     [row] = await fetch(project.pool, _CHANGE, project.project_id, *values)
     if not row["found"]:
         raise await _not_found(project, name)
+
+
+def _order_reason(project: Project, reason: str) -> str | None:
+    why = project.order_reason(reason)
+    if not reason or not reason.strip():
+        raise InvalidValue("reason", reason, "is needed: it is kept in the control history")
+    return why
 
 
 async def _one(project: Project, name: str) -> Schedule:

@@ -40,36 +40,21 @@ class Submits:
         self, command: Submit, *, actor: str | None = None, connection: Connection | None = None
     ) -> Run:
         """Make one run; see `Ledger.submit`."""
-        if connection is not None:  # only the caller knows whether its transaction commits
-            return await submit_alone(self._project, command, actor, connection)
         row = command.row(self._project.rules)
+        source = _NEW if row.key is None else _BY_KEY
+        if connection is not None:  # only the caller knows whether its transaction commits
+            [made] = await _submitted(self._project, _of(source), [row], actor, connection)
+            return _run(self._project.project_id, command, row, made)
         if command.key is None and actor is None and command.kind in self._known_kinds:
             made = await self._batcher.ask(row, distinct=object())
             return _new_run(self._project.project_id, command, row, made)
         # It may block on another transaction, so it is sent alone.
-        [made] = await _send_and_wake(self._project, _source(row), [row], actor)
-        run = _run(self._project.project_id, command, row, made)
-        self._known_kinds.add(run.kind)
-        return run
+        [made] = await _send_and_wake(self._project, source, [row], actor)
+        self._known_kinds.add(row.kind)
+        return _run(self._project.project_id, command, row, made)
 
     async def _send(self, rows: Sequence[SubmitRow]) -> Sequence[Mapping[str, Any]]:
         return await _send_and_wake(self._project, _NEW, rows, None)
-
-
-async def submit_alone(
-    project: Project,
-    command: Submit,
-    actor: str | None = None,
-    connection: Connection | None = None,
-) -> Run:
-    """Make one run in a statement of its own; wakes nobody."""
-    row = command.row(project.rules)
-    [made] = await _submitted(project, _of(_source(row)), [row], actor, connection)
-    return _run(project.project_id, command, row, made)
-
-
-def _source(row: SubmitRow) -> str:
-    return _NEW if row.key is None else _BY_KEY
 
 
 def _run(project_id: str, command: Submit, row: SubmitRow, made: Mapping[str, Any]) -> Run:

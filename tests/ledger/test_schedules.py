@@ -11,9 +11,9 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from runfold.ledger import Ledger, access, names, schedules
+from runfold.ledger import Ledger, names, schedules
 from runfold.ledger.cron import latest_due, next_due
-from runfold.ledger.errors import AccessDenied, InvalidValue, ScheduleNotFound
+from runfold.ledger.errors import AccessDenied, DuplicateKey, InvalidValue, ScheduleNotFound
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.payload import Unreadable
 from runfold.workers import Context, handler
@@ -377,13 +377,30 @@ async def test_a_schedule_that_is_removed_just_before_its_order_submits_nothing(
 ) -> None:
     await ledger.schedule("nightly", "clean", cron="0 3 * * *", ahead=True)
 
-    async def removed_meanwhile(*_: object) -> None:
+    async def removed_meanwhile(_: object) -> datetime:
         await ledger.unschedule("nightly")
+        return datetime.now(UTC)
 
-    monkeypatch.setattr(access, "require", removed_meanwhile)
+    monkeypatch.setattr(schedules, "ledger_now", removed_meanwhile)
     with pytest.raises(ScheduleNotFound, match="nightly"):
         await ledger.run_schedule("nightly", reason="now")
     assert await ledger.runs() == []
+
+
+async def test_an_order_that_is_refused_its_run_is_not_on_record(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ledger.schedule("nightly", "clean", cron="0 3 * * *", ahead=True)
+    second = datetime(2026, 5, 1, 12, 30, 7, tzinfo=UTC)
+    await ledger.submit("other", key="schedule:nightly:now:2026-05-01T12:30:07Z")
+
+    async def that_second(_: object) -> datetime:
+        return second
+
+    monkeypatch.setattr(schedules, "ledger_now", that_second)
+    with pytest.raises(DuplicateKey):
+        await ledger.run_schedule("nightly", reason="now")
+    assert "schedule.run" not in {event.type for event in await ledger.control_history()}
 
 
 async def test_a_handler_takes_no_schedule_of_another_kind(ledger: Ledger) -> None:
