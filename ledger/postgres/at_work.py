@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import asyncpg
 
+from runfold.ledger.postgres.own_session import check_own_session
+
 _BEGIN: Final = "SELECT ledger.begin_work($1, $2)"
 _END: Final = "SELECT ledger.end_work($1)"
 _PAUSE_SECONDS: Final = 0.1
@@ -21,8 +23,10 @@ async def at_work(
 ) -> AsyncIterator[None]:
     """Hold the work of this name while the block lasts.
 
-    Raises asyncpg.LockNotAvailableError, which names who is at work on it, when the wait is over.
+    Raises asyncpg.LockNotAvailableError, which names who is at work on it, when the wait is over;
+    ConfigurationError behind a pooler.
     """
+    await check_own_session(connection)
     key = await _begun(connection, name, shared=shared, wait_seconds=wait_seconds)
     try:
         yield

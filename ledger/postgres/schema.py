@@ -276,9 +276,9 @@ async def upgrade(url: str) -> Upgrade:
     code is left as it is. Any other locks all tables at once, in five tries, and waits two seconds
     at most for the first and half a second for the rest. Indexes that are missing or invalid are
     built after the transaction, beside everybody. Raises ConfigurationError for a database that
-    no ledger can be in or when the owner must be given roles first, NewerSchema, LockTimeout,
-    AccessDenied or DatabaseUnavailable; then nothing has changed but the server's roles and
-    indexes.
+    no ledger can be in, behind a pooler, or when the owner must be given roles first, NewerSchema,
+    LockTimeout, AccessDenied or DatabaseUnavailable; then nothing has changed but the server's
+    roles and indexes.
     """
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import create_async_engine

@@ -11,6 +11,7 @@ from typing import Any, Final
 import asyncpg
 
 from runfold.ledger.errors import DatabaseUnavailable
+from runfold.ledger.postgres.own_session import check_own_session
 
 WAIT_SECONDS: Final = 60.0
 _PAUSE_SECONDS: Final = 0.1
@@ -44,8 +45,9 @@ async def upgrade_lock(connection: asyncpg.Connection[Any]) -> AsyncIterator[Non
 
     It is tried again and again, not queued for, and held without a snapshot: an index that is built
     concurrently would wait for a session that has one. Raises DatabaseUnavailable, which names the
-    holder, if another session has it for WAIT_SECONDS.
+    holder, if another session has it for WAIT_SECONDS; ConfigurationError behind a pooler.
     """
+    await check_own_session(connection)
     deadline = time.monotonic() + WAIT_SECONDS
     while not await _taken(connection):
         if time.monotonic() >= deadline:

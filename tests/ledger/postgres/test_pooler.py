@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from runfold.ledger import Ledger, State, names
 from runfold.ledger.errors import ConfigurationError
+from runfold.ledger.postgres.schema import upgrade
+from runfold.projections.state.replay import replay
 from runfold.workers.duties.wakeup_listener import Wakeup
 from tests.support import pgbouncer
 from tests.support.databases import PROJECT
@@ -87,6 +90,16 @@ async def test_without_the_setting_the_error_names_it(pooler: str) -> None:
 
     with pytest.raises(ConfigurationError, match="RUNFOLD_PREPARED_STATEMENTS"):
         await submits()
+
+
+async def test_what_needs_a_session_is_refused(pooled: Ledger, pooler: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="give the URL of the server"):
+        await upgrade(pooler)
+    with pytest.raises(ConfigurationError, match="give the URL of the server"):
+        await pooled.archive.export("2026-01", tmp_path)
+    with pytest.raises(ConfigurationError, match="give the URL of the server"):
+        await replay(pooled, actor="ann", reason="a test")
+    assert await pooled.pool.fetchval("SELECT count(*) FROM ledger.at_work") == 0
 
 
 async def test_a_worker_that_listens_in_vain_says_so_and_polls(
