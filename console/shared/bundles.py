@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -10,7 +10,15 @@ from typing import Any, Final
 from uuid import UUID
 
 from runfold.ledger.errors import InvalidValue
-from runfold.ledger.proof.bundle import FORMAT, BundleUnreadable, Checked, check_evidence, opened
+from runfold.ledger.proof.bundle import (
+    FORMAT,
+    BundleUnreadable,
+    Checked,
+    check_evidence,
+    opened,
+    same,
+    unknown,
+)
 from runfold.ledger.proof.chain import Finding
 
 INDEX: Final = "bundle.json"
@@ -21,6 +29,10 @@ MAX_RUNS: Final = 10_000
 
 PROVED: Final = ("project", "kind", "state", "events", "head")
 """What the index says of a run, and its events prove."""
+_MEMBERS: Final = (
+    "format", "version", "project", "exported_at", "exported_by", "runfold", "runs", "proofs",
+)  # fmt: skip
+_ENTRY: Final = ("run_id", *PROVED, "json_sha256", "html_sha256")
 
 
 @dataclass(slots=True)
@@ -29,6 +41,8 @@ class Verdict:
 
     runs: list[Checked] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+    """What this code does not know, and so did not check."""
 
     @property
     def ok(self) -> bool:
@@ -43,19 +57,25 @@ def check_bundle(folder: Path) -> Verdict:
     """
     try:
         index = opened(_read(folder / INDEX), FORMAT)
-        listed = {
-            UUID(run["run_id"]): {**run, "project": index["project"]} for run in index["runs"]
-        }
+        listed = {UUID(run["run_id"]): run for run in index["runs"]}
         if len(listed) > MAX_RUNS:
             raise BundleUnreadable(f"has more than {MAX_RUNS:,} runs")  # noqa: TRY301  as the others
     except (BundleUnreadable, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidValue("bundle", str(folder), f"{INDEX} {error}") from error
     verdict = Verdict()
+    _not_checked(INDEX, unknown(index, _MEMBERS), verdict)
+    if len(listed) < len(index["runs"]):
+        verdict.findings.append(Finding(None, None, "bundle", "the index lists a run twice"))
     for run_id, entry in listed.items():
-        _check_run(folder, run_id, entry, verdict)
+        _not_checked(f"{INDEX}, run {run_id}", unknown(entry, _ENTRY), verdict)
+        _check_run(folder, run_id, {**entry, "project": index["project"]}, verdict)
     for name in _unlisted(folder, listed):
-        verdict.findings.append(Finding(None, None, "bundle", f"{RUNS}/{name} is not in the index"))
+        verdict.findings.append(Finding(None, None, "bundle", f"{name} is not in the index"))
     return verdict
+
+
+def _not_checked(where: str, members: Sequence[str], verdict: Verdict) -> None:
+    verdict.unchecked += [f"{where}: {each}, which this version cannot check" for each in members]
 
 
 def _check_run(folder: Path, run_id: UUID, entry: dict[str, Any], verdict: Verdict) -> None:
@@ -79,17 +99,20 @@ def _check_run(folder: Path, run_id: UUID, entry: dict[str, Any], verdict: Verdi
             wrong(f"{name} {error}")
             continue
         verdict.runs.append(checked)
+        _not_checked(name, checked.unchecked, verdict)
         if checked.run_id != run_id:
             wrong(f"{name} is of run {checked.run_id}")
         for fact in PROVED:
             shown, proved = entry.get(fact), getattr(checked, fact)
-            if shown != proved:
+            if not same(shown, proved):
                 wrong(f"{fact} is {shown} in the index and {proved} in {name}")
 
 
 def _unlisted(folder: Path, listed: dict[UUID, Any]) -> Iterator[str]:
-    known = {f"{run_id}.{ending}" for run_id in listed for ending in ("html", "json")}
-    yield from sorted(path.name for path in (folder / RUNS).glob("*") if path.name not in known)
+    known = {f"{RUNS}/{run_id}.{ending}" for run_id in listed for ending in ("html", "json")}
+    paths = (*folder.glob("*"), *(folder / RUNS).glob("*"))
+    names = {str(path.relative_to(folder)) for path in paths}
+    yield from sorted(names - known - {INDEX, RUNS})
 
 
 def _read(path: Path) -> bytes:

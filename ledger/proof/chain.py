@@ -9,7 +9,7 @@ from uuid import UUID
 
 from runfold.ledger.lifecycle import FIRST, MOVES, RESERVED, TERMINAL, State
 from runfold.ledger.proof.decisions import DecisionCheck
-from runfold.ledger.proof.encoding import event_hash, payload_hash
+from runfold.ledger.proof.encoding import commits_to, event_hash
 
 MAX_FINDINGS: Final = 100
 
@@ -116,7 +116,7 @@ class ChainCheck:
         body, stored = event["body"], event["payload_hash"]
         if body is not None:
             self.payloads += 1
-            if stored is None or payload_hash(bytes(event["salt"]), body) != stored:
+            if not commits_to(stored, event["salt"], body):
                 self._report(
                     event["version"],
                     "payload",

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 EVENT_TAG: Final = "runfold/event/v1"
 PAYLOAD_TAG: Final = b"runfold/payload/v1\n"
+SALT_BYTES: Final = 32
 LEAF: Final = b"\x00"  # RFC 6962: a leaf can never be mistaken for a node, which starts with 0x01
 # PostgreSQL's own epoch, so that SQL need not convert.
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -107,6 +108,14 @@ def _written(how: str, value: Any) -> str:  # noqa: PLR0911  one return for each
             return json.dumps(list(value), ensure_ascii=False, separators=(",", ":"))
         case _:
             return str(value)
+
+
+def commits_to(committed: bytes | None, salt: bytes | None, body: str) -> bool:
+    """Whether a payload's hash is that of the stored text under its salt, of exactly 32 bytes.
+
+    A salt of another length could have taken bytes from the text.
+    """
+    return salt is not None and len(salt) == SALT_BYTES and payload_hash(salt, body) == committed
 
 
 def payload_hash(salt: bytes, body: str) -> bytes:

@@ -14,7 +14,7 @@ from runfold.ledger.errors import ArchiveUnusable
 from runfold.ledger.months import bounds, is_month
 from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.proof.chain import ChainCheck, Finding, forgotten_key
-from runfold.ledger.proof.encoding import payload_hash
+from runfold.ledger.proof.encoding import commits_to
 from runfold.ledger.proof.fold import StateCheck
 from runfold.ledger.reading.report import Tally
 from runfold.ledger.reading.snapshot import snapshot
@@ -121,7 +121,7 @@ def _payloads(
     hashes = {(row["run_id"], row["version"]): row["payload_hash"] for row in rows}
     for payload in kept:
         event = (payload["run_id"], payload["version"])
-        if hashes.pop(event, None) != payload_hash(payload["salt"], payload["body"]):
+        if not commits_to(hashes.pop(event, None), payload["salt"], payload["body"]):
             problem = (
                 "the payload that stayed in the database is not the one that the archived event "
                 "commits to"

@@ -25,7 +25,7 @@ class Report:
     more: int = 0
     """How many findings there were besides these."""
     unchecked: tuple[str, ...] = ()
-    """What this session may not read, and so was not checked."""
+    """What was not checked: this session may not read it, or this version does not know it."""
 
     @property
     def ok(self) -> bool:

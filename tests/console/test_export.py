@@ -102,6 +102,31 @@ def _index(change: Callable[[dict[str, Any]], object]) -> Callable[[Path, str], 
     return tamper
 
 
+def _event(number: int, **members: object) -> Callable[[Path, str], None]:
+    """Return a tampering with members of an event."""
+    return _rewritten(lambda d: d["events"][number].update(members))
+
+
+def _replaced(old: str, new: str) -> Callable[[Path, str], None]:
+    """Return a tampering with the text of a run's events that also mends the index."""
+
+    def tamper(folder: Path, run: str) -> None:
+        path = folder / "runs" / f"{run}.json"
+        path.write_text(path.read_text().replace(old, new, 1))
+        index = json.loads((folder / "bundle.json").read_text())
+        index["runs"][0]["json_sha256"] = sha256(path.read_bytes()).hexdigest()
+        (folder / "bundle.json").write_text(json.dumps(index))
+
+    return tamper
+
+
+def _taken_by_the_salt(document: dict[str, Any]) -> None:
+    """Give the first byte of the content to the salt: the bytes that are hashed stay the same."""
+    event = document["events"][0]
+    event["salt"] += event["body"][0].encode().hex()
+    event["body"] = event["body"][1:]
+
+
 def _page(folder: Path, run: str) -> None:
     (folder / "runs" / f"{run}.html").write_text("all is well")
 
@@ -114,6 +139,10 @@ def _link(folder: Path, run: str) -> None:
 
 def _more(folder: Path, run: str) -> None:
     (folder / "runs/other.html").write_text("x")
+
+
+def _beside(folder: Path, run: str) -> None:
+    (folder / "read-me-first.html").write_text("x")
 
 
 TAMPERED: dict[str, tuple[Callable[[Path, str], None], str]] = {
@@ -144,7 +173,36 @@ TAMPERED: dict[str, tuple[Callable[[Path, str], None], str]] = {
     "the project in the index": (_index(lambda d: d.update(project="other")), "project is other"),
     "the page": (_page, "is not the file that was exported"),
     "a link": (_link, "no regular file"),
-    "a page more": (_more, "is not in the index"),
+    "a page more": (_more, "runs/other.html is not in the index"),
+    "a page beside": (_beside, "read-me-first.html is not in the index"),
+    "a run listed twice": (_index(lambda d: d["runs"].append(d["runs"][0])), "a run twice"),
+    "a version that is true": (_rewritten(lambda d: d.update(version=True)), "of version True"),
+    "a count with a fraction": (_index(lambda d: d["runs"][0].update(events=3.0)), "events is 3.0"),
+    "no head": (_rewritten(lambda d: d.update(head="")), "the head is not"),
+    "no salt": (_rewritten(lambda d: d["events"][0].pop("salt")), "payload"),
+    "content in the salt": (_rewritten(_taken_by_the_salt), "commits to"),
+    "a salt in capitals": (
+        _rewritten(lambda d: d["events"][0].update(salt=d["events"][0]["salt"].upper())),
+        "'salt' is not written as",
+    ),
+    "a hash in parts": (
+        _rewritten(lambda d: d["events"][0].update(hash=" " + d["events"][0]["hash"])),
+        "'hash' is not written as",
+    ),
+    "a fact that no hash covers": (_event(1, reason="the chief"), "'reason' is no part of what"),
+    "a null": (_event(1, error_code=None), "'error_code' is no part of what"),
+    "an actor before the actor": (
+        _replaced('"actor":', '"actor": "mallory", "actor":'),
+        "an object has 'actor' twice",
+    ),
+    "tags of another form": (_event(0, tags={}), "'tags' is not written as"),
+    "digits of a cost": (_event(2, cost_usd="0.0200004"), "'cost_usd' is not written as"),
+    "a time of another form": (
+        _replaced('+00:00",', 'Z",'),
+        "'recorded_at' is not written as",
+    ),
+    "a mark before the text": (_replaced("{", "\ufeff{"), "is not JSON"),
+    "no number": (_replaced('"priority": 0', '"priority": NaN'), "NaN is no number"),
 }
 
 
@@ -152,7 +210,7 @@ async def test_what_was_changed_in_a_bundle_is_named(
     ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lease = await claimed(ledger, input={"a": 1})
-    await ledger.complete(lease)
+    await ledger.complete(lease, cost_usd_delta=0.02)
     for name, (tamper, finding) in TAMPERED.items():
         folder = tmp_path / name
         await export(ledger, [lease.run_id], folder)
@@ -160,6 +218,20 @@ async def test_what_was_changed_in_a_bundle_is_named(
 
         assert await verify(folder) == exits.INTEGRITY, name
         assert finding in capsys.readouterr().out, name
+
+
+async def test_what_a_version_cannot_check_is_named(
+    ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = await exported(ledger, tmp_path / "evidence")
+    _rewritten(lambda d: d.update(sealed=True))(tmp_path / "evidence", run)
+    _index(lambda d: d.update(proofs=[{"format": "seal"}]))(tmp_path / "evidence", run)
+    _index(lambda d: d["runs"][0].update(owner="ann"))(tmp_path / "evidence", run)
+
+    assert await verify(tmp_path / "evidence") == exits.OK
+    told = capsys.readouterr().out
+    for part in ("bundle.json: proofs", f"run {run}: 'owner'", f"{run}.json: 'sealed'"):
+        assert f"{part}, which this version cannot check" in told
 
 
 @pytest.mark.parametrize("index", ["", "[]", "{}", "[" * 100_000, '{"format": "runfold-evidence"}'])

@@ -80,6 +80,7 @@ def _bundle(out: Output, folder: Path) -> int:
         erased=sum(run.erased for run in verdict.runs),
         findings=tuple(findings[:MAX_FINDINGS]),
         more=sum(run.more for run in verdict.runs) + len(findings[MAX_FINDINGS:]),
+        unchecked=tuple(verdict.unchecked[:MAX_FINDINGS]),
     )
     if not out.as_json:
         for run in verdict.runs:
