@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final
 from uuid import UUID
@@ -56,6 +57,15 @@ def check_state(value: object) -> State:
     if not isinstance(value, str) or (state := _STATES.get(value)) is None:
         raise InvalidValue("state", value, f"must be one of {', '.join(State)}")
     return state
+
+
+def check_states(value: State | str | Iterable[State | str]) -> list[State]:
+    """Return one state or several as a list; raise InvalidValue for anything else."""
+    if isinstance(value, str):
+        return [check_state(value)]
+    if not isinstance(value, Iterable):
+        raise InvalidValue("state", value, "must be a state or a list of states")
+    return [check_state(each) for each in value]
 
 
 def check_sha256(value: str | bytes | None) -> bytes | None:

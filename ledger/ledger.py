@@ -34,7 +34,7 @@ from runfold.ledger.operations.transition import Transitions
 from runfold.ledger.postgres.connections import Connection, Pool
 from runfold.ledger.postgres.opening import opened
 from runfold.ledger.postgres.partitions import make_if_missing
-from runfold.ledger.reading import history, past, runs, search, subscription, verify
+from runfold.ledger.reading import history, past, runs, search, subscription, verify, wait
 from runfold.ledger.reading.past import Diff
 from runfold.ledger.reading.report import Report
 from runfold.ledger.reading.run_filter import RunFilter
@@ -593,6 +593,16 @@ class Ledger:
     async def get(self, run_id: UUID | str) -> Run:
         """Return the run as it is now. Raises RunNotFound or InvalidValue."""
         return await runs.get(self.pool, self.project_id, run_id)
+
+    async def wait(
+        self, run_id: UUID | str, *, state: State | str | Sequence[State | str] = ()
+    ) -> Run:
+        """Return the run once it has ended, or is in one of the states.
+
+        Asks the database after each tenth of the time waited so far, 10 ms to 1 s;
+        `asyncio.timeout` limits the wait. Raises RunNotFound or InvalidValue.
+        """
+        return await wait.wait(self.pool, self.project_id, run_id, state)
 
     async def runs(
         self,

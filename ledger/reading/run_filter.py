@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from runfold.ledger.arguments import check_state
+from runfold.ledger.arguments import check_states
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.lifecycle import State
 from runfold.ledger.months import FIRST_RUN, LAST_RUN, first_run_at
@@ -50,7 +50,7 @@ class RunFilter:
         is_forward = after is not None and before is None
         cursor = after if is_forward else before
         return cls(
-            states=_states(state),
+            states=None if state is None else list(check_states(state)),
             kinds=_texts("kind", kind),
             worker_ids=_texts("worker_id", worker_id),
             tags=_texts("tag", tag),
@@ -82,16 +82,6 @@ def _just_below(time: datetime | None) -> UUID:
 def floor(time: datetime | None, otherwise: UUID) -> UUID:
     """Return the smallest run id of a time; `otherwise` where there is none."""
     return otherwise if time is None else first_run_at(time)
-
-
-def _states(state: State | str | Sequence[State | str] | None) -> list[str] | None:
-    if state is None:
-        return None
-    if isinstance(state, str):
-        return [check_state(state).value]
-    if not isinstance(state, Iterable):
-        raise InvalidValue("state", state, "must be a state or a list of states")
-    return [check_state(each).value for each in state]
 
 
 def _texts(name: str, value: str | None) -> list[str] | None:

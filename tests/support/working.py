@@ -10,7 +10,6 @@ from uuid import UUID
 
 from runfold.ledger import Ledger, Run, State
 from runfold.ledger.events import LeaseReleased
-from runfold.ledger.lifecycle import TERMINAL
 from runfold.workers import Backoff, Handler, Worker
 from tests.support.waiting import BOUND, until
 
@@ -47,22 +46,14 @@ async def working(
 async def ended(ledger: Ledger, run: Run | UUID, seconds: float = BOUND) -> Run:
     """Return the run when it has ended."""
     run_id = run.run_id if isinstance(run, Run) else run
-
-    async def has_ended() -> bool:
-        return (await ledger.get(run_id)).state in TERMINAL
-
-    await until(has_ended, seconds)
-    return await ledger.get(run_id)
+    return await asyncio.wait_for(ledger.wait(run_id), seconds)
 
 
 async def reached(ledger: Ledger, run: Run, state: State, seconds: float = BOUND) -> Run:
     """Return the run when it is in a state."""
-
-    async def there() -> bool:
-        return (await ledger.get(run.run_id)).state == state
-
-    await until(there, seconds)
-    return await ledger.get(run.run_id)
+    found = await asyncio.wait_for(ledger.wait(run.run_id, state=state), seconds)
+    assert found.state == state
+    return found
 
 
 async def given_back(ledger: Ledger, run: Run, seconds: float = BOUND) -> LeaseReleased:

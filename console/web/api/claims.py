@@ -9,13 +9,12 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 
-from runfold.console.web.api.shapes import Sent, Shown, UnderLease, shown_lease
+from runfold.console.web.api.shapes import MAX_WAIT, Sent, Shown, UnderLease, shown_lease
 from runfold.console.web.callers import Worker, caller
 from runfold.console.web.wakeups import Wakeups
 from runfold.ledger import Ledger
 
 router = APIRouter(tags=["work"])
-MAX_WAIT: Final = 60.0
 MAX_CLAIMED: Final = 100
 MAX_BEATS: Final = 1_000
 

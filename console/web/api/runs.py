@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response, status
@@ -11,6 +12,7 @@ from runfold.console.shared.json_lists import without_content
 from runfold.console.shared.plain import jsonable
 from runfold.console.shared.rerun import rerun as rerun_runs
 from runfold.console.web.api.shapes import (
+    MAX_WAIT,
     Body,
     IfMatch,
     Key,
@@ -21,11 +23,13 @@ from runfold.console.web.api.shapes import (
     version_of,
 )
 from runfold.console.web.callers import Reader, Submitter
+from runfold.ledger import Ledger
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.validation import check_int
 
 router = APIRouter(tags=["runs"])
+Wait = Annotated[float, Query(ge=0, le=MAX_WAIT, description="Seconds to wait for the run to end.")]
 MAX_RUNS = 200
 MAX_BATCH = 1_000
 LINES: Final = "application/x-ndjson"
@@ -170,9 +174,28 @@ async def runs(
 
 
 @router.get("/runs/{run_id}", operation_id="run")
-async def run(ledger: Reader, run_id: RunId, response: Response) -> Shown:
-    """Read a run as it is now; its version is the ETag. Needs the right read."""
+async def run(
+    request: Request, ledger: Reader, run_id: RunId, response: Response, wait: Wait = 0
+) -> Shown:
+    """Read a run as it is now; its version is the ETag. Needs the right read.
+
+    With `wait`, once it has ended, or as it is when the time is over.
+    """
+    if wait > 0:
+        await _ended(ledger, run_id, wait, request.app.state.ending)
     return opened(await ledger.get(run_id), response)
+
+
+async def _ended(ledger: Ledger, run_id: str, seconds: float, ending: asyncio.Event) -> None:
+    """Return when the run has ended, the time is over, or the server ends."""
+    waits = [asyncio.ensure_future(each) for each in (ledger.wait(run_id), ending.wait())]
+    try:
+        done, _ = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for each in done:
+            each.result()
+    finally:
+        for each in waits:
+            each.cancel()
 
 
 @router.post("/runs/{run_id}/cancel", operation_id="cancel")

@@ -18,6 +18,8 @@ from runfold.ledger.run import Lease, Run
 from runfold.ledger.validation import MAX_LEASE, check_lease_time, check_run_id
 
 _ETAG: Final = re.compile(r'"([1-9][0-9]{0,8})"')
+MAX_WAIT: Final = 60.0
+"""Seconds that a request may wait for a run."""
 Shown = dict[str, Any]
 RunId = Annotated[str, Path(description="The id of a run, a UUIDv7.")]
 Key = Annotated[

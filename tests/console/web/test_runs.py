@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import httpx
 
 from runfold.console.web import app
+from runfold.console.web.options import Options
 from runfold.ledger import Ledger
 from tests.support.web import calling, token
 
@@ -57,3 +60,24 @@ async def test_a_token_writes_under_its_own_credential(ledger: Ledger) -> None:
     [event] = await ledger.history(made["run_id"])
     assert (event.credential, event.actor) == (credential, credential)
     assert (read.status_code, read.json()["code"]) == (403, "access-denied")
+
+
+async def test_a_run_is_read_once_it_has_ended_or_when_the_time_is_over(ledger: Ledger) -> None:
+    run = await ledger.submit("parse")
+    path, unknown = f"/v1/runs/{run.run_id}", "/v1/runs/0197c2a1-0000-7000-8000-000000000000"
+    served = app(ledger, Options(open=True))
+    async with calling(served) as client:
+        assert (await client.get(f"{path}?wait=0.05")).json()["state"] == "pending"
+        assert (await client.get(f"{unknown}?wait=60")).status_code == 404
+        assert (await client.get(f"{path}?wait=61")).status_code == 422
+
+        waits = asyncio.create_task(client.get(f"{path}?wait=60"))
+        await asyncio.wait([waits], timeout=0.1)
+        assert not waits.done()
+        await ledger.cancel(run.run_id)
+        assert (await waits).json()["state"] == "cancelled"
+
+        other = await ledger.submit("parse")
+        waits = asyncio.create_task(client.get(f"/v1/runs/{other.run_id}?wait=60"))
+        served.state.ending.set()  # the server ends, and holds nobody up
+        assert (await asyncio.wait_for(waits, 50)).json()["state"] == "pending"

@@ -26,6 +26,7 @@ RUNS: Final = {"read", "work", "audit"}
 Read = Callable[[Ledger], Awaitable[Any]]
 READS: Final[dict[str, tuple[Read, set[str]]]] = {
     "get": (lambda ledger: ledger.get(UNKNOWN), RUNS),
+    "wait": (lambda ledger: ledger.wait(UNKNOWN), RUNS),
     "runs": (lambda ledger: ledger.runs(), RUNS),
     "runs of a kind": (lambda ledger: ledger.runs(kind="parse"), RUNS),
     "runs at": (lambda ledger: ledger.runs(at=datetime.now(UTC)), RUNS),
@@ -98,7 +99,7 @@ async def test_a_read_without_the_right_is_refused_and_with_it_finds_nothing(
                         try:
                             await read(own)
                         except RunNotFound:
-                            assert name in {"get", "history", "state_at", "diff"}
+                            assert name in {"get", "wait", "history", "state_at", "diff"}
 
 
 async def test_a_subscription_ends_when_its_right_is_taken_away(
