@@ -10,6 +10,7 @@ from uuid import UUID
 from runfold.ledger.lifecycle import FIRST, MOVES, RESERVED, TERMINAL, State
 from runfold.ledger.proof.decisions import DecisionCheck
 from runfold.ledger.proof.encoding import commits_to, event_hash
+from runfold.ledger.proof.leases import LeaseCheck
 
 MAX_FINDINGS: Final = 100
 
@@ -37,8 +38,9 @@ def forgotten_key(run_id: UUID, version: int, key: str) -> Finding:
 class ChainCheck:
     """Takes events in (run, version) order and collects what does not hold.
 
-    Checks hashes, gaps, payloads, that each event may follow the state before it, and that each
-    decision is about its request. Keeps one run's erasures in memory.
+    Checks hashes, gaps, payloads, that each event may follow the state before it, that what a
+    worker wrote was written under the run's lease, and that each decision is about its request.
+    Keeps one run's erasures in memory.
     """
 
     def __init__(self) -> None:
@@ -49,7 +51,7 @@ class ChainCheck:
         self._run: UUID | None = None
         self._previous, self._version = b"", 0
         self._state: str | None = None
-        self._decisions = DecisionCheck()
+        self._decisions, self._leases = DecisionCheck(), LeaseCheck()
         self._missing: set[int] = set()
         self._found: list[Finding] = []
 
@@ -58,7 +60,8 @@ class ChainCheck:
         if event["run_id"] != self._run:
             self.close()
             self._run, self._previous, self._version = event["run_id"], b"", 0
-            self._state, self._decisions = None, DecisionCheck()
+            self._state = None
+            self._decisions, self._leases = DecisionCheck(), LeaseCheck()
             self.runs += 1
         self.events += 1
         version = event["version"]
@@ -109,8 +112,9 @@ class ChainCheck:
                 event["version"], "illegal", f"{type_} may not follow {before or 'nothing'}{to}"
             )
         self._state = after or before
-        if (problem := self._decisions.problem(event)) is not None:
-            self._report(event["version"], "illegal", f"{type_}: {problem}")
+        for check in (self._decisions, self._leases):
+            if (problem := check.problem(event)) is not None:
+                self._report(event["version"], "illegal", f"{type_}: {problem}")
 
     def _check_payload(self, event: Mapping[str, Any]) -> None:
         body, stored = event["body"], event["payload_hash"]

@@ -640,6 +640,8 @@ FORGED: dict[str, dict[str, Any]] = {
     "says that 2 of 2": {"approved": 2},
     "decides request 1": {"request": 1},
     "something else": {"shown_sha256": "0" * 64},
+    "another person": {"actor": "W:1"},
+    "zoe asked": {"actor": "zoe"},
 }
 
 
@@ -647,13 +649,15 @@ FORGED: dict[str, dict[str, Any]] = {
 def test_verify_names_a_decision_that_the_functions_would_not_take(problem: str) -> None:
     asked = {
         "type": "approval.requested", "version": 3, "approvals": 2, "approved": 0,
-        "shown_sha256": "1" * 64, "request": None, "actor": "w:1",
+        "shown_sha256": "1" * 64, "request": None, "actor": "w:1", "other_person": True,
     }  # fmt: skip
     yes: dict[str, Any] = {
         "type": "approval.signed", "version": 4, "request": 3, "shown_sha256": "1" * 64,
         "actor": "ann", "approvals": 2, "approved": 1,
     }  # fmt: skip
     check = DecisionCheck()
+    assert check.problem({"type": "run.submitted", "actor": "Zoe"}) is None
+    assert check.problem({"type": "lease.acquired", "worker_id": "w:1"}) is None
     assert check.problem(asked) is None
     if problem in {"a second time", "2 of 2 persons"}:
         assert check.problem(yes) is None

@@ -41,9 +41,9 @@ async def verify(
 ) -> int:
     """Check the ledger's proofs and states.
 
-    The checks: versions, hash chains, legal moves, payloads, idempotency keys, every state against
-    its events, and archived months against their files. At most 100 findings are shown. A check of
-    the whole project is on record, for those with the right audit.
+    The checks: versions, hash chains, legal moves, leases and decisions, payloads, idempotency
+    keys, every state against its events, and archived months against their files. At most 100
+    findings are shown. A check of the whole project is on record, for those with the right audit.
     """
     if bundle is not None:
         if run is not None:
