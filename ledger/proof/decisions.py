@@ -1,4 +1,4 @@
-"""Checks that each decision of a run is about its newest request, by whom and by how many (pure)."""
+"""Checks that each decision of a run is about its newest request, by as many others as it asks."""
 
 from __future__ import annotations
 

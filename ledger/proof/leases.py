@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from runfold.ledger.proof.run_state_columns import COLUMNS
 
-_LEASED: Final = next(types for name, _, _, types, *_ in COLUMNS if name == "token")
+_LEASED: Final = next(types or frozenset() for name, _, _, types, _ in COLUMNS if name == "token")
 """The events that say which lease the run has after them."""
 _HOLDERS: Final = frozenset({"lease.heartbeat", "step.completed", "step.failed"})
 """The events that the holder of a lease alone may write."""
