@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 from uuid import UUID
 
 from runfold.ledger import Lease, Ledger, default_worker_id, log, names
@@ -35,6 +36,8 @@ CLOSE_SECONDS: Final = 1.0
 
 class Worker:
     """Does the runs of the kinds it has handlers for: `await Worker(ledger, handlers).run()`.
+
+    Or beside a block: `async with Worker(ledger, handlers): ...`.
 
     `concurrency` runs at a time; `grace`: seconds that runs may go on for after `stop`; `poll`:
     seconds between looks for work when nothing wakes it; `worker_id`: its own, no other process may
@@ -84,6 +87,7 @@ class Worker:
         """Set when it may be worth to claim: there is work, a slot, or an end to it."""
         self._stopping, self._at_once = asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[Any] | None = None
+        self._beside: asyncio.TaskGroup
         self._canary: asyncio.Task[Any] | None = None
         """A task that no other code knows: only a handler that cancels every task cancels it."""
         self._claiming: asyncio.Task[list[Lease]] | None = None
@@ -92,8 +96,8 @@ class Worker:
         """Work until `stop`; when this is cancelled, give everything back at once.
 
         A handler that cancels this too, or stops the loop, ends the worker as a crash does: nothing
-        is given back, and every run it held is charged the attempt. Raises LedgerError when the
-        database refuses the worker altogether.
+        is given back, and every run it held is charged the attempt. What the database refuses is
+        waited for, as an outage is: an operator may mend it.
         """
         self._task = asyncio.current_task()
         forked_child.guard(asyncio.get_running_loop())
@@ -115,6 +119,28 @@ class Worker:
             if duties:
                 await asyncio.wait(duties, timeout=CLOSE_SECONDS)
             await self._slots.heart.stop()  # last: until here every lease is beaten for
+
+    async def __aenter__(self) -> Self:
+        """Work beside the block, in which is raised what `run` raises."""
+        self._beside = await asyncio.TaskGroup().__aenter__()
+        self._beside.create_task(self.run())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        raised: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop, and wait for the work or the grace; not for them if the block has raised."""
+        if not self.is_stopping:  # a second time it would wait for neither
+            self.stop()
+        try:
+            await self._beside.__aexit__(kind, raised, trace)
+        except BaseExceptionGroup as group:
+            first = group.exceptions[0]
+            if first is not raised:
+                raise first from first.__cause__
 
     def stop(self) -> None:
         """Claim no more; `run` ends with the work or the grace, at a second call at once."""

@@ -139,12 +139,8 @@ async def double(ctx: Context, number: int) -> int:
 async def main() -> None:
     async with Ledger.open() as ledger:
         run = await ledger.submit("double", 21)
-        worker = Worker(ledger, double)
-        working = asyncio.create_task(worker.run())
-        while not (run := await ledger.get(run.run_id)).is_terminal:
-            await asyncio.sleep(0.05)
-        worker.stop()
-        await working
+        async with Worker(ledger, double):
+            run = await ledger.wait(run.run_id)
         print(run.output)
 
 

@@ -34,13 +34,8 @@ async def working(
 ) -> AsyncIterator[Worker]:
     """Have a worker at work; in the end it stops as a supervisor would stop it."""
     worker = Worker(ledger, handlers, **{"poll": 0.05, "grace": 5, "reap": False, **options})
-    task = asyncio.create_task(worker.run())
-    try:
+    async with worker:
         yield worker
-    finally:
-        if not worker.is_stopping:
-            worker.stop()
-        await asyncio.wait_for(task, BOUND)
 
 
 async def ended(ledger: Ledger, run: Run | UUID, seconds: float = BOUND) -> Run:
