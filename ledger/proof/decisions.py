@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
-from unicodedata import normalize
+
+from runfold.ledger.proof.persons import person
 
 _APPROVED: Final = frozenset({"approval.signed", "approval.granted"})
 _DECIDED: Final = _APPROVED | {"approval.rejected"}
@@ -22,12 +23,12 @@ class DecisionCheck:
         """Return what is wrong with the next event; None if nothing, or if it is not a decision."""
         match event["type"]:
             case "run.submitted":
-                self._submitter = _person(event["actor"])
+                self._submitter = person(str(event["actor"]))
             case "lease.acquired":
-                self._worker = _person(event["worker_id"])
+                self._worker = person(str(event["worker_id"]))
             case "approval.requested":
                 self._request, self._persons = event, []
-                self._asker = _person(event["actor"])
+                self._asker = person(str(event["actor"]))
         if event["type"] not in _DECIDED or self._request is None:
             return None
         asked = self._request["version"]
@@ -38,13 +39,13 @@ class DecisionCheck:
         others = {self._asker, self._worker}
         if self._request["other_person"]:
             others.add(self._submitter)
-        if _person(event["actor"]) in others:
+        if person(str(event["actor"])) in others:
             return f"{event['actor']} asked, and another person must decide"
         return self._count(event) if event["type"] in _APPROVED else None
 
     def _count(self, event: Mapping[str, Any]) -> str | None:
         assert self._request is not None
-        self._persons.append(_person(event["actor"]))
+        self._persons.append(person(str(event["actor"])))
         needed, signed = self._request["approvals"] or 1, len(self._persons)
         if len(set(self._persons)) < signed:
             return f"{event['actor']} approves a second time"
@@ -53,7 +54,3 @@ class DecisionCheck:
         if needed > 1 and (event["approvals"], event["approved"]) != (needed, signed):
             return f"it says that {event['approved']} of {event['approvals']} have approved"
         return None
-
-
-def _person(name: object) -> str:
-    return normalize("NFKC", str(name)).casefold()
