@@ -4174,16 +4174,12 @@ DECLARE
   other text;
 BEGIN
   name := btrim(regexp_replace(name, E'\\s+', ' ', 'g'));
-  IF lower(E'\u00C4') = E'\u00E4' THEN
-    name := lower(name);
-  ELSE
-    SELECT format('SELECT lower($1 COLLATE %I.%I)', 'pg_catalog', known.collname) INTO other
-    FROM pg_collation AS known
-    WHERE known.collname IN ('pg_c_utf8', 'C.utf8', 'und-x-icu')
-      AND known.collencoding IN (-1, pg_char_to_encoding('UTF8'))
-    ORDER BY known.collname DESC LIMIT 1;
-    EXECUTE coalesce(other, 'SELECT lower($1)') INTO name USING name;
-  END IF;
+  SELECT format('SELECT lower($1 COLLATE %I.%I)', 'pg_catalog', known.collname) INTO other
+  FROM pg_collation AS known
+  WHERE known.collname IN ('pg_c_utf8', 'C.utf8', 'und-x-icu')
+    AND known.collencoding IN (-1, pg_char_to_encoding('UTF8'))
+  ORDER BY known.collname DESC LIMIT 1;
+  EXECUTE coalesce(other, 'SELECT lower($1)') INTO name USING name;
   RETURN normalize(replace(replace(name, E'\u00DF', 'ss'), E'\u03C2', E'\u03C3'), NFKC);
 END $_$;
 

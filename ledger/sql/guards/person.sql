@@ -1,7 +1,7 @@
 -- A name as persons are compared, so that a look-alike does not pass for another person:
 -- compatible characters made one, without regard to case, with single blanks and without
--- invisible characters. Where the database's own locale knows the case of ASCII letters
--- only, another that the server has is asked.
+-- invisible characters. The database's own locale may know the case of ASCII letters only, or pair
+-- an I with a dotless i, so another that every server has is asked.
 CREATE OR REPLACE FUNCTION ledger.person(p_name text) RETURNS text
 LANGUAGE plpgsql STABLE STRICT
 SET search_path = pg_catalog, pg_temp
@@ -17,15 +17,11 @@ DECLARE
   other text;
 BEGIN
   name := btrim(regexp_replace(name, E'\\s+', ' ', 'g'));
-  IF lower(E'\u00C4') = E'\u00E4' THEN
-    name := lower(name);
-  ELSE
-    SELECT format('SELECT lower($1 COLLATE %I.%I)', 'pg_catalog', known.collname) INTO other
-    FROM pg_collation AS known
-    WHERE known.collname IN ('pg_c_utf8', 'C.utf8', 'und-x-icu')
-      AND known.collencoding IN (-1, pg_char_to_encoding('UTF8'))
-    ORDER BY known.collname DESC LIMIT 1;
-    EXECUTE coalesce(other, 'SELECT lower($1)') INTO name USING name;
-  END IF;
+  SELECT format('SELECT lower($1 COLLATE %I.%I)', 'pg_catalog', known.collname) INTO other
+  FROM pg_collation AS known
+  WHERE known.collname IN ('pg_c_utf8', 'C.utf8', 'und-x-icu')
+    AND known.collencoding IN (-1, pg_char_to_encoding('UTF8'))
+  ORDER BY known.collname DESC LIMIT 1;
+  EXECUTE coalesce(other, 'SELECT lower($1)') INTO name USING name;
   RETURN normalize(replace(replace(name, E'\u00DF', 'ss'), E'\u03C2', E'\u03C3'), NFKC);
 END $$;
