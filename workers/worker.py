@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Collection, Sequence
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Any, Final, Self
 from uuid import UUID
@@ -101,24 +101,19 @@ class Worker:
         """
         self._task = asyncio.current_task()
         forked_child.guard(asyncio.get_running_loop())
-        await self._slots.heart.start()
-        self._canary = asyncio.create_task(asyncio.Event().wait())
-        rules = self.ledger.project.rules
-        duties = [asyncio.create_task(supervised(duty, self._log, rules)) for duty in self._duties]
-        try:
-            await self._serve()
-            await self._finish()
-        except asyncio.CancelledError:
-            self._check_who_cancelled()
-            raise
-        finally:
-            if not self._slots.is_abandoned:
-                await self._give_back()
-            for task in (self._canary, *duties):
-                task.cancel()
-            if duties:
-                await asyncio.wait(duties, timeout=CLOSE_SECONDS)
-            await self._slots.heart.stop()  # last: until here every lease is beaten for
+        async with AsyncExitStack() as ending:  # each part ends, however often this is cancelled
+            # The heart ends last: until then every lease is beaten for.
+            ending.push_async_callback(self._slots.heart.stop)
+            await self._slots.heart.start()
+            self._canary = asyncio.create_task(asyncio.Event().wait())
+            ending.push_async_callback(_end, [self._canary, *self._begin_duties()])
+            ending.push_async_callback(self._give_back)
+            try:
+                await self._serve()
+                await self._finish()
+            except asyncio.CancelledError:
+                self._check_who_cancelled()
+                raise
 
     async def __aenter__(self) -> Self:
         """Work beside the block, in which is raised what `run` raises."""
@@ -231,9 +226,12 @@ class Worker:
         self._log.info(names.WORKER_STOPPING, runs=runs, grace_seconds=self.grace)
         hurry = asyncio.create_task(self._at_once.wait())
         done = asyncio.create_task(self._slots.drain())
-        await asyncio.wait({hurry, done}, timeout=self.grace, return_when=asyncio.FIRST_COMPLETED)
-        for task in (hurry, done):
-            task.cancel()
+        both = {hurry, done}
+        try:
+            await asyncio.wait(both, timeout=self.grace, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in both:
+                task.cancel()
 
     def _check_who_cancelled(self) -> None:
         """Abandon the runs if a handler cancelled `run`: then it cancelled the canary as well."""
@@ -245,13 +243,24 @@ class Worker:
 
     async def _give_back(self) -> None:
         """Give back every run, also where a handler does not end, and leases no answer named."""
+        if self._slots.is_abandoned:
+            return
         self._stopping.set()
-        self.left = await self._slots.give_back()
-        if self.left:
-            self._log.error(names.RUNS_LEFT, runs=[str(run_id) for run_id in self.left])
+        try:
+            self.left = await self._slots.give_back()
+        except asyncio.CancelledError:  # once more: nobody waits for the handlers that clean up
+            self.left = [run_id for run_id, _ in self._slots.held]
+            raise
+        finally:
+            if self.left:
+                self._log.error(names.RUNS_LEFT, runs=[str(run_id) for run_id in self.left])
         with suppress(LedgerError, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._strays.give_back(self._slots.held)
+
+    def _begin_duties(self) -> list[asyncio.Task[None]]:
+        rules = self.ledger.project.rules
+        return [asyncio.create_task(supervised(duty, self._log, rules)) for duty in self._duties]
 
     def _hosted(self, *, reap: bool, schedule: bool, listen: bool) -> list[Duty]:
         duties: list[Duty] = [Reaper(self.ledger)] if reap else []
@@ -263,6 +272,13 @@ class Worker:
     @property
     def _log(self) -> Any:
         return log.logger(project_id=self.ledger.project_id, worker_id=self.worker_id)
+
+
+async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel tasks, and wait for their ends for a moment."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
 
 
 def _kinds(handlers: Handlers, kinds: Sequence[str] | None) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -117,3 +119,47 @@ async def test_a_run_that_cancels_its_worker_but_not_itself_is_left_to_be_charge
 
     assert (await ledger.get(run.run_id)).state is State.RUNNING
     assert "lease.released" not in await types(ledger, run.run_id)
+
+
+def hearts() -> set[threading.Thread]:
+    """Return the threads that beat for leases."""
+    return {thread for thread in threading.enumerate() if thread.name == "runfold-heart"}
+
+
+async def test_a_worker_that_is_cancelled_again_while_a_handler_cleans_up_beats_no_more(
+    ledger: Ledger,
+) -> None:
+    begun, is_clean = asyncio.Event(), asyncio.Event()
+
+    @handler("cleans up")
+    async def cleans_up(ctx: Context) -> None:
+        begun.set()
+        while not is_clean.is_set():
+            with suppress(asyncio.CancelledError):
+                await is_clean.wait()
+
+    run = await ledger.submit("cleans up")
+    worker = Worker(ledger, cleans_up, listen=False)
+    others = hearts()
+    task = asyncio.create_task(worker.run())
+    await asyncio.wait_for(begun.wait(), BOUND)
+
+    task.cancel()
+    await until(lambda: worker.is_stopping)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, BOUND)
+
+    assert worker.left == [run.run_id]
+    await until(lambda: not hearts() - others)
+    is_clean.set()
+
+
+async def test_a_worker_that_is_cancelled_as_it_begins_leaves_no_thread(ledger: Ledger) -> None:
+    others = hearts()
+    task = asyncio.create_task(Worker(ledger, innocent, listen=False).run())
+    await asyncio.sleep(0)  # now it waits for its heart
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(lambda: not hearts() - others)

@@ -86,6 +86,7 @@ class Heart:
         self._held: dict[tuple[UUID, int], Held] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._heart_loop: asyncio.AbstractEventLoop | None = None
         self._is_over = threading.Event()
         self._connection: asyncpg.Connection[Any] | None = None
         self._outage = Outage()
@@ -107,7 +108,7 @@ class Heart:
         """Beat no more; returns when the thread has ended."""
         self._is_over.set()
         if self._thread is not None and self._thread.is_alive():
-            self._call_soon(self._end.set)
+            self._call_soon(lambda: self._end.set())  # noqa: PLW0108  it may not be made yet
             await asyncio.to_thread(self._thread.join, min(self._every, STOP_SECONDS))
 
     def add(self, leases: Iterable[Lease], since: float) -> None:
@@ -134,8 +135,9 @@ class Heart:
 
     def _call_soon(self, act: Callable[[], object]) -> None:
         """Call this in the heart's loop; if the loop has died, when it runs again."""
-        with suppress(RuntimeError):
-            self._heart_loop.call_soon_threadsafe(act)
+        if self._heart_loop is not None:
+            with suppress(RuntimeError):
+                self._heart_loop.call_soon_threadsafe(act)
 
     # -- in the thread
 
