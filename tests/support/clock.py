@@ -16,6 +16,19 @@ async def set_clock(connection: asyncpg.Connection | asyncpg.Pool, off: timedelt
     )
 
 
+async def set_walking_clock(
+    connection: asyncpg.Connection | asyncpg.Pool, at: datetime, step: timedelta
+) -> None:
+    """Have the ledger's clock show a time, and `step` more each time that it is read."""
+    await connection.execute(
+        "CREATE SEQUENCE ledger.looks_at_the_time MINVALUE 0 START 0;"
+        "CREATE OR REPLACE FUNCTION ledger.clock() RETURNS timestamptz LANGUAGE sql VOLATILE "
+        "PARALLEL SAFE "
+        f"AS $$ SELECT '{at.isoformat()}'::timestamptz "
+        f"+ '{step.total_seconds()} seconds'::interval * nextval('ledger.looks_at_the_time') $$"
+    )
+
+
 async def set_clock_of_ids(connection: asyncpg.Connection, at: datetime, step: timedelta) -> None:
     """Have the clock of run ids show a time, and `step` more each time that it is read."""
     await connection.execute(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from runfold.workers import (
     handler,
 )
 from runfold.workers.testing import Kit
+from tests.support.clock import set_walking_clock
 from tests.support.runs import claimed, types
 from tests.support.short_beats import ledger, parked, short_beats, square
 from tests.support.waiting import until
@@ -254,6 +256,22 @@ async def test_a_signal_in_time_ends_the_wait_and_nothing_fails_later(runfold: K
         await kit.ledger.signal(run.run_id, "paid", 2)
         await kit.run_until_idle(impatient)
         assert (await kit.ledger.get(run.run_id)).output == [1, 2]
+
+
+async def test_a_signal_that_comes_as_the_wait_ends_answers_it_or_is_kept(runfold: Kit) -> None:
+    async with runfold as kit:
+        first, second = [await kit.ledger.submit("impatient") for _ in range(2)]
+        await kit.run_until_idle(impatient)
+        ends_at = (await kit.ledger.get(first.run_id)).wait_until
+        assert ends_at is not None
+        minute = timedelta(minutes=1)
+        await set_walking_clock(kit.ledger.pool, ends_at - minute / 2, minute)
+
+        for run in (first, second):
+            await kit.ledger.signal(run.run_id, "paid", 7)
+
+        newest = [(await types(kit.ledger, run.run_id))[-1] for run in (first, second)]
+        assert newest == ["tool.completed", "signal.received"]
 
 
 async def test_a_plain_function_learns_of_a_late_answer_too(runfold: Kit) -> None:

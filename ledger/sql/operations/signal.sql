@@ -30,13 +30,11 @@ BEGIN
   IF strpos(p_name, '#') > 0 THEN
     RAISE EXCEPTION 'the name of a signal must not contain #' USING ERRCODE = '22023';
   END IF;
-  SELECT state.state, state.token, state.available_at, state.wait_until INTO run
+  SELECT state.state, state.token, state.available_at INTO run
   FROM ledger.run_state AS state
   WHERE state.project_id = p_project AND state.run_id = p_run
   FOR UPDATE;
-  IF run.state = 'waiting_tool' AND run.token IS NULL AND run.available_at IS NULL
-    AND (run.wait_until IS NULL OR run.wait_until > ledger.now())
-  THEN
+  IF run.state = 'waiting_tool' AND run.token IS NULL AND run.available_at IS NULL THEN
     SELECT split_part(event.name, '#', 1) INTO awaited
     FROM ledger.event AS event
     WHERE event.project_id = p_project AND event.run_id = p_run AND event.type = 'tool.requested'
@@ -49,12 +47,14 @@ BEGIN
       p_project, ARRAY[p_actor], ARRAY[p_run], NULL, ARRAY['running'], NULL,
       ARRAY[awaited], NULL, ARRAY[p_answer], NULL, NULL, NULL, NULL, NULL, NULL, ARRAY[p_key]
     ) AS moved;
-  ELSE
-    RETURN QUERY
-    SELECT appended.run_id, appended.version, appended.hash
-    FROM ledger.append(
-      p_project, p_actor, ARRAY[p_run], NULL, ARRAY['signal.received'], ARRAY[1], ARRAY[p_name],
-      NULL, ARRAY[p_kept], NULL, NULL, NULL, ARRAY[p_key]
-    ) AS appended;
+    IF FOUND THEN -- else the wait is over, and the signal is kept for the next
+      RETURN;
+    END IF;
   END IF;
+  RETURN QUERY
+  SELECT appended.run_id, appended.version, appended.hash
+  FROM ledger.append(
+    p_project, p_actor, ARRAY[p_run], NULL, ARRAY['signal.received'], ARRAY[1], ARRAY[p_name],
+    NULL, ARRAY[p_kept], NULL, NULL, NULL, ARRAY[p_key]
+  ) AS appended;
 END $$;
