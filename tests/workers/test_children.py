@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ import pytest
 from runfold.ledger import Ledger, Run, State, Transition
 from runfold.ledger.errors import (
     DecisionRefused,
+    InvalidValue,
 )
 from runfold.ledger.events import (
     RunRetried,
@@ -29,6 +31,7 @@ from runfold.workers.duties.reaper import Reaper
 from runfold.workers.journal.children import sweep
 from runfold.workers.journal.fanout import WINDOW, Fanout
 from tests.support.databases import PROJECT
+from tests.support.runs import types
 from tests.support.short_beats import ledger, parked, short_beats, square
 from tests.support.waiting import until
 from tests.support.working import AT_ONCE, done, ended, working
@@ -232,6 +235,25 @@ async def test_two_that_answer_for_a_child_at_once_answer_once(ledger: Ledger) -
         if event.type in {"tool.completed", "tool.failed"}
     ]
     assert len(answers) == 1
+
+
+async def test_children_other_than_those_of_an_earlier_attempt_fail_the_attempt(
+    ledger: Ledger,
+) -> None:
+    @handler("does without")
+    async def does_without(ctx: Context) -> Any:
+        with suppress(InvalidValue):
+            await ctx.children("square", [1])
+        return await ctx.step("after", lambda: "what no later attempt could replay")
+
+    run = await ledger.submit("does without", max_attempts=1)
+    earlier = await ledger.submit("square", 2, key=f"{run.run_id}:children:square/1")
+    async with working(ledger, does_without):
+        over = await ended(ledger, run)
+
+    assert over.state == State.FAILED
+    assert "step.completed" not in await types(ledger, run.run_id)
+    assert f"such as {earlier.run_id}: compute their inputs in a step" in str(over.error_detail)
 
 
 async def test_a_tool_of_somebody_elses_that_is_given_a_child_is_left_alone(ledger: Ledger) -> None:

@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic_core import to_json
 
 from runfold.ledger import Run, Submit
-from runfold.ledger.errors import InvalidValue, LedgerError
+from runfold.ledger.errors import DuplicateKey, InvalidValue, LedgerError
 from runfold.ledger.lifecycle import TERMINAL, State
 from runfold.ledger.operations.columns import MAX_BATCH
 from runfold.ledger.payload import PayloadRules
@@ -94,7 +94,14 @@ class Fanout:
                 for number, input_ in enumerate(inputs, 1)
             ]
             submit = partial(self._ledger.submit_many, children)
-            submitted = await self._recorder.persist(submit) if children else []
+            try:
+                submitted = await self._recorder.persist(submit) if children else []
+            except DuplicateKey as error:
+                remedy = (
+                    f"an earlier attempt submitted others, such as {error.run_id}: compute their "
+                    "inputs in a step, so that each attempt asks for the same"
+                )
+                raise InvalidValue("children", kind, remedy) from error
         ids = [child.run_id for child in submitted]
         called.output = _as_result(ids, self._recorder.rules)
         await self._journal.record(called)
