@@ -88,8 +88,12 @@ async def _first_ending(project: Project, type_: str, row: RequeueRow) -> Run | 
     """Return the run after this command, if it was sent before and has ended the lease already."""
     lease = (row.run_id, row.token)
     closed = await closings(project.pool, project.project_id, [lease])
-    ending = Ending(type_, row.error_code, row.body, Decimal(0), 0, None, row.worker)
-    if row.run_id not in closed or closed[row.run_id].ending != ending:
+    # A run that somebody had asked to cancel was cancelled instead.
+    endings = [
+        Ending(what, row.error_code, row.body, Decimal(0), 0, None, row.worker)
+        for what in (type_, State.CANCELLED.value)
+    ]
+    if row.run_id not in closed or closed[row.run_id].ending not in endings:
         return None
     receipt = closed[row.run_id].receipt
     return await state_at(project.pool, project.project_id, receipt.run_id, receipt.version)

@@ -60,6 +60,19 @@ async def test_an_end_sent_again_has_its_first_outcome_also_when_others_took_the
     assert "write.refused" not in await types(ledger, lease.run_id)
 
 
+async def test_a_lease_given_back_again_after_a_cancel_finds_its_run_cancelled(
+    ledger: Ledger, subtests: pytest.Subtests
+) -> None:
+    for name in ("release", "retry"):
+        with subtests.test(name):
+            lease = await claimed(ledger)
+            await ledger.cancel(lease.run_id, actor="ann")
+            first = await ENDINGS[name](ledger, lease)
+
+            assert await ENDINGS[name](ledger, lease) == first
+            assert (await types(ledger, lease.run_id))[-1] == "run.cancelled"
+
+
 async def test_receipts_of_ends_sent_again_are_those_of_the_first(ledger: Ledger) -> None:
     leases = [await claimed(ledger) for _ in range(3)]
     ends = [Transition(lease, State.COMPLETED, output=7) for lease in leases]
