@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -437,6 +438,42 @@ async def test_spending_of_an_attempt_stopped_in_a_tool_is_a_note_and_the_tool_i
     assert (note.name, note.cost_usd) == ("spent", Decimal("2.5"))
     assert (run.state, run.output, calls["pay"]) == (State.COMPLETED, "paid", 2), run.error_detail
     assert "step.failed" not in await types(ledger, run.run_id)
+
+
+@handler("pays plainly", retry=AT_ONCE)
+def pays_plainly(ctx: BlockingContext, call: str) -> None:
+    def pay() -> None:
+        ctx.cost(2)
+        calls["pays plainly"] += 1
+        while not ctx.cancelled:
+            time.sleep(0.01)
+
+    ctx.cost(0.5)
+    (ctx.step if call == "step" else ctx.tool)("pay", pay)
+
+
+@pytest.mark.parametrize("call", ["step", "tool"])
+async def test_spending_of_a_call_that_ends_when_its_attempt_has_to_is_a_note(
+    ledger: Ledger, call: str
+) -> None:
+    run = await ledger.submit("pays plainly", call)
+    async with working(ledger, pays_plainly, grace=0):
+        await until(lambda: calls["pays plainly"] == 1)
+    run = await ledger.get(run.run_id)
+    assert (run.state, run.cost_usd) == (State.PENDING, Decimal("2.5"))
+
+
+@handler("pays before it asks", retry=AT_ONCE)
+async def pays_before_it_asks(ctx: Context) -> None:
+    ctx.cost(1)
+    await ctx.approval("x" * 100_000)
+
+
+async def test_spending_before_a_request_that_cannot_be_recorded_is_counted(
+    ledger: Ledger,
+) -> None:
+    run = await done(ledger, pays_before_it_asks, max_attempts=2)
+    assert (run.state, run.cost_usd) == (State.FAILED, Decimal(2))
 
 
 @handler("refunds", retry=AT_ONCE)

@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 from runfold.ledger.errors import InvalidValue, PayloadTooLarge
 from runfold.ledger.events import Event, NoteAdded, StepCompleted, StepFailed
 from runfold.ledger.lifecycle import HANDLER_FAILED
-from runfold.workers.errors import HistoryMismatch
+from runfold.workers.errors import HistoryMismatch, Unwind
 from runfold.workers.journal.call import CURRENT, Call, Names, adapter_of
 from runfold.workers.journal.meter import Meter
 from runfold.workers.journal.recorder import Recorder
@@ -106,7 +106,15 @@ class Journal:
         self.meter.add(*called.meter.empty())
 
     def spent(self, called: Call) -> tuple[Decimal, int]:
-        """Empty the meter of a call, and with a call of the handler's own that of the attempt."""
+        """Empty the meter of a call, and with a call of the handler's own that of the attempt.
+
+        Raises what has ended the attempt: then the call is not recorded, and its costs are kept.
+        """
+        try:
+            self.recorder.check_open(own=not called.beside)
+        except Unwind:
+            self.keep_spending(called)
+            raise
         usd, steps = called.meter.empty()
         if called.beside:
             return usd, steps

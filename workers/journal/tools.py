@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from runfold.ledger import State, Transition
-from runfold.ledger.errors import InvalidValue, PayloadTooLarge, VersionConflict
+from runfold.ledger.errors import InvalidValue, PayloadTooLarge
 from runfold.ledger.lifecycle import HANDLER_FAILED
 from runfold.workers.errors import Parked
 from runfold.workers.journal.call import Call
@@ -83,7 +83,7 @@ class Tools:
         )
         try:
             await self._recorder.park(command)
-        except VersionConflict:
+        except BaseException:  # where it is on record nevertheless, nothing more is
             self._journal.meter.add(usd, steps)
             raise
         self._recorder.ending = Parked(f"{called.call} {called.name!r}")
