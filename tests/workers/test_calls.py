@@ -281,6 +281,33 @@ async def test_a_call_that_cannot_be_is_refused_by_its_name(
             assert not asked & set(await types(ledger, run.run_id))
 
 
+@handler("asks beside a tool", retry=AT_ONCE)
+async def asks_beside_a_tool(ctx: Context) -> None:
+    entered, over = asyncio.Event(), asyncio.Event()
+
+    async def look() -> None:
+        entered.set()
+        await over.wait()
+
+    looking = asyncio.create_task(ctx.tool("look", look))
+    await entered.wait()
+    with suppress(InvalidValue):
+        await ctx.approval("Pay?")
+    over.set()
+    await looking
+    await ctx.step("after", lambda: "what no later attempt could replay")
+
+
+async def test_a_wait_while_a_tool_is_waited_for_ends_the_attempt_and_says_so(
+    ledger: Ledger,
+) -> None:
+    run = await done(ledger, asks_beside_a_tool, max_attempts=1)
+
+    assert run.state == State.FAILED
+    assert "approval 'approval': parks the run" in run.error_detail["message"]
+    assert "step.completed" not in await types(ledger, run.run_id)
+
+
 class Role(StrEnum):
     FINANCE = "finance"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from runfold.ledger import State, Transition
-from runfold.ledger.errors import InvalidValue, PayloadTooLarge
+from runfold.ledger.errors import IllegalTransition, InvalidValue, PayloadTooLarge
 from runfold.ledger.lifecycle import HANDLER_FAILED
 from runfold.workers.errors import Parked
 from runfold.workers.journal.call import Call
@@ -83,8 +83,11 @@ class Tools:
         )
         try:
             await self._recorder.park(command)
-        except BaseException:  # where it is on record nevertheless, nothing more is
+        except BaseException as error:  # where it is on record nevertheless, nothing more is
             self._journal.meter.add(usd, steps)
+            if isinstance(error, IllegalTransition):
+                remedy = "parks the run, which waits for a tool: await every tool before"
+                raise InvalidValue(called.call, called.name, remedy) from error
             raise
         self._recorder.ending = Parked(f"{called.call} {called.name!r}")
         raise self._recorder.ending
