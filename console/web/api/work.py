@@ -126,7 +126,7 @@ async def release(ledger: Worker, run_id: RunId, body: GivenBack, response: Resp
 async def step(
     ledger: Worker, run_id: RunId, body: Step, *, if_match: IfMatch = None, key: Key = None
 ) -> Shown:
-    """Record a step's result or its error, once. Needs work, and the lease."""
+    """Record a step's result or its error; with a key once. Needs work, and the lease."""
     spent: dict[str, Any] = {
         "name": body.name,
         "cost_usd": body.cost_usd_delta or None,

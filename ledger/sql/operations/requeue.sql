@@ -31,7 +31,8 @@ BEGIN
   checked := ledger.check_texts(p_error_codes);
   checked := ledger.check_content(p_bodies);
   IF p_type NOT IN ('lease.released', 'run.retried') THEN
-    RAISE EXCEPTION 'a run is not put back to pending by %', p_type USING ERRCODE = 'RF001';
+    RAISE EXCEPTION 'a run is put back to pending by lease.released or run.retried, not by %',
+      quote_literal(p_type) USING ERRCODE = 'RF001';
   END IF;
   RETURN QUERY
   WITH asked AS MATERIALIZED ( -- each lease once, in the order of the locks

@@ -22,6 +22,7 @@ DECLARE
   writer CONSTANT text := ledger.credential();
   checked boolean;
   seed bytea := ledger.salt_seed();
+  content text;
   -- Drawn before the ids of the runs: low-water marks wait for this transaction
   -- (ledger/sql/marks/move_low_water.sql).
   txid CONSTANT xid8 := pg_current_xact_id();
@@ -44,8 +45,8 @@ BEGIN
       OR asked.deadline_in NOT BETWEEN '0' AND '3650 days'
       OR asked.priority NOT BETWEEN 0 AND 2147483646 OR asked.attempts NOT BETWEEN 1 AND 1000
   ) THEN
-    RAISE EXCEPTION 'a delay, a deadline, a priority or a number of attempts is outside its limits'
-      USING ERRCODE = '22023';
+    RAISE EXCEPTION 'a value is outside its limits: a delay and a deadline are at most ten years, '
+      'a priority is 0 to 2147483646, attempts are 1 to 1000' USING ERRCODE = '22023';
   END IF;
   IF num_nonnulls(VARIADIC p_deadlines) > 0 THEN
     checked := ledger.check_times(p_deadlines);
@@ -54,6 +55,14 @@ BEGIN
   checked := ledger.check_texts(p_keys);
   checked := ledger.check_tags(p_tags);
   checked := ledger.check_content(p_inputs);
+  FOREACH content IN ARRAY coalesce(p_inputs, '{}') LOOP
+    CONTINUE WHEN content IS NULL OR starts_with(content, '{"input"'); -- as Python writes it
+    IF EXISTS (SELECT FROM json_object_keys(content::json) AS member
+      WHERE member NOT IN ('input', 'parent')) THEN
+      RAISE EXCEPTION 'content % is not {"input": …}: a run would have no input',
+        quote_literal(left(content, 40)) USING ERRCODE = '22023';
+    END IF;
+  END LOOP;
   IF NOT EXISTS (SELECT FROM ledger.project AS project WHERE project.project_id = p_project) THEN
     RAISE EXCEPTION 'project % does not exist', p_project USING ERRCODE = 'RF404';
   END IF;

@@ -47,6 +47,12 @@ BEGIN
         USING ERRCODE = '22023';
     END IF;
   END IF;
+  IF NOT array_remove(p_states, NULL) <@ ARRAY['pending', 'running', 'waiting_tool',
+    'waiting_approval', 'completed', 'failed', 'cancelled', 'timeout'] THEN
+    RAISE EXCEPTION 'states % have one that does not exist: a run goes to running, waiting_tool, '
+      'waiting_approval, completed, failed, cancelled or timeout',
+      quote_literal(left(p_states::text, 200)) USING ERRCODE = '22023';
+  END IF;
   IF NOT array_remove(p_wait_outcomes, NULL) <@ ARRAY['cancelled', 'timeout', 'lapsed'] THEN
     RAISE EXCEPTION 'wait_outcome must be cancelled, timeout or lapsed' USING ERRCODE = '22023';
   END IF;

@@ -12,6 +12,7 @@ from runfold.console.web.options import is_loopback
 from runfold.console.web.problems import MEANINGS, STATUSES, code_of
 from runfold.ledger import Ledger, State
 from runfold.ledger.errors import DatabaseUnavailable
+from runfold.workers.journal.children import sweep
 from tests.support.runs import claimed, waiting
 from tests.support.web import calling, token
 
@@ -52,6 +53,23 @@ async def test_a_worker_that_lost_its_lease_is_told_so_and_by_whom(
     assert (await web.post("/v1/heartbeats", json=beats)).json()["leases"][0]["lost"] is True
     events = await ledger.history(lease.run_id)
     assert {"write.refused"} <= {event.type for event in events}
+
+
+async def test_a_worker_over_http_waits_for_a_child(web: httpx.AsyncClient, ledger: Ledger) -> None:
+    lease = await claimed(ledger, "w:1")
+    path = f"/v1/runs/{lease.run_id}"
+    asked = {"kind": "piece", "parent": str(lease.run_id)}
+    child = (await web.post("/v1/runs", json=asked)).json()["run_id"]
+    wait = {"name": "child:piece", "input": {"child": child}, "park": True}
+    held = {"token": lease.token, "worker_id": "w:1"}
+    assert (await web.post(f"{path}/ask-tool", json={**held, **wait})).status_code == 200
+    [piece] = await ledger.claim("w:2", kinds=["piece"])
+    await ledger.complete(piece, output={"pixels": 640})
+
+    assert await sweep(ledger) == 1
+
+    answer = (await web.get(f"{path}/history")).json()["events"][-1]
+    assert (answer["type"], answer["output"]) == ("tool.completed", {"pixels": 640})
 
 
 async def test_the_past_is_read_in_pages_and_at_any_version(

@@ -122,7 +122,7 @@ ODD = {
 }  # fmt: skip
 """Values that a type has and hardly anybody means."""
 COMPARED = {
-    "transition": "p_states p_workers", "heartbeat": "p_workers", "requeue": "p_workers",
+    "transition": "p_workers", "heartbeat": "p_workers", "requeue": "p_workers",
     "append": "p_workers", "signal": "p_answer",
     "commands": "p_whats p_names p_error_codes p_bodies p_wait_outcomes p_keys",
     "advance_schedule": "p_name", "decide": "p_shown",

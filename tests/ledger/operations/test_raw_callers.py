@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -172,6 +173,21 @@ async def test_a_wait_ends_as_the_state_machine_knows_and_within_ten_years(
         with pytest.raises(asyncpg.InvalidParameterValueError, match="may have an end"):
             await caller.transition(lease.run_id, state, **held, wait="1 second")
     assert await caller.transition(lease.run_id, "waiting_approval", **held, wait="1 second")
+
+
+async def test_a_state_that_does_not_exist_is_named(ledger: Ledger, caller: RawCaller) -> None:
+    run = await ledger.submit("parse")
+
+    with pytest.raises(asyncpg.InvalidParameterValueError, match=r"'\{complete\}' have one that"):
+        await caller.transition(run.run_id, "complete", actor="mallory")
+
+
+async def test_content_without_an_input_is_no_input(ledger: Ledger, caller: RawCaller) -> None:
+    assert await refused(caller.submit(input='{"image": "a.png"}')) == INVALID
+    assert await ledger.runs() == []
+
+    for kept in ('{"input": 1}', '{ "input": 1 }', "{}", f'{{"parent": "{UUID(int=1)}"}}', None):
+        assert len(await caller.submit(input=kept)) == 1
 
 
 BEYOND: tuple[dict[str, Any], ...] = (
