@@ -40,7 +40,7 @@ class OtherVersion(LedgerError):
         remedy = (
             "rebuild it to put this one in its place"
             if declared > found
-            else "deploy the newer code everywhere"
+            else f"deploy the newer code everywhere; to go back, declare this one as {found + 1}"
         )
         super().__init__(
             f"projection {name!r} is at version {found} in the database, "

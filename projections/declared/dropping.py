@@ -14,9 +14,13 @@ _DROP: Final = "SELECT * FROM ledger.drop_projection_tables($1, p_all => $2) AS 
 async def drop_replaced(pool: Pool, name: str) -> list[str]:
     """Drop the tables that finished rebuilds of the projection left behind; return their names.
 
-    Raises LockTimeout while somebody reads them.
+    Raises ProjectionNotFound if there are none and the projection is not installed, and LockTimeout
+    while somebody reads them.
     """
-    return await _drop(pool, name, everything=False)
+    dropped = await _drop(pool, name, everything=False)
+    if not dropped:
+        await require(pool, name)
+    return dropped
 
 
 async def drop(pool: Pool, name: str) -> list[str]:

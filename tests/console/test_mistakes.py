@@ -339,14 +339,19 @@ def test_a_projection_whose_module_is_not_named_is_not_said_to_be_missing(
         "from runfold.projections.algebra.operation import count\n"
         "from runfold.projections.declared.projection import Projection\n\n"
         "OWN = Projection('own', key={'project_id': 'project_id'}, "
-        "columns={'runs': count({'run.submitted'})})\n"
+        "columns={'runs': count({'run.submitted'})}, derived={'none': '0 / (runs * 3.0)'})\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+    cli.ok("submit", "parse")
     cli.ok("projections", "run", "own", "--once", "--module", "own_projection")
 
     for words in (("rebuild", "own"), ("run", "own", "--once")):
         assert "--module" in cli.fails(exits.USAGE, "projections", *words).err
     cli.fails(exits.NOT_FOUND, "projections", "rebuild", "nosuch")
+    cli.fails(exits.NOT_FOUND, "projections", "rebuild", "nosuch", "--drop-old")
+    assert "E-" not in cli.ok("projections", "show", "own").out
+    cli.ok("projections", "rebuild", "own", "--module", "own_projection")
+    assert "dropped" in cli.ok("projections", "rebuild", "own", "--drop-old").out
 
 
 def test_a_projection_that_fails_unexpectedly_does_not_end_the_others(

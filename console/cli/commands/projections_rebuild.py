@@ -69,14 +69,14 @@ async def rebuild(
     Writers continue meanwhile; a rebuild that was killed resumes.
     """
     projection = None
-    if name != TABLE:
+    if name != TABLE and not drop_old:  # what is dropped needs no declaration
         (projection,) = await chosen_projections(session, module, [name], besides=[TABLE])
     when = None if until is None else instant("--until", until)
     async with session.ledger() as ledger:
-        if projection is None:
+        if name == TABLE:
             await check(ledger.pool, "owner")
         if drop_old:
-            await _drop_old(session.out, ledger, name, projection)
+            await _drop_old(session.out, ledger, name)
             return OK
         check_int(
             "--connections (three less than RUNFOLD_POOL_SIZE at most)",
@@ -105,10 +105,8 @@ class _How(TypedDict):
     on_progress: Callable[[RebuildProgress], None] | None
 
 
-async def _drop_old(out: Output, ledger: Ledger, name: str, projection: Projection | None) -> None:
-    tables = await (
-        replay_tables(ledger) if projection is None else drop_replaced(ledger.pool, name)
-    )
+async def _drop_old(out: Output, ledger: Ledger, name: str) -> None:
+    tables = await (replay_tables(ledger) if name == TABLE else drop_replaced(ledger.pool, name))
     for table in tables:
         out.json({"dropped": table}) if out.as_json else out.line(f"dropped {table}")
     if not tables:

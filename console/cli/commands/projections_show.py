@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated
 
 import typer
@@ -49,6 +50,8 @@ def _condition(text: str) -> tuple[str, str]:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, Decimal):
+        return f"{value:f}"
     return EMPTY if value is None else str(value)
 
 
