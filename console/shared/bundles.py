@@ -1,4 +1,4 @@
-"""The check of a folder of evidence, without database or network; nothing in it is believed."""
+"""The check of evidence, without database or network; nothing in it is believed."""
 
 from __future__ import annotations
 
@@ -50,11 +50,26 @@ class Verdict:
         return not self.findings and not any(run.findings for run in self.runs)
 
 
-def check_bundle(folder: Path) -> Verdict:
-    """Return the verdict on a bundle: its files against its index, and each run's evidence.
+def check_bundle(path: Path) -> Verdict:
+    """Return the verdict on a bundle, or on the JSON of one run.
 
-    Raises InvalidValue for a folder that is not a bundle, or whose version is unknown.
+    Of a bundle, its files are checked against its index, and each run's evidence. Raises
+    InvalidValue for what is neither, or whose version is unknown.
     """
+    return _check_file(path) if path.is_file() else _check_folder(path)
+
+
+def _check_file(file: Path) -> Verdict:
+    try:
+        checked = check_evidence(_read(file))
+    except BundleUnreadable as error:
+        raise InvalidValue("bundle", str(file), str(error)) from error
+    verdict = Verdict([checked])
+    _not_checked(file.name, checked.unchecked, verdict)
+    return verdict
+
+
+def _check_folder(folder: Path) -> Verdict:
     try:
         index = opened(_read(folder / INDEX), FORMAT)
         listed = {UUID(run["run_id"]): run for run in index["runs"]}

@@ -220,6 +220,22 @@ async def test_what_was_changed_in_a_bundle_is_named(
         assert finding in capsys.readouterr().out, name
 
 
+async def test_the_json_of_one_run_is_checked_alone(
+    ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = await exported(ledger, tmp_path / "evidence")
+    file = tmp_path / "evidence/runs" / f"{run}.json"
+    assert await verify(file) == exits.OK
+    assert f"run {run} head" in capsys.readouterr().out
+    document = json.loads(file.read_text())
+    document["events"][1]["actor"] = "mallory"
+    file.write_text(json.dumps(document))
+    assert await verify(file) == exits.INTEGRITY
+
+    file.write_text("{}")
+    assert await verify(file) == exits.USAGE
+
+
 async def test_what_a_version_cannot_check_is_named(
     ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,7 +36,11 @@ async def verify(
     *,
     bundle: Annotated[
         Path | None,
-        typer.Option("--bundle", metavar="FOLDER", help="Check exported evidence, offline."),
+        typer.Option(
+            "--bundle",
+            metavar="PATH",
+            help="Check exported evidence, offline: a folder, or the JSON of one run.",
+        ),
     ] = None,
 ) -> int:
     """Check the ledger's proofs and states.
