@@ -225,8 +225,12 @@ async def of_http(_: Request, error: Exception) -> JSONResponse:
     return problem(status, code, error.detail, headers=error.headers)
 
 
-async def _of_request(_: Request, error: Exception) -> JSONResponse:
+async def _of_request(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
+    sent = request.headers.get("content-type", "")
+    if isinstance(error.body, bytes) and "json" not in sent:  # it was not even read as JSON
+        detail = f"the body is {sent[:100] or 'of no type'}: send it as application/json"
+        return problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail)
     faults = [
         {"at": ".".join(map(str, fault["loc"])), "problem": fault["msg"]}
         for fault in error.errors()[:10]

@@ -140,8 +140,9 @@ def _item(number: int, line: bytes) -> Item:
         return Item.model_validate_json(line)
     except ValidationError as error:
         [first, *_] = error.errors()
-        at = ".".join(map(str, first["loc"]))
-        raise InvalidValue(f"line {number}", line[:100], f"{at}: {first['msg']}") from error
+        at = [str(part) for part in first["loc"]]
+        text = line[:100].decode(errors="replace")
+        raise InvalidValue(f"line {number}", text, ": ".join([*at, first["msg"]])) from error
 
 
 @router.get("/runs", operation_id="runs")

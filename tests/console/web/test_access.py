@@ -180,6 +180,7 @@ FOREIGN = (
     ({"Origin": "null"}, "foreign-origin"),
     ({"Sec-Fetch-Site": "cross-site"}, "foreign-origin"),
     ({"Content-Encoding": "gzip"}, "unsupported-media-type"),
+    ({"Content-Type": "application/x-www-form-urlencoded"}, "unsupported-media-type"),
     ({"Authorization": "Basic YTpi"}, "unauthenticated"),
 )
 

@@ -63,6 +63,7 @@ async def test_lines_of_json_are_a_batch_and_a_wrong_one_is_named(
 
     assert [each.status_code for each in answers] == [422] * 7 + [415, 201, 201]
     assert "line 2" in answers[0].json()["detail"]
+    assert "line 2 '{\"kind\"': Invalid JSON" in answers[1].json()["detail"]
     assert "line 3" in answers[6].json()["detail"]
     assert SECRET not in "".join(answer.text for answer in answers)
     assert [run["created"] for run in answers[-1].json()["runs"]] == [False, True]
