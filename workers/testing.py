@@ -21,9 +21,10 @@ from uuid import UUID
 
 import pytest
 
-from runfold.ledger import Lease, Ledger, Run
+from runfold.ledger import Ledger, Run
 from runfold.ledger.errors import ConfigurationError, InvalidValue, LeaseLost
 from runfold.ledger.events import Event, StepCompleted
+from runfold.ledger.operations.heartbeat import HeartbeatRow, beat
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.connections import connect
 from runfold.ledger.postgres.embedded.postgres import temporary_postgres
@@ -53,8 +54,7 @@ WHERE run.project_id = $1 AND run.kind = ANY ($2) AND run.completed_at IS NULL
 """
 _LEFT: Final = "SELECT greatest($1 - ledger.now(), '0')"
 _HELD: Final = """
-SELECT run_id, token, worker_id, attempt_count, max_attempts, kind, priority, lease_until
-FROM ledger.run_state
+SELECT run_id, token, worker_id FROM ledger.run_state
 WHERE project_id = $1 AND token IS NOT NULL LIMIT 10000
 """
 _MARKED: Final = (
@@ -196,19 +196,23 @@ class Kit:
 
         All other leases are beaten for.
         """
-        now = await self.ledger.get(_id(run))
-        if now.token is None or now.worker_id is None or now.lease_until is None:
+        run_id, pool = _id(run), self.ledger.pool
+        held = {row["run_id"]: _beat_of(row) for row in await pool.fetch(_HELD, PROJECT)}
+        own = held.pop(run_id, None)
+        # Beats that a worker did not send: a run that ended meanwhile has refused nobody.
+        beaten = {} if own is None else await beat(pool, PROJECT, [own])  # its holder was at work
+        if run_id not in beaten:
+            state = (await self.ledger.get(run_id)).state
             raise InvalidValue(
-                "run", now.run_id, f"is {now.state} and held by nobody, so it has no lease to lose"
+                "run", run_id, f"is {state} and held by nobody, so it has no lease to lose"
             )
-        held = {row["run_id"]: _lease(row) for row in await self.ledger.pool.fetch(_HELD, PROJECT)}
-        [lease] = await self.ledger.heartbeat([held.pop(now.run_id)])  # its holder was at work
-        left = await self.ledger.pool.fetchval(_LEFT, lease.until)
+        left = await pool.fetchval(_LEFT, beaten[run_id].lease_until)
         await self.move_time(left + timedelta(milliseconds=1))
         # The others live: their holders beat by a clock that was not moved.
-        await self.ledger.heartbeat(list(held.values()))
+        if held:
+            await beat(pool, PROJECT, list(held.values()))
         await self.ledger.reap()
-        return await self.ledger.get(now.run_id)
+        return await self.ledger.get(run_id)
 
     async def approve(
         self, run: Run | UUID, *, actor: str = "approver", reason: str | None = None
@@ -271,12 +275,9 @@ class _Crashing(Ledger):
         return receipt
 
 
-def _lease(row: Mapping[str, Any]) -> Lease:
-    return Lease(
-        row["run_id"], row["token"], row["attempt_count"], row["max_attempts"], row["kind"],
-        row["priority"], None, row["worker_id"],
-        row["lease_until"], timedelta(seconds=Settings.load().lease_ttl_seconds),
-    )  # fmt: skip
+def _beat_of(row: Mapping[str, Any]) -> HeartbeatRow:
+    ttl = timedelta(seconds=Settings.load().lease_ttl_seconds)
+    return HeartbeatRow(row["run_id"], row["token"], ttl, row["worker_id"])
 
 
 def _id(run: Run | UUID) -> UUID:

@@ -98,6 +98,23 @@ def test_a_lease_can_be_lost(runfold):
     runfold.run(story)
 
 
+def test_a_run_that_ends_while_another_loses_its_lease_has_refused_nobody(runfold, monkeypatch):
+    async def story(kit):
+        lost, other = [await kit.ledger.submit("order", 5) for _ in range(2)]
+        leases = {lease.run_id: lease for lease in await kit.ledger.claim("w1", limit=2)}
+        move = kit.move_time
+
+        async def move_and_end(by):
+            await move(by)
+            await kit.ledger.complete(leases[other.run_id])
+
+        monkeypatch.setattr(kit, "move_time", move_and_end)
+        await kit.lose_lease(lost)
+        await kit.assert_history(other, ["run.submitted", "lease.acquired", "run.completed"])
+
+    runfold.run(story)
+
+
 def test_a_crash_after_a_step_that_no_handler_has_is_an_error_that_names_it(runfold):
     async def story(kit):
         await kit.ledger.submit("order", 5)
@@ -159,7 +176,7 @@ def inner(project: Path, **environment: str) -> subprocess.CompletedProcess[str]
 def test_a_users_stories_pass(project: Path) -> None:
     done = inner(project)
 
-    assert "8 passed" in done.stdout, done.stdout + done.stderr
+    assert "9 passed" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.slow
