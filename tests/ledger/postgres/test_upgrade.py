@@ -35,7 +35,8 @@ OTHER_DIGEST = "COMMENT ON SCHEMA ledger IS 'functions of older code'"
 def ascii_database(server: Server, maintenance: Callable[[str], None]) -> Iterator[str]:
     """The URL of a database whose encoding is SQL_ASCII."""
     name = f"test_{uuid4().hex[:12]}"
-    maintenance(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
+    odd = "ENCODING 'SQL_ASCII' LOCALE_PROVIDER libc LOCALE 'C'"
+    maintenance(f"CREATE DATABASE {name} TEMPLATE template0 {odd}")
     yield with_database(server.url, name)
     maintenance(f"DROP DATABASE {name} WITH (FORCE)")
 
