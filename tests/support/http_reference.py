@@ -89,13 +89,26 @@ def _operation(method: str, path: str, operation: dict[str, Any], schemas: dict[
         required = set(schema.get("required", ()))
         for member, facts in schema["properties"].items():
             needed = ", required" if member in required else ""
-            lines.append(_item(member, facts, facts, f", in the body{needed}"))
+            lines.append(_item(member, facts, facts, f", in the body{needed}", schemas))
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _item(name: str, schema: dict[str, Any], described: dict[str, Any], where: str) -> str:
-    text = described.get("description", "")
-    return wrapped(f"- `{name}` ({_type(schema)}{where}){': ' + text if text else ''}", "  ")
+def _item(
+    name: str,
+    schema: dict[str, Any],
+    described: dict[str, Any],
+    where: str,
+    schemas: dict[str, Any] | None = None,
+) -> str:
+    text = [described["description"]] if "description" in described else []
+    if default := schema.get("default"):  # what is false, zero or empty goes without saying
+        where += f", default {'true' if default is True else default}"
+    if "$ref" in schema.get("items", {}) and schemas:
+        members = schemas[schema["items"]["$ref"].rpartition("/")[2]]["properties"].items()
+        named = [f"`{member}`" for member, facts in members if facts.get("type") != "null"]
+        text.append(f"Each has {', '.join(named)}.")
+    shown = " ".join(text)
+    return wrapped(f"- `{name}` ({_type(schema)}{where}){': ' + shown if shown else ''}", "  ")
 
 
 def _type(schema: dict[str, Any]) -> str:

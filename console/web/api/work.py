@@ -136,7 +136,8 @@ async def step(
     foreign = ("output",) if body.type == "step.failed" else ("error_code", "error_detail")
     for name in foreign:
         if getattr(body, name) is not None:
-            raise InvalidValue("type", body.type, f"has no {name}: name the other type of a step")
+            other = "step.completed" if body.type == "step.failed" else "step.failed"
+            raise InvalidValue("type", body.type, f"has no {name}: it is of type {other}")
     if body.type == "step.completed":
         event = StepCompleted(**spent, output=body.output)
     else:
