@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -38,9 +39,9 @@ def forgotten_key(run_id: UUID, version: int, key: str) -> Finding:
 class ChainCheck:
     """Takes events in (run, version) order and collects what does not hold.
 
-    Checks hashes, gaps, payloads, that each event may follow the state before it, that what a
-    worker wrote was written under the run's lease, and that each decision is about its request.
-    Keeps one run's erasures in memory.
+    Checks hashes, gaps, payloads, that time does not go back within a run, that each event may
+    follow the state before it, that what a worker wrote was written under the run's lease, and that
+    each decision is about its request. Keeps one run's erasures in memory.
     """
 
     def __init__(self) -> None:
@@ -50,6 +51,7 @@ class ChainCheck:
         """How many findings there were besides the first hundred."""
         self._run: UUID | None = None
         self._previous, self._version = b"", 0
+        self._recorded_at: datetime | None = None
         self._state: str | None = None
         self._decisions, self._leases = DecisionCheck(), LeaseCheck()
         self._missing: set[int] = set()
@@ -60,7 +62,7 @@ class ChainCheck:
         if event["run_id"] != self._run:
             self.close()
             self._run, self._previous, self._version = event["run_id"], b"", 0
-            self._state = None
+            self._recorded_at = self._state = None
             self._decisions, self._leases = DecisionCheck(), LeaseCheck()
             self.runs += 1
         self.events += 1
@@ -68,6 +70,7 @@ class ChainCheck:
         if version != self._version + 1:
             self._report(version, "gap", f"version {version} follows version {self._version}")
         self._check_hash(event)
+        self._check_time(event)
         self._check_move(event)
         self._check_payload(event)
         if event["type"] == "payload.erased" and event["compensates"] in self._missing:
@@ -100,6 +103,17 @@ class ChainCheck:
                 "hash",
                 "the stored hash is not the hash of the event and the one before it",
             )
+
+    def _check_time(self, event: Mapping[str, Any]) -> None:
+        before, at = self._recorded_at, event["recorded_at"]
+        if not isinstance(at, datetime) or at.tzinfo is None:  # one of no calendar, or an infinity
+            self._report(event["version"], "time", f"it was recorded at no time: {at}")
+            return
+        if before is not None and at < before:
+            self._report(
+                event["version"], "time", f"it was recorded before version {self._version}"
+            )
+        self._recorded_at = at
 
     def _check_move(self, event: Mapping[str, Any]) -> None:
         before, after, type_ = self._state, event["state"], event["type"]

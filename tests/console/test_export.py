@@ -197,6 +197,10 @@ TAMPERED: dict[str, tuple[Callable[[Path, str], None], str]] = {
     ),
     "tags of another form": (_event(0, tags={}), "'tags' is not written as"),
     "digits of a cost": (_event(2, cost_usd="0.0200004"), "'cost_usd' is not written as"),
+    "a time that goes back": (
+        _event(2, recorded_at="2020-01-01T00:00:00.000000+00:00"),
+        "time: it",
+    ),
     "a time of another form": (
         _replaced('+00:00",', 'Z",'),
         "'recorded_at' is not written as",
