@@ -144,10 +144,11 @@ class Slots:
                 await self._has_written.wait()
 
     def close(self) -> None:
-        """Stop attempts that begin from now on: the worker was told to stop meanwhile."""
+        """Stop attempts that have not begun, and those to come: the worker was told to stop."""
         self._stop = self._stop or Stop.SHUTDOWN
-        for attempt in self._ahead:
-            attempt.stop(self._stop)
+        for attempt in self._attempts.values():
+            if not attempt.was_called:  # ahead, or a suspect that waits for its turn
+                attempt.stop(self._stop)
         self.begin()
 
     def stop(self, why: Stop) -> None:
