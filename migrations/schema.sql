@@ -4294,9 +4294,14 @@ BEGIN
       ledger.check_projection_name('derived column', added.name)), ', ' ORDER BY added.place)
     INTO derived
     FROM unnest(p_derived, p_expressions) WITH ORDINALITY AS added (name, expression, place);
-  EXECUTE format('CREATE OR REPLACE VIEW projection.%I WITH (security_invoker = true) AS '
-    'SELECT %s FROM projection.%I',
-    p_name, concat_ws(', ', columns, derived), format('%s_v%s', p_name, p_version));
+  BEGIN
+    EXECUTE format('CREATE OR REPLACE VIEW projection.%I WITH (security_invoker = true) AS '
+      'SELECT %s FROM projection.%I',
+      p_name, concat_ws(', ', columns, derived), format('%s_v%s', p_name, p_version));
+  EXCEPTION WHEN syntax_error_or_access_rule_violation THEN
+    RAISE EXCEPTION 'projection % with the derived columns %: %', quote_literal(p_name),
+      coalesce(derived, 'none'), SQLERRM USING ERRCODE = SQLSTATE;
+  END;
   EXECUTE format('GRANT SELECT ON projection.%I '
     'TO runfold_reader, runfold_worker, runfold_projector', p_name);
 END $$;

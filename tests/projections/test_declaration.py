@@ -227,6 +227,12 @@ async def test_of_two_who_install_at_once_one_makes_it_and_the_other_finds_it(
     await other.close()
 
 
+async def test_a_derived_column_that_computes_nothing_is_named(connection: Connection) -> None:
+    for wrong in ("reads /", "reads + newest", "abs()"):
+        with pytest.raises(asyncpg.SyntaxOrAccessError, match=r"'spend' with .* AS each: "):
+            await install_on(connection, spend(derived={"each": wrong}))
+
+
 async def test_two_versions_never_run_at_once(connection: Connection) -> None:
     await install_on(connection, spend(version=2))
 
