@@ -570,3 +570,32 @@ async def test_a_tool_that_is_given_up_while_it_is_asked_for_is_given_up_again(
 
     assert (run.state, run.output) == (State.COMPLETED, ["given up", "given up"]), run.error_detail
     assert (await types(ledger, run.run_id)).count("tool.failed") == 1
+
+
+# -- in a task or in none --------------------------------------------------------------------------
+
+
+@handler("moves", retry=AT_ONCE)
+async def moves(ctx: Context, beside_in: int) -> int:
+    """Have a task make a call in one attempt, and make it without one in the other."""
+
+    def charge() -> int:
+        calls["charge"] += 1
+        return calls["charge"]
+
+    calls["moves"] += 1
+    charging = ctx.step("charge", charge)
+    is_beside = beside_in == calls["moves"]
+    charged = await (asyncio.create_task(charging) if is_beside else charging)
+    await ctx.step("after", lambda: None)
+    if calls["moves"] == 1:
+        raise RuntimeError
+    return charged
+
+
+@pytest.mark.parametrize("beside_in", [1, 2])
+async def test_a_call_is_found_whether_or_not_a_task_makes_it(
+    ledger: Ledger, beside_in: int
+) -> None:
+    run = await done(ledger, moves, beside_in)
+    assert (run.state, run.output, calls["charge"]) == (State.COMPLETED, 1, 1)

@@ -71,8 +71,9 @@ class Replay:
     """The recorded calls of a run that the handler has not asked for yet.
 
     Calls in the handler's own task must come in the recorded order. Calls in other tasks may come
-    in any order, and are found by their names. A failure is forgotten when the next attempt began
-    before the handler itself had asked for anything more.
+    in any order, and are found by their names. Which of the two a call is may change while a run is
+    open: `asyncio.wait_for` makes a task before Python 3.12, and none since. A failure is forgotten
+    when the next attempt began before the handler itself had asked for anything more.
     """
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
@@ -104,14 +105,17 @@ class Replay:
         return self._own[-1].call if self._own else None
 
     def take(self, call: CallKind, name: str, *, beside: bool) -> EarlierCall | None:
-        """Return what is recorded of this call, None if it is new; raise HistoryMismatch."""
-        if beside:
-            return self._beside.pop((call, name), None)
-        if not self._own:
-            return None
-        if (self._own[-1].call, self._own[-1].name) != (call, name):
+        """Return what is recorded of this call, None if it is new; raise HistoryMismatch.
+
+        A call is also found where a task made it that does not now, or the other way round.
+        """
+        if self._own and (self._own[-1].call, self._own[-1].name) == (call, name):
+            return self._own.pop()
+        if (call, name) in self._beside:
+            return self._beside.pop((call, name))
+        if self._own and not beside:
             raise HistoryMismatch(str(self._own[-1]), f"{call} {name!r}")
-        return self._own.pop()
+        return None
 
     def finish(self) -> None:
         """Raise HistoryMismatch if something is recorded that the handler never asked for."""
