@@ -146,6 +146,7 @@ def pages(
             pass  # what keeps a file from being opened is said in fewer words than the reader's
     try:
         with parquet.ParquetFile(source) as file:
+            _check_columns(source, file.schema_arrow.names)
             for number in range(file.num_row_groups):
                 group = file.metadata.row_group(number)
                 if project_id is not None and not _may_hold(group, project_id, lowest, highest):
@@ -184,6 +185,14 @@ def counts(source: Source, on_step: OnStep = unwatched) -> dict[str, int]:
     except (arrow.ArrowException, *_MALFORMED) as error:
         raise ArchiveUnusable(_name(source), f"cannot be read: {error}") from error
     return {"runs": runs, "events": events, "payloads": payloads, "last_position": last}
+
+
+def _check_columns(source: Source, names: Sequence[str]) -> None:
+    """Raise ArchiveUnusable for a column that no hash covers, or of which there are two."""
+    known = {name for name, _ in (*EVENT, *_PAYLOAD)}
+    odd = next((name for name in names if name not in known or names.count(name) > 1), None)
+    if odd is not None:
+        raise ArchiveUnusable(_name(source), f"has a column {odd!r} that no export writes")
 
 
 def _may_hold(group: Any, project_id: str, lowest: str, highest: str) -> bool:

@@ -112,6 +112,21 @@ async def test_a_hostile_file_is_named_and_never_a_crash(
         check_file(path)
 
 
+async def test_a_file_with_a_column_that_no_export_writes_does_not_check(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with in_that_month(connection):
+        await ended(ledger)
+    archive = await ledger.archive.export(MONTH, tmp_path, **WHY)
+    table = parquet.read_table(archive.path)
+    for name in ("reason", "actor"):
+        more = table.append_column(name, pa.array(["mallory"] * len(table)))
+        parquet.write_table(more, tmp_path / name)
+
+        with pytest.raises(ArchiveUnusable, match=f"a column '{name}' that no export writes"):
+            check_file(tmp_path / name)
+
+
 async def test_a_file_without_statistics_is_checked_as_a_whole(
     ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
