@@ -116,7 +116,7 @@ class Worker:
                 raise
 
     async def __aenter__(self) -> Self:
-        """Work beside the block, in which is raised what `run` raises."""
+        """Run beside the block; an error that ends `run` ends the block, too."""
         self._beside = await asyncio.TaskGroup().__aenter__()
         self._beside.create_task(self.run())
         return self
@@ -127,7 +127,7 @@ class Worker:
         raised: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop, and wait for the work or the grace; not for them if the block has raised."""
+        """Stop, and wait for the work or the grace; if the block raised, for neither."""
         if not self.is_stopping:  # a second time it would wait for neither
             self.stop()
         try:
