@@ -60,7 +60,9 @@ async def have_owner(url: str) -> None:
     connection = await asyncpg.connect(driver_url(url))
     await connection.execute("CREATE ROLE runfold_owner LOGIN CREATEROLE")
     await connection.execute(
-        "CREATE DATABASE runs OWNER runfold_owner ENCODING 'UTF8' TEMPLATE template0"
+        # Of a collation that the new server, built without ICU, has too.
+        "CREATE DATABASE runs OWNER runfold_owner ENCODING 'UTF8' TEMPLATE template0 "
+        "LOCALE_PROVIDER libc LOCALE 'C.UTF-8'"
     )
     await connection.close()
 
