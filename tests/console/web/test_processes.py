@@ -82,12 +82,29 @@ async def test_a_run_is_done_with_curl_alone(database: str, ledger: Ledger) -> N
     assert '"type":"run.completed"' in done.stdout
 
 
+OFFLINE = """
+const [plain, every] = [fetch, setInterval];
+let beats = 0, failed;
+const offline = new Promise((done) => { failed = done; });
+globalThis.setInterval = (beat) => every(beat, 1);
+globalThis.fetch = async (url, asked) => {
+  if (url.endsWith("/heartbeats") && beats++) {
+    setImmediate(failed);
+    throw new Error("no network");
+  }
+  if (url.endsWith("/steps")) await offline;
+  return plain(url, asked);
+};
+"""
+"""Has each heartbeat but the first fail, once at least before the worker's step is recorded."""
+
+
 @pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed")
 async def test_a_run_is_done_from_submit_to_history_with_fetch_alone(
     database: str, ledger: Ledger, tmp_path: Path
 ) -> None:
     program = tmp_path / "worker.mjs"
-    program.write_text("".join(blocks("javascript")))
+    program.write_text(OFFLINE + "".join(blocks("javascript")))
     with serving(database) as (address, _):
         environment = {**os.environ, "RUNFOLD_API": f"{address}/v1"}
         done = await asyncio.to_thread(
