@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from runfold.console.cli.kit import exits
@@ -19,8 +20,10 @@ from runfold.console.cli.main import main
 from runfold.console.web.evidence import export
 from runfold.ledger import Ledger
 from runfold.ledger.errors import AccessDenied, InvalidValue, RunNotFound
+from tests.support.archiving import archived, ended
 from tests.support.databases import PROJECT
 from tests.support.logins import with_login
+from tests.support.past_month import in_that_month
 from tests.support.runs import claimed
 
 EVIL = '</style></pre><script src="https://evil.example/x">1</script><img src=x onerror=a> href="x"'
@@ -238,6 +241,21 @@ async def test_the_json_of_one_run_is_checked_alone(
 
     file.write_text("{}")
     assert await verify(file) == exits.USAGE
+
+
+async def test_evidence_of_an_archived_run_is_that_of_the_run_before(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with in_that_month(connection):
+        run = await ended(ledger, deadline=3600)
+    for name in ("before", "after"):
+        await export(ledger, [run], tmp_path / name)
+        if name == "before":
+            await archived(ledger, tmp_path)
+
+    first, then = ((tmp_path / n / "runs" / f"{run}.json").read_text() for n in ("before", "after"))
+    assert then == first
+    assert await verify(tmp_path / "after") == exits.OK
 
 
 async def test_what_a_version_cannot_check_is_named(
