@@ -22,7 +22,7 @@ from runfold.ledger.errors import (
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.lifecycle import HANDLER_FAILED, OUTPUT_REFUSED
 from runfold.ledger.operations.transition import Move
-from runfold.ledger.run import Receipt
+from runfold.ledger.run import Receipt, Run
 from runfold.ledger.validation import check_reason, check_text
 from runfold.workers.backoff import Backoff
 from runfold.workers.failures import described, summary
@@ -189,7 +189,7 @@ class EndingWriter:
             with suppress(LedgerError):  # the reaper's sweep finds what is not answered here
                 await answer(self._ledger, [self._lease.parent])
 
-    async def _requeue(self, write: Callable[[], Awaitable[object]]) -> None:
+    async def _requeue(self, write: Callable[[], Awaitable[Run]]) -> None:
         spending = self._meter.empty_to_note()
         while True:
             removed: Sequence[Held] = ()
@@ -198,16 +198,18 @@ class EndingWriter:
                     await self._record_spending(spending)
                     spending = None
                 removed = self._heart.remove([self._lease])
-                await write()
+                run = await write()
             except DatabaseUnavailable as error:
                 self._heart.restore(removed)
                 if not await self._is_still_held(error):
                     break
             else:
+                if run.is_terminal:  # somebody had asked to cancel it
+                    await self._tell_parent()
                 break
 
-    async def _release(self, ending: GiveBack) -> None:
-        await self._within(
+    async def _release(self, ending: GiveBack) -> Run:
+        return await self._within(
             self._ledger.release(
                 self._lease,
                 delay=ending.delay,
@@ -216,16 +218,16 @@ class EndingWriter:
             )
         )
 
-    async def _retry(self, ending: Retry) -> None:
+    async def _retry(self, ending: Retry) -> Run:
         delay = self._backoff.delay(self._lease.attempt)
         after = delay if ending.after is None else ending.after
         retry = partial(self._ledger.retry, self._lease)
         try:
-            await self._within(
+            return await self._within(
                 retry(delay=after, error_code=ending.error_code, error_detail=ending.detail)
             )
         except (InvalidValue, PayloadTooLarge) as error:
-            await self._within(
+            return await self._within(
                 retry(
                     delay=delay,
                     error_code=HANDLER_FAILED,

@@ -33,7 +33,7 @@ from runfold.workers.journal.fanout import WINDOW, Fanout
 from tests.support.databases import PROJECT
 from tests.support.runs import types
 from tests.support.short_beats import ledger, parked, short_beats, square
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 from tests.support.working import AT_ONCE, done, ended, working
 
 __all__ = ["ledger", "short_beats"]
@@ -254,6 +254,33 @@ async def test_children_other_than_those_of_an_earlier_attempt_fail_the_attempt(
     assert over.state == State.FAILED
     assert "step.completed" not in await types(ledger, run.run_id)
     assert f"such as {earlier.run_id}: compute their inputs in a step" in str(over.error_detail)
+
+
+async def test_a_child_whose_retry_cancels_it_wakes_its_parent(ledger: Ledger) -> None:
+    entered, is_cancelled = asyncio.Event(), asyncio.Event()
+
+    @handler("again")
+    async def again(ctx: Context) -> Retry:
+        entered.set()
+        await is_cancelled.wait()
+        return Retry()
+
+    @handler("asks again")
+    async def asks_again(ctx: Context) -> str:
+        try:
+            await ctx.child("again")
+        except ChildFailed as error:
+            return error.state
+        return "completed"
+
+    run = await ledger.submit("asks again")
+    async with working(ledger, again, asks_again):
+        await asyncio.wait_for(entered.wait(), BOUND)
+        await until(lambda: parked(ledger, run))
+        [child] = await ledger.runs(kind="again")
+        await ledger.cancel(child.run_id, actor="ann")
+        is_cancelled.set()
+        assert (await ended(ledger, run)).output == "cancelled"
 
 
 async def test_a_tool_of_somebody_elses_that_is_given_a_child_is_left_alone(ledger: Ledger) -> None:
