@@ -2935,8 +2935,8 @@ BEGIN
   checked := ledger.check_workers(p_tokens, p_workers);
   checked := ledger.check_access(p_project, '{work}');
   IF EXISTS (SELECT FROM unnest(p_ttls) AS given (ttl)
-    WHERE given.ttl NOT BETWEEN '0' AND '1 day') THEN
-    RAISE EXCEPTION 'a lease must end within a day' USING ERRCODE = '22023';
+    WHERE given.ttl NOT BETWEEN '0' AND '1 day' OR given.ttl = '0') THEN
+    RAISE EXCEPTION 'a lease must end within a day, and not at once' USING ERRCODE = '22023';
   END IF;
   RETURN QUERY
   WITH asked AS MATERIALIZED ( -- each lease once, in the order of the locks
@@ -5355,11 +5355,11 @@ BEGIN
     SELECT FROM unnest(p_delays, p_deadlines_in, p_priorities, p_max_attempts)
       AS asked (delay, deadline_in, priority, attempts)
     WHERE asked.delay NOT BETWEEN '0' AND '3650 days'
-      OR asked.deadline_in NOT BETWEEN '0' AND '3650 days'
+      OR asked.deadline_in NOT BETWEEN '0' AND '3650 days' OR asked.deadline_in = '0'
       OR asked.priority NOT BETWEEN 0 AND 2147483646 OR asked.attempts NOT BETWEEN 1 AND 1000
   ) THEN
     RAISE EXCEPTION 'a value is outside its limits: a delay and a deadline are at most ten years, '
-      'a priority is 0 to 2147483646, attempts are 1 to 1000' USING ERRCODE = '22023';
+      'a deadline is not at once, a priority is 0 to 2147483646, attempts are 1 to 1000' USING ERRCODE = '22023';
   END IF;
   IF num_nonnulls(VARIADIC p_deadlines) > 0 THEN
     checked := ledger.check_times(p_deadlines);
@@ -5606,6 +5606,7 @@ DECLARE
   checked boolean;
   writer CONSTANT text := ledger.credential();
   seed bytea := ledger.salt_seed();
+  wrong text;
 BEGIN
   checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_workers(p_tokens, p_workers);
@@ -5619,8 +5620,8 @@ BEGIN
   END IF;
   IF p_waits IS NOT NULL THEN -- seldom; each query costs as much as the fold of an event
     IF EXISTS (SELECT FROM unnest(p_waits) AS given (wait)
-      WHERE given.wait NOT BETWEEN '0' AND '3650 days') THEN
-      RAISE EXCEPTION 'a wait must end within ten years' USING ERRCODE = '22023';
+      WHERE given.wait NOT BETWEEN '0' AND '3650 days' OR given.wait = '0') THEN
+      RAISE EXCEPTION 'a wait must end within ten years, and not at once' USING ERRCODE = '22023';
     END IF;
     IF EXISTS (SELECT FROM unnest(p_states, p_parks, p_waits) AS given (state, park, wait)
       WHERE given.wait IS NOT NULL AND given.state <> 'waiting_approval'
@@ -5634,6 +5635,14 @@ BEGIN
     RAISE EXCEPTION 'states % have one that does not exist: a run goes to running, waiting_tool, '
       'waiting_approval, completed, failed, cancelled or timeout',
       quote_literal(left(p_states::text, 200)) USING ERRCODE = '22023';
+  END IF;
+  IF true = ANY (p_parks) THEN
+    SELECT given.state INTO wrong FROM unnest(p_states, p_parks) AS given (state, park)
+    WHERE given.park AND given.state NOT IN ('waiting_tool', 'waiting_approval') LIMIT 1;
+    IF FOUND THEN
+      RAISE EXCEPTION 'only a waiting run can be parked, not one that becomes %', wrong
+        USING ERRCODE = '22023';
+    END IF;
   END IF;
   IF NOT array_remove(p_wait_outcomes, NULL) <@ ARRAY['cancelled', 'timeout', 'lapsed'] THEN
     RAISE EXCEPTION 'wait_outcome must be cancelled, timeout or lapsed' USING ERRCODE = '22023';

@@ -24,6 +24,7 @@ DECLARE
   checked boolean;
   writer CONSTANT text := ledger.credential();
   seed bytea := ledger.salt_seed();
+  wrong text;
 BEGIN
   checked := ledger.check_count(cardinality(p_runs));
   checked := ledger.check_workers(p_tokens, p_workers);
@@ -37,8 +38,8 @@ BEGIN
   END IF;
   IF p_waits IS NOT NULL THEN -- seldom; each query costs as much as the fold of an event
     IF EXISTS (SELECT FROM unnest(p_waits) AS given (wait)
-      WHERE given.wait NOT BETWEEN '0' AND '3650 days') THEN
-      RAISE EXCEPTION 'a wait must end within ten years' USING ERRCODE = '22023';
+      WHERE given.wait NOT BETWEEN '0' AND '3650 days' OR given.wait = '0') THEN
+      RAISE EXCEPTION 'a wait must end within ten years, and not at once' USING ERRCODE = '22023';
     END IF;
     IF EXISTS (SELECT FROM unnest(p_states, p_parks, p_waits) AS given (state, park, wait)
       WHERE given.wait IS NOT NULL AND given.state <> 'waiting_approval'
@@ -52,6 +53,14 @@ BEGIN
     RAISE EXCEPTION 'states % have one that does not exist: a run goes to running, waiting_tool, '
       'waiting_approval, completed, failed, cancelled or timeout',
       quote_literal(left(p_states::text, 200)) USING ERRCODE = '22023';
+  END IF;
+  IF true = ANY (p_parks) THEN
+    SELECT given.state INTO wrong FROM unnest(p_states, p_parks) AS given (state, park)
+    WHERE given.park AND given.state NOT IN ('waiting_tool', 'waiting_approval') LIMIT 1;
+    IF FOUND THEN
+      RAISE EXCEPTION 'only a waiting run can be parked, not one that becomes %', wrong
+        USING ERRCODE = '22023';
+    END IF;
   END IF;
   IF NOT array_remove(p_wait_outcomes, NULL) <@ ARRAY['cancelled', 'timeout', 'lapsed'] THEN
     RAISE EXCEPTION 'wait_outcome must be cancelled, timeout or lapsed' USING ERRCODE = '22023';

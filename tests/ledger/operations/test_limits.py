@@ -97,9 +97,20 @@ async def test_what_is_out_of_its_limits_is_named(
     run = "ARRAY[gen_random_uuid()]"
     requeue = f"requeue($1, 'run.retried', {run}, '{{1}}', %s, NULL, NULL, '{{m}}')"
     submit = "submit($1, 'm', '{a}', NULL, %s, '{0}', NULL, '{1}', NULL, NULL, %s)"
+    wait = (
+        f"transition($1, '{{m}}', {run}, NULL, %s, NULL, NULL, NULL, NULL, NULL, NULL, %s, NULL,"
+        " NULL, NULL)"
+    )
     for call, why in (
         (requeue % "'{9000 years}'", "at most ten years"),
         (requeue % "'{-1 s}'", "at most ten years"),
+        (wait % ("'{waiting_approval}', NULL", "'{0}'"), "within ten years, and not at once"),
+        (wait % ("'{completed}', '{t}'", "NULL"), "not one that becomes completed"),
+        (f"heartbeat($1, {run}, '{{1}}', '{{0}}', '{{m}}')", "within a day, and not at once"),
+        (
+            "submit($1, 'm', '{a}', NULL, NULL, '{0}', NULL, '{1}', NULL, '{0}', NULL)",
+            "a deadline is not at once",
+        ),
         ("signal($1, 'm', gen_random_uuid(), 'a#b', NULL, NULL, NULL)", "must not contain #"),
         (submit % ("NULL", "ARRAY['{NULL}']"), "a tag must be text"),
         (submit % ("array_fill('k'::text, '{40001}')", "NULL"), "split it"),
