@@ -46,6 +46,8 @@ def for_the_log(error: BaseException, rules: PayloadRules) -> str:
 
 def summary(detail: Any) -> str:
     """Return the detail of a failure in one line: type, message and the innermost place."""
+    if detail is None:
+        return "the handler gave none"
     if not isinstance(detail, dict) or not isinstance(detail.get("traceback"), str):
         return str(detail)[:MAX_MESSAGE]
     places = _PLACE.findall(detail["traceback"])

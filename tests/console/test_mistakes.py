@@ -278,13 +278,15 @@ def test_a_worker_says_which_handler_failed_where_and_what_comes_next(
         "from runfold import Backoff, Fail, handler\n\n"
         "@handler('divide', retry=Backoff(first=0, jitter=0))\n"
         "async def divide(ctx):\n    return 1 // 0\n\n"
-        "@handler('refuse')\nasync def refuse(ctx):\n    return Fail('E-NO', 'not today')\n"
+        "@handler('refuse')\nasync def refuse(ctx):\n    return Fail('E-NO', 'not today')\n\n"
+        "@handler('stop')\nasync def stop(ctx):\n    return Fail('E-STOP')\n"
     )
     run(database, "submit", "divide", "--max-attempts", "2")
     run(database, "submit", "refuse")
+    run(database, "submit", "stop")
     with started(database, "worker", "failing", PYTHONPATH=str(tmp_path)) as process:
         assert process.stderr is not None
-        lines = [process.stderr.readline() for _ in range(4)]
+        lines = [process.stderr.readline() for _ in range(5)]
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=SECONDS)
 
@@ -294,6 +296,7 @@ def test_a_worker_says_which_handler_failed_where_and_what_comes_next(
     assert "another attempt" in first
     assert "the run has failed" in last
     assert any("E-NO" in line and "not today" in line for line in failed)
+    assert any("E-STOP" in line and "the handler gave none" in line for line in failed)
 
 
 def test_a_module_without_handlers_is_named_as_it_was_typed(database: str) -> None:
