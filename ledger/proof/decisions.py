@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from runfold.ledger.proof.persons import person
-
 _APPROVED: Final = frozenset({"approval.signed", "approval.granted"})
 _DECIDED: Final = _APPROVED | {"approval.rejected"}
 
@@ -16,19 +14,19 @@ class DecisionCheck:
 
     def __init__(self) -> None:
         self._request: Mapping[str, Any] | None = None
-        self._persons: list[str] = []
-        self._submitter = self._worker = self._asker = ""
+        self._persons: list[bytes] = []
+        self._submitter = self._worker = self._asker = b""
 
     def problem(self, event: Mapping[str, Any]) -> str | None:
         """Return what is wrong with the next event; None if nothing, or if it is not a decision."""
         match event["type"]:
             case "run.submitted":
-                self._submitter = person(str(event["actor"]))
+                self._submitter = _person(event["actor"])
             case "lease.acquired":
-                self._worker = person(str(event["worker_id"]))
+                self._worker = _person(event["worker_id"])
             case "approval.requested":
                 self._request, self._persons = event, []
-                self._asker = person(str(event["actor"]))
+                self._asker = _person(event["actor"])
         if event["type"] not in _DECIDED or self._request is None:
             return None
         asked = self._request["version"]
@@ -39,13 +37,13 @@ class DecisionCheck:
         others = {self._asker, self._worker}
         if self._request["other_person"]:
             others.add(self._submitter)
-        if person(str(event["actor"])) in others:
+        if _person(event["actor"]) in others:
             return f"{event['actor']} asked, and another person must decide"
         return self._count(event) if event["type"] in _APPROVED else None
 
     def _count(self, event: Mapping[str, Any]) -> str | None:
         assert self._request is not None
-        self._persons.append(person(str(event["actor"])))
+        self._persons.append(_person(event["actor"]))
         needed, signed = self._request["approvals"] or 1, len(self._persons)
         if len(set(self._persons)) < signed:
             return f"{event['actor']} approves a second time"
@@ -54,3 +52,11 @@ class DecisionCheck:
         if needed > 1 and (event["approvals"], event["approved"]) != (needed, signed):
             return f"it says that {event['approved']} of {event['approvals']} have approved"
         return None
+
+
+def _person(name: object) -> bytes:
+    """Return a name without the case of ASCII letters, which each server finds equal.
+
+    It depends on the server which other names look alike to it, and were refused.
+    """
+    return str(name).encode(errors="surrogatepass").lower()
