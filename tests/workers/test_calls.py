@@ -270,7 +270,7 @@ async def test_a_call_that_cannot_be_is_refused_by_its_name(
     for how, why in (
         ("key", "call 'ctx.key': belongs to a step or a tool: read it within the function"),
         ("name", "must not contain #"),
-        ("beside", "parks the run: ask for it in the handler itself"),
+        ("beside", "parks the run: ask for it in the handler itself, in no task beside it;"),
     ):
         with subtests.test(how):
             run = await done(ledger, odd, how, max_attempts=1)

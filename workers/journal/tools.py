@@ -67,7 +67,8 @@ class Tools:
             raise InvalidValue(
                 called.call,
                 called.name,
-                "parks the run: ask for it in the handler itself, in no task beside it",
+                "parks the run: ask for it in the handler itself, in no task beside it;"
+                " asyncio.wait_for makes a task before Python 3.12, asyncio.timeout makes none",
             )
         usd, steps = self._journal.spent(called)
         command = Transition(
