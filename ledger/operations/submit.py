@@ -7,13 +7,13 @@ from decimal import Decimal
 from typing import Any, Final
 
 from runfold.ledger.commands import Submit, SubmitRow, check_commands
-from runfold.ledger.errors import DatabaseRefused, InvalidValue
+from runfold.ledger.errors import DatabaseRefused, InvalidValue, LedgerError
 from runfold.ledger.lifecycle import State
 from runfold.ledger.operations.batching import Batcher, characters
 from runfold.ledger.operations.columns import columns
 from runfold.ledger.operations.project import Project
 from runfold.ledger.operations.wakeups import LIMIT_EXCEEDED, WITH_A_WRITE
-from runfold.ledger.payload import decode_payload, payload_member
+from runfold.ledger.payload import PayloadRules, decode_payload, payload_member
 from runfold.ledger.postgres.connections import Connection, fetch
 from runfold.ledger.run import Run, Submission
 
@@ -112,7 +112,7 @@ async def submit_many(
 ) -> list[Submission]:
     """Make runs, all or none; see `Ledger.submit_many`."""
     check_commands(commands, "submit_many([Submit(...)])")
-    rows = [_as_submit(command).row(project.rules) for command in commands]
+    rows = [_row(number, command, project.rules) for number, command in enumerate(commands, 1)]
     if not rows:
         return []
     if connection is None:
@@ -150,6 +150,14 @@ async def _submitted(
 
 def _of(source: str, *more: str) -> str:
     return f"SELECT {', '.join(['made.*', *more])} FROM {source}"
+
+
+def _row(number: int, command: Submit | Mapping[str, Any], rules: PayloadRules) -> SubmitRow:
+    try:
+        return _as_submit(command).row(rules)
+    except LedgerError as error:  # which of many is not accepted
+        error.args = (f"command {number}: {error}",)
+        raise
 
 
 def _as_submit(command: Submit | Mapping[str, Any]) -> Submit:

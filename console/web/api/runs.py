@@ -124,7 +124,7 @@ async def submit_many(ledger: Submitter, body: Batch) -> Shown:
 async def submit_lines(ledger: Submitter, request: Request) -> Shown:
     """Submit up to 1,000 runs, each a line of JSON, all or none. Needs the right submit.
 
-    The answer is that of `batch`. An error names the line by its number.
+    The answer is that of `batch`. A line that is no run is named by its number.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != LINES:
         raise HTTPException(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, f"send the runs as {LINES}")

@@ -34,8 +34,12 @@ async def test_a_batch_is_taken_whole_or_not_at_all_and_once(
     changed = await web.post("/v1/runs/batch", json=other)
     wrong = [
         await web.post("/v1/runs/batch", json={"runs": runs})
-        for runs in ([], [{"kind": "a"}] * 1_001, [{"kind": ""}], [{"kind": "a", "priority": -1}])
-    ]
+        for runs in (
+            [], [{"kind": "a"}] * 1_001, [{"kind": "a"}, {"kind": ""}],
+            [{"kind": "a", "priority": -1}],
+        )
+    ]  # fmt: skip
+    assert "command 2: kind" in wrong[2].json()["detail"]
 
     assert first.status_code == 201
     assert [run["created"] for run in first.json()["runs"]] == [True, True]
