@@ -46,7 +46,8 @@ BEGIN
       OR asked.priority NOT BETWEEN 0 AND 2147483646 OR asked.attempts NOT BETWEEN 1 AND 1000
   ) THEN
     RAISE EXCEPTION 'a value is outside its limits: a delay and a deadline are at most ten years, '
-      'a deadline is not at once, a priority is 0 to 2147483646, attempts are 1 to 1000' USING ERRCODE = '22023';
+      'a deadline is not at once, a priority is 0 to 2147483646, attempts are 1 to 1000'
+      USING ERRCODE = '22023';
   END IF;
   IF num_nonnulls(VARIADIC p_deadlines) > 0 THEN
     checked := ledger.check_times(p_deadlines);
