@@ -117,8 +117,7 @@ async def put(
     facts = (who, name, kind, body, cron, timezone, due, None, ahead)
     async with known_kind(project.pool, project.project_id):
         await fetch(project.pool, _PUT, project.project_id, *facts)
-    [row] = await fetch(project.pool, _ONE, project.project_id, name)
-    return _schedule(row)
+    return await _one(project, name)
 
 
 async def declare(

@@ -22,8 +22,14 @@ SELECT projection.*,
   (SELECT count(*) FROM ledger.projection_aside AS aside
    WHERE aside.relation = format('projection.%s_v%s', projection.name, projection.version)
   ) AS set_aside,
+  first.project_id AS aside_project_id, first.run_id AS aside_run_id,
+  first.event_version AS aside_version, first.error AS aside_error,
   (SELECT sequence.last_value FROM ledger.event_position AS sequence) AS newest
-FROM ledger.projection AS projection ORDER BY projection.name
+FROM ledger.projection AS projection LEFT JOIN LATERAL (
+  SELECT aside.* FROM ledger.projection_aside AS aside
+  WHERE aside.relation = format('projection.%s_v%s', projection.name, projection.version)
+  ORDER BY (aside.error IS NULL), aside.set_aside_at, aside.run_id LIMIT 1) AS first ON true
+ORDER BY projection.name
 """
 _NEWEST: Final = """
 SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS newest,
@@ -147,9 +153,8 @@ async def _status(pool: Pool, row: Mapping[str, Any], declared: Projection | Non
         state = "paused"
     place = (row["error_project_id"], row["error_run_id"], row["error_version"])
     if error is None and row["set_aside"]:
-        [first] = await set_aside(pool, row["name"], limit=1)
-        place = (first.project_id, first.run_id, first.event_version)
-        error = first.error
+        place = (row["aside_project_id"], row["aside_run_id"], row["aside_version"])
+        error = row["aside_error"]
     counts = (row["events"], behind, row["moved_at"], row["skipped"], row["set_aside"])
     return Status(row["name"], row["version"], state, *counts, error, *place)
 

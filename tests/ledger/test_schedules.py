@@ -16,6 +16,7 @@ from runfold.ledger.cron import latest_due, next_due
 from runfold.ledger.errors import AccessDenied, DuplicateKey, InvalidValue, ScheduleNotFound
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.payload import Unreadable
+from runfold.ledger.postgres import connections
 from runfold.workers import Context, handler
 from runfold.workers.duties.duty import RETRY_SECONDS
 from runfold.workers.duties.scheduler import LEAST_SECONDS, Scheduler
@@ -385,6 +386,22 @@ async def test_a_schedule_that_is_removed_just_before_its_order_submits_nothing(
     with pytest.raises(ScheduleNotFound, match="nightly"):
         await ledger.run_schedule("nightly", reason="now")
     assert await ledger.runs() == []
+
+
+async def test_a_schedule_that_is_removed_as_it_is_made_is_not_found(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch = connections.fetch
+
+    async def removed_meanwhile(source: Any, sql: str, *given: Any) -> Any:
+        rows = await fetch(source, sql, *given)
+        if "put_schedule" in sql:
+            await ledger.unschedule("nightly")
+        return rows
+
+    monkeypatch.setattr("runfold.ledger.schedules.fetch", removed_meanwhile)
+    with pytest.raises(ScheduleNotFound, match="nightly"):
+        await ledger.schedule("nightly", "clean", cron="0 3 * * *", ahead=True)
 
 
 async def test_an_order_that_is_refused_its_run_is_not_on_record(

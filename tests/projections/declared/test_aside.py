@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from runfold.ledger import Ledger, names
+from runfold.ledger.reading import feed
 from runfold.projections import Projection, Source, count, field, first, of_run, refold
 from runfold.projections.declared import statements
 from runfold.projections.declared.catch_up import CatchUp
@@ -63,6 +64,24 @@ async def test_what_is_forgotten_is_of_one_table_and_one_run_or_of_its_rebuild(
                 "SELECT relation, run_id, first_position FROM ledger.projection_aside"
             )
             assert {tuple(row) for row in left} == rows - {gone}
+
+
+async def test_a_status_is_told_though_what_is_set_aside_goes_meanwhile(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    projection, towards = sizes(), feed.towards
+    [bad] = await runs(ledger, "parse")
+    await read(ledger, bad, BAD)
+    await caught_up(ledger, projection)
+
+    async def rebuilt(*given: Any) -> Any:
+        await ledger.pool.execute("DELETE FROM ledger.projection_aside")
+        return await towards(*given)
+
+    monkeypatch.setattr(feed, "towards", rebuilt)
+    told = await status_of(ledger, projection)
+    assert (told.set_aside, told.run_id) == (1, bad)
+    assert (await status_of(ledger, projection)).set_aside == 0
 
 
 @pytest.mark.parametrize("batch", [1, 3, 5_000])
