@@ -122,8 +122,10 @@ async def value(postgres: EmbeddedPostgres, sql: str) -> object:
 OPEN_AND_WAIT = """
     postgres = EmbeddedPostgres(home).start()
     print("open", flush=True)
-    sys.stdin.read()
+    while not select.select([sys.stdin], [], [], 0.1)[0]:
+        pass
 """
+"""It looks around: Python notes a signal that comes just before it waits when the wait is over."""
 
 
 OPEN_FOR_THE_FIRST_TIME = """
@@ -143,7 +145,7 @@ def client(
 ) -> Iterator[Client]:
     """Run the body as a process of its own; it ends when its standard input is closed."""
     script = """
-        import os, signal, sys, types
+        import os, select, signal, sys, types
         from pathlib import Path
         home = Path(sys.argv[1])
         # Packages without their contents: a client starts in no time.
