@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Final
 
 from runfold.ledger import Ledger
@@ -10,6 +11,18 @@ from runfold.workers.duties.wakeup_listener import Wakeup
 
 MAX_PROJECTS: Final = 20
 """Projects with a connection that listens; requests of others look again after a pause."""
+
+
+async def until_first(*waits: Awaitable[object], seconds: float) -> None:
+    """Return when one of these is done or the time is over; raise what it raised."""
+    tasks = [asyncio.ensure_future(each) for each in waits]
+    try:
+        done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for each in done:
+            each.result()
+    finally:
+        for each in tasks:
+            each.cancel()
 
 
 class Wakeups:
@@ -24,12 +37,7 @@ class Wakeups:
         """Return at a wake-up of the project, after `seconds`, or when the server ends."""
         self._listen(project_id)
         heard = self._heard.setdefault(project_id, asyncio.Event())
-        waits = [asyncio.ensure_future(each.wait()) for each in (heard, ending)]
-        try:
-            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in waits:
-                each.cancel()
+        await until_first(heard.wait(), ending.wait(), seconds=seconds)
 
     def _listen(self, project_id: str) -> None:
         own = self._own

@@ -23,7 +23,7 @@ from runfold.console.web.api.shapes import (
     version_of,
 )
 from runfold.console.web.callers import Reader, Submitter
-from runfold.ledger import Ledger
+from runfold.console.web.wakeups import until_first
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.validation import check_int
@@ -183,20 +183,9 @@ async def run(
     With `wait`, once it has ended, or as it is when the time is over.
     """
     if wait > 0:
-        await _ended(ledger, run_id, wait, request.app.state.ending)
+        ending: asyncio.Event = request.app.state.ending
+        await until_first(ledger.wait(run_id), ending.wait(), seconds=wait)
     return opened(await ledger.get(run_id), response)
-
-
-async def _ended(ledger: Ledger, run_id: str, seconds: float, ending: asyncio.Event) -> None:
-    """Return when the run has ended, the time is over, or the server ends."""
-    waits = [asyncio.ensure_future(each) for each in (ledger.wait(run_id), ending.wait())]
-    try:
-        done, _ = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for each in done:
-            each.result()
-    finally:
-        for each in waits:
-            each.cancel()
 
 
 @router.post("/runs/{run_id}/cancel", operation_id="cancel")
