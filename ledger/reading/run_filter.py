@@ -50,7 +50,7 @@ class RunFilter:
         is_forward = after is not None and before is None
         cursor = after if is_forward else before
         return cls(
-            states=None if state is None else list(check_states(state)),
+            states=None if state is None else check_states(state),
             kinds=_texts("kind", kind),
             worker_ids=_texts("worker_id", worker_id),
             tags=_texts("tag", tag),

@@ -15,20 +15,20 @@ from runfold.projections.declared.catch_up import checkpoint_of
 from runfold.projections.declared.projection import Projection
 from runfold.projections.errors import ProjectionNotFound, ProjectionUnseen
 
-_ROWS: Final = """
+# Of the table that is in force, those with an error first.
+_ASIDES: Final = """FROM ledger.projection_aside AS aside
+  WHERE aside.relation = format('projection.%s_v%s', projection.name, projection.version)"""
+_ORDER: Final = "(aside.error IS NULL), aside.set_aside_at, aside.run_id"
+_ROWS: Final = f"""
 SELECT projection.*,
   (SELECT count(*) FROM ledger.projection_skip AS skip
    WHERE skip.name = projection.name AND skip.version = projection.version) AS skipped,
-  (SELECT count(*) FROM ledger.projection_aside AS aside
-   WHERE aside.relation = format('projection.%s_v%s', projection.name, projection.version)
-  ) AS set_aside,
+  (SELECT count(*) {_ASIDES}) AS set_aside,
   first.project_id AS aside_project_id, first.run_id AS aside_run_id,
   first.event_version AS aside_version, first.error AS aside_error,
   (SELECT sequence.last_value FROM ledger.event_position AS sequence) AS newest
 FROM ledger.projection AS projection LEFT JOIN LATERAL (
-  SELECT aside.* FROM ledger.projection_aside AS aside
-  WHERE aside.relation = format('projection.%s_v%s', projection.name, projection.version)
-  ORDER BY (aside.error IS NULL), aside.set_aside_at, aside.run_id LIMIT 1) AS first ON true
+  SELECT aside.* {_ASIDES} ORDER BY {_ORDER} LIMIT 1) AS first ON true
 ORDER BY projection.name
 """
 _NEWEST: Final = """
@@ -47,14 +47,12 @@ CROSS JOIN LATERAL (
   FROM ledger.rebuild_range AS range WHERE range.rebuild_id = rebuild.rebuild_id) AS counted
 ORDER BY rebuild.projection
 """
-_ASIDE: Final = """
+_ASIDE: Final = f"""
 SELECT aside.project_id, aside.run_id, aside.event_version, aside.error, aside.events,
   aside.set_aside_at, aside.retry_at IS NOT NULL AS retrying
 FROM ledger.projection AS projection CROSS JOIN LATERAL (
-  SELECT aside.* FROM ledger.projection_aside AS aside
-  WHERE aside.relation = format('projection.%s_v%s', projection.name, projection.version)
-  ORDER BY (aside.error IS NULL), aside.set_aside_at, aside.run_id LIMIT $2) AS aside
-WHERE projection.name = $1 ORDER BY aside.error IS NULL, aside.set_aside_at, aside.run_id
+  SELECT aside.* {_ASIDES} ORDER BY {_ORDER} LIMIT $2) AS aside
+WHERE projection.name = $1 ORDER BY {_ORDER}
 """
 
 
