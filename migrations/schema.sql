@@ -1302,8 +1302,8 @@ BEGIN
   checked := ledger.check_access(p_project, '{work}', ARRAY[p_worker]);
   checked := ledger.check_given('p_worker', p_worker IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_worker] || p_kinds, 200, true);
-  IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 OR p_ttl IS NULL OR p_ttl NOT BETWEEN '0'
-    AND '1 day' OR p_ttl = '0' THEN
+  IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000
+    OR p_ttl IS NULL OR p_ttl <= '0' OR p_ttl > '1 day' THEN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive, at most a day'
       USING ERRCODE = '22023';
   END IF;
@@ -2935,7 +2935,7 @@ BEGIN
   checked := ledger.check_workers(p_tokens, p_workers);
   checked := ledger.check_access(p_project, '{work}');
   IF EXISTS (SELECT FROM unnest(p_ttls) AS given (ttl)
-    WHERE given.ttl NOT BETWEEN '0' AND '1 day' OR given.ttl = '0') THEN
+    WHERE given.ttl <= '0' OR given.ttl > '1 day') THEN
     RAISE EXCEPTION 'a lease must end within a day, and not at once' USING ERRCODE = '22023';
   END IF;
   RETURN QUERY
@@ -5355,7 +5355,7 @@ BEGIN
     SELECT FROM unnest(p_delays, p_deadlines_in, p_priorities, p_max_attempts)
       AS asked (delay, deadline_in, priority, attempts)
     WHERE asked.delay NOT BETWEEN '0' AND '3650 days'
-      OR asked.deadline_in NOT BETWEEN '0' AND '3650 days' OR asked.deadline_in = '0'
+      OR asked.deadline_in <= '0' OR asked.deadline_in > '3650 days'
       OR asked.priority NOT BETWEEN 0 AND 2147483646 OR asked.attempts NOT BETWEEN 1 AND 1000
   ) THEN
     RAISE EXCEPTION 'a value is outside its limits: a delay and a deadline are at most ten years, '
@@ -5621,7 +5621,7 @@ BEGIN
   END IF;
   IF p_waits IS NOT NULL THEN -- seldom; each query costs as much as the fold of an event
     IF EXISTS (SELECT FROM unnest(p_waits) AS given (wait)
-      WHERE given.wait NOT BETWEEN '0' AND '3650 days' OR given.wait = '0') THEN
+      WHERE given.wait <= '0' OR given.wait > '3650 days') THEN
       RAISE EXCEPTION 'a wait must end within ten years, and not at once' USING ERRCODE = '22023';
     END IF;
     IF EXISTS (SELECT FROM unnest(p_states, p_parks, p_waits) AS given (state, park, wait)

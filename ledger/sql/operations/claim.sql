@@ -62,8 +62,8 @@ BEGIN
   checked := ledger.check_access(p_project, '{work}', ARRAY[p_worker]);
   checked := ledger.check_given('p_worker', p_worker IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_worker] || p_kinds, 200, true);
-  IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000 OR p_ttl IS NULL OR p_ttl NOT BETWEEN '0'
-    AND '1 day' OR p_ttl = '0' THEN
+  IF p_limit IS NULL OR p_limit NOT BETWEEN 1 AND 10000
+    OR p_ttl IS NULL OR p_ttl <= '0' OR p_ttl > '1 day' THEN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive, at most a day'
       USING ERRCODE = '22023';
   END IF;

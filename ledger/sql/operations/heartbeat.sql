@@ -23,7 +23,7 @@ BEGIN
   checked := ledger.check_workers(p_tokens, p_workers);
   checked := ledger.check_access(p_project, '{work}');
   IF EXISTS (SELECT FROM unnest(p_ttls) AS given (ttl)
-    WHERE given.ttl NOT BETWEEN '0' AND '1 day' OR given.ttl = '0') THEN
+    WHERE given.ttl <= '0' OR given.ttl > '1 day') THEN
     RAISE EXCEPTION 'a lease must end within a day, and not at once' USING ERRCODE = '22023';
   END IF;
   RETURN QUERY

@@ -42,7 +42,7 @@ BEGIN
     SELECT FROM unnest(p_delays, p_deadlines_in, p_priorities, p_max_attempts)
       AS asked (delay, deadline_in, priority, attempts)
     WHERE asked.delay NOT BETWEEN '0' AND '3650 days'
-      OR asked.deadline_in NOT BETWEEN '0' AND '3650 days' OR asked.deadline_in = '0'
+      OR asked.deadline_in <= '0' OR asked.deadline_in > '3650 days'
       OR asked.priority NOT BETWEEN 0 AND 2147483646 OR asked.attempts NOT BETWEEN 1 AND 1000
   ) THEN
     RAISE EXCEPTION 'a value is outside its limits: a delay and a deadline are at most ten years, '

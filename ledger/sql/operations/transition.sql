@@ -38,7 +38,7 @@ BEGIN
   END IF;
   IF p_waits IS NOT NULL THEN -- seldom; each query costs as much as the fold of an event
     IF EXISTS (SELECT FROM unnest(p_waits) AS given (wait)
-      WHERE given.wait NOT BETWEEN '0' AND '3650 days' OR given.wait = '0') THEN
+      WHERE given.wait <= '0' OR given.wait > '3650 days') THEN
       RAISE EXCEPTION 'a wait must end within ten years, and not at once' USING ERRCODE = '22023';
     END IF;
     IF EXISTS (SELECT FROM unnest(p_states, p_parks, p_waits) AS given (state, park, wait)
