@@ -181,6 +181,8 @@ TAMPERED: dict[str, tuple[Callable[[Path, str], None], str]] = {
     "a run listed twice": (_index(lambda d: d["runs"].append(d["runs"][0])), "a run twice"),
     "a version that is true": (_rewritten(lambda d: d.update(version=True)), "of version True"),
     "a count with a fraction": (_index(lambda d: d["runs"][0].update(events=3.0)), "events is 3.0"),
+    "no proofs": (_rewritten(lambda d: d.pop("proofs")), "has no 'proofs'"),
+    "a time at no time": (_event(2, recorded_at="infinity"), "recorded at no time"),
     "no head": (_rewritten(lambda d: d.update(head="")), "the head is not"),
     "no salt": (_rewritten(lambda d: d["events"][0].pop("salt")), "payload"),
     "content in the salt": (_rewritten(_taken_by_the_salt), "commits to"),

@@ -288,9 +288,18 @@ def test_a_browser_recomputes_the_hashes_and_finds_what_a_server_alters(
     def altered(route: Route) -> None:
         route.fulfill(body=route.fetch().text().replace("lease.acquired", "lease.released"))
 
-    page.route("**/chain.json*", altered)
-    page.get_by_role("button", name="Verify in this browser").click()
-    expect(page.locator("[data-verify]")).to_contain_text("✖ the hash of #2 is not")
+    def with_a_longer_salt(route: Route) -> None:
+        answer = route.fetch().json()
+        event = answer["events"][0]  # the bytes that are hashed stay the same
+        event["salt"] += event["body"][0].encode().hex()
+        event["body"] = event["body"][1:]
+        route.fulfill(json=answer)
+
+    for change, fault in ((altered, "the hash of #2"), (with_a_longer_salt, "the content of #1")):
+        page.route("**/chain.json*", change)
+        page.get_by_role("button", name="Verify in this browser").click()
+        expect(page.locator("[data-verify]")).to_contain_text(f"✖ {fault} is not")
+        page.unroute("**/chain.json*")
     page.goto(f"/p/test/runs/{run}/events/3")
     page.get_by_role("button", name="Verify in this browser").click()
     expect(page.locator("[data-verify]")).to_contain_text("✔ 1 event")
