@@ -17,7 +17,9 @@ from runfold.ledger.validation import check_run_id
 
 SOONEST_SECONDS: Final = 0.01
 LATEST_SECONDS: Final = 1.0
-"""The pause between two looks is a tenth of the time waited so far, within these."""
+"""The pause between two looks is a tenth of the time waited so far, within these.
+
+See docs/decisions/0093."""
 # Without the contents, which `get` reads once the run is there.
 _STATE: Final = "SELECT state FROM ledger.run_state WHERE project_id = $1 AND run_id = $2"
 
