@@ -11,6 +11,7 @@ from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from runfold.ledger.errors import ConfigurationError
 
@@ -18,6 +19,44 @@ GRACE_SECONDS: Final = 10
 """How long requests in progress may take once the server is told to end."""
 MAX_CONNECTIONS: Final = 2_000
 """Connections and requests at a time; any more are answered 503."""
+REQUEST_SECONDS: Final = 30.0
+"""How long a connection may be without a whole head of a request."""
+
+
+class Connection(H11Protocol):
+    """A connection that ends if its next request does not come in time.
+
+    uvicorn waits for as long as the client likes: clients that send nothing, or half a request,
+    would hold all connections.
+    """
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Wait for the first request."""
+        super().connection_made(transport)
+        self._await_request()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, which may have come already."""
+        self._await_request()
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer."""
+        super().connection_lost(exc)
+        if self._late is not None:
+            self._late.cancel()
+
+    def _await_request(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+        self._late = self.loop.call_later(REQUEST_SECONDS, self._end_without, self.cycle)
+
+    def _end_without(self, last: object) -> None:
+        """End the connection if no request has come since the last one."""
+        if self.cycle is last:
+            self.transport.abort()
 
 
 class Server(uvicorn.Server):
@@ -28,6 +67,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=Connection,
                 log_config=None,
                 access_log=False,
                 server_header=False,

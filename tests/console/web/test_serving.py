@@ -1,0 +1,64 @@
+"""The server's connections: how long they may be without a request."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, nullcontext
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from runfold.console.web import serving
+from tests.support.waiting import BOUND, until
+
+ASKED = b"GET /held HTTP/1.1\r\nHost: localhost\r\n"
+
+
+class _Quiet(serving.Server):
+    """A server that leaves signals to the tests."""
+
+    def capture_signals(self) -> Any:
+        return nullcontext()
+
+
+async def test_a_connection_ends_that_brings_no_request_and_none_that_waits_for_its_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serving, "REQUEST_SECONDS", 0.05)
+    app, is_held, may_answer = FastAPI(), asyncio.Event(), asyncio.Event()
+    app.state.ending = asyncio.Event()
+
+    @app.get("/held")
+    async def held() -> str:
+        is_held.set()
+        await may_answer.wait()
+        return "answered"
+
+    async with AsyncExitStack() as stack:
+        listener = stack.enter_context(serving.listening("127.0.0.1", 0))
+        server = _Quiet(app)
+        running = asyncio.create_task(server.serve([listener]))
+        await until(lambda: server.started)
+
+        async def sent(octets: bytes) -> asyncio.StreamReader:
+            port = listener.getsockname()[1]
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            stack.callback(writer.close)
+            writer.write(octets)
+            return reader
+
+        held_one = await sent(ASKED + b"\r\n")
+        await asyncio.wait_for(is_held.wait(), BOUND)
+        for octets in (b"", ASKED, b"GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n" + ASKED):
+            silent = await sent(octets)  # it connects after the one that is held, and ends before
+            try:
+                await asyncio.wait_for(silent.read(), BOUND)
+            except ConnectionResetError:
+                continue
+        may_answer.set()
+        head = await asyncio.wait_for(held_one.readuntil(b"\r\n\r\n"), BOUND)
+        server.end()
+        await running
+
+    assert head.startswith(b"HTTP/1.1 200")
