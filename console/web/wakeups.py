@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Final
 
+from fastapi import Request
+
 from runfold.ledger import Ledger
 from runfold.workers.duties.wakeup_listener import Wakeup
 
@@ -23,6 +25,12 @@ async def until_first(*waits: Awaitable[object], seconds: float) -> None:
     finally:
         for each in tasks:
             each.cancel()
+
+
+async def hung_up(request: Request) -> None:
+    """Return when the caller has gone away; the request's body must be of no more use."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 class Wakeups:

@@ -23,7 +23,7 @@ from runfold.console.web.api.shapes import (
     version_of,
 )
 from runfold.console.web.callers import Reader, Submitter
-from runfold.console.web.wakeups import until_first
+from runfold.console.web.wakeups import hung_up, until_first
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.validation import check_int
@@ -184,7 +184,7 @@ async def run(
     """
     if wait > 0:
         ending: asyncio.Event = request.app.state.ending
-        await until_first(ledger.wait(run_id), ending.wait(), seconds=wait)
+        await until_first(ledger.wait(run_id), ending.wait(), hung_up(request), seconds=wait)
     return opened(await ledger.get(run_id), response)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import httpx
 
@@ -81,3 +82,23 @@ async def test_a_run_is_read_once_it_has_ended_or_when_the_time_is_over(ledger: 
         waits = asyncio.create_task(client.get(f"/v1/runs/{other.run_id}?wait=60"))
         served.state.ending.set()  # the server ends, and holds nobody up
         assert (await asyncio.wait_for(waits, 50)).json()["state"] == "pending"
+
+
+async def test_a_wait_ends_when_its_caller_goes_away(ledger: Ledger) -> None:
+    run = await ledger.submit("parse")
+    served = app(ledger, Options(open=True))
+    came = [{"type": "http.request"}, {"type": "http.disconnect"}]
+
+    async def receive() -> Any:
+        return came.pop(0) if came else await asyncio.Event().wait()
+
+    async def send(_: Any) -> None:
+        pass
+
+    scope = {
+        "type": "http", "method": "GET", "path": f"/v1/runs/{run.run_id}",
+        "query_string": b"wait=60", "headers": [(b"host", b"localhost")],
+        "client": ("127.0.0.1", 1), "server": ("localhost", 80), "scheme": "http",
+    }  # fmt: skip
+    async with served.router.lifespan_context(served):
+        await asyncio.wait_for(served(scope, receive, send), 50)
