@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache
@@ -61,7 +62,7 @@ def make(ledger: Ledger | None, options: Options | None) -> FastAPI:
         lifespan=lifespan,
         routes=_routes(),
     )
-    app.state.ending, app.state.streams = asyncio.Event(), 0
+    app.state.ending, app.state.streams = asyncio.Event(), Counter[str]()
     app.state.ready_checked_at, app.state.unready = 0.0, None
     problems.answer(app)
     app.add_exception_handler(HTTPException, _of_http)

@@ -20,7 +20,7 @@ class Options:
     strangers_a_second: int = 10
     """Requests a second of one address with unknown secrets; bursts of twice as many."""
     max_streams: int = 100
-    """Streams of events that are served at a time."""
+    """Streams of events that are served at a time; one caller has at most half of them."""
     url: str | None = None
     project: str | None = None
     """The project of the ledger that the application opens, and of requests that name none."""

@@ -33,7 +33,8 @@ language](../howto/workers-in-any-language.md).
 - **Leases.** What a worker writes has the `token` and the `worker_id` of its lease: 409
   `lease-lost` when it is not the current one.
 - **Lists** have at most `limit` entries; the header `Link` leads to the pages beside.
-- **Events** come as a stream of server-sent events. The id of each resumes after it.
+- **Events** come as a stream of server-sent events. The id of each resumes after it. A server sends
+  100 streams at a time, those of live pages included, and at most 50 to one caller.
 - **Limits.** Each token may send 200 requests a second, 400 at once, and as many heartbeats. Beyond
   that it is answered 429; `Retry-After` says when to come again.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any, Final
@@ -16,6 +17,7 @@ from runfold.console.web.callers import Reader
 from runfold.console.web.problems import of_error
 from runfold.console.web.rates import TooManyRequests
 from runfold.console.web.read_log import reads_of
+from runfold.ledger import Ledger
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.events import Event
 from runfold.ledger.reading.subscription import Subscription
@@ -47,22 +49,29 @@ async def subscription(
         states=states,
         heartbeats=heartbeats,
     )
-    with counted(request):
+    with counted(request, ledger):
         await subscription.begin()
         yield subscription
 
 
 @contextmanager
-def counted(request: Request) -> Iterator[None]:
-    """Count one stream. Raises TooManyRequests beyond the most that are served at a time."""
-    state = request.app.state
-    if state.streams >= state.callers.options.max_streams:
+def counted(request: Request, ledger: Ledger) -> Iterator[None]:
+    """Count one stream of a caller. Raises TooManyRequests beyond the most at a time.
+
+    Nobody gets more than half of them, so that one caller leaves some for the others.
+    """
+    streams: Counter[str] = request.app.state.streams
+    most: int = request.app.state.callers.options.max_streams
+    caller = ledger.actor
+    if streams.total() >= most or streams[caller] >= most / 2:
         raise TooManyRequests(BUSY_SECONDS)
-    state.streams += 1
+    streams[caller] += 1
     try:
         yield
     finally:
-        state.streams -= 1
+        streams[caller] -= 1
+        if not streams[caller]:
+            del streams[caller]
 
 
 @router.get("/events", operation_id="events", response_class=EventSourceResponse)

@@ -30,7 +30,7 @@ async def subscription(
 ) -> AsyncIterator[Subscription]:
     """Begin to follow the viewer's project, now or where the stream was broken."""
     following = viewer.ledger.subscribe(after=last or "now")
-    with counted(request):
+    with counted(request, viewer.ledger):
         with suppress(LedgerError):  # the page's own next request says what is wrong
             await following.begin()  # the page looks once more when it sees the stream open
         yield following

@@ -436,7 +436,7 @@ async def test_a_stream_ends_with_the_token(ledger: Ledger) -> None:
         await until(lambda: payload_reads.reads(ledger.project))  # the first event is sent
         await api_tokens.revoke_token(ledger.project, credential)
         text = (await stream).text
-        assert served.state.streams == 0
+        assert not served.state.streams
 
     assert "event: problem" in text
     assert '"code": "unauthenticated"' in text
@@ -458,6 +458,24 @@ async def test_no_more_streams_are_served_than_the_server_allows(ledger: Ledger)
         answer = await client.get("/v1/events")
 
     assert (answer.status_code, answer.json()["code"]) == (429, "too-many-requests")
+
+
+async def test_one_caller_leaves_streams_to_the_others(ledger: Ledger) -> None:
+    served = app(ledger, Options(max_streams=4))
+    (one, greedy), (other, modest) = [await token(ledger, ["read"]) for _ in range(2)]
+    async with calling(served, greedy) as client:
+        streams = [asyncio.create_task(client.get("/v1/events")) for _ in range(2)]
+        await until(lambda: served.state.streams == {one: 2})
+        refused = await client.get("/v1/events")
+        theirs = {"Authorization": f"Bearer {modest}"}
+        streams.append(asyncio.create_task(client.get("/v1/events", headers=theirs)))
+        await until(lambda: served.state.streams == {one: 2, other: 1})
+        served.state.ending.set()
+        ended = await asyncio.gather(*streams)
+
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
+    assert {stream.status_code for stream in ended} == {200}
+    assert not served.state.streams
 
 
 async def test_secrets_are_not_guessed_as_fast_as_the_database_answers(ledger: Ledger) -> None:
