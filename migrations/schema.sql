@@ -44,7 +44,7 @@ BEGIN
   RETURN true;
 END $$;
 
-CREATE FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_expected integer[], p_keys text[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea)
+CREATE FUNCTION ledger.append(p_project text, p_actor text, p_runs uuid[], p_tokens integer[], p_types text[], p_schema_versions integer[] DEFAULT NULL::integer[], p_names text[] DEFAULT NULL::text[], p_error_codes text[] DEFAULT NULL::text[], p_bodies text[] DEFAULT NULL::text[], p_costs numeric[] DEFAULT NULL::numeric[], p_steps integer[] DEFAULT NULL::integer[], p_expected integer[] DEFAULT NULL::integer[], p_keys text[] DEFAULT NULL::text[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -66,6 +66,8 @@ BEGIN
     THEN '{work}' ELSE '{work,submit,decide}' END::text[], ARRAY[p_actor]);
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL
     OR num_nonnulls(VARIADIC p_tokens) = cardinality(p_runs)); -- else the lease's worker
+  checked := ledger.check_given('p_runs', p_runs IS NOT NULL);
+  p_schema_versions := coalesce(p_schema_versions, array_fill(1, ARRAY[cardinality(p_runs)]));
   checked := ledger.check_given('p_schema_versions',
     num_nonnulls(VARIADIC p_schema_versions) = cardinality(p_runs));
   checked := ledger.check_texts(p_names || p_error_codes || p_keys);
@@ -284,7 +286,7 @@ BEGIN
   RETURN new_key;
 END $$;
 
-CREATE FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_body text) RETURNS TABLE(run_id uuid, version integer)
+CREATE FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_body text DEFAULT NULL::text) RETURNS TABLE(run_id uuid, version integer)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -434,7 +436,7 @@ EXCEPTION WHEN lock_not_available OR internal_error THEN -- held, or just change
     USING ERRCODE = '55P03';
 END $$;
 
-CREATE FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_type text, p_max_running integer, p_reason text, p_ahead boolean DEFAULT false) RETURNS TABLE(kind text, number integer, paused boolean, max_running integer, updated_at timestamp with time zone)
+CREATE FUNCTION ledger.change_kind(p_project text, p_actor text, p_kind text, p_type text, p_max_running integer DEFAULT NULL::integer, p_reason text DEFAULT NULL::text, p_ahead boolean DEFAULT false) RETURNS TABLE(kind text, number integer, paused boolean, max_running integer, updated_at timestamp with time zone)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -1748,7 +1750,7 @@ CREATE FUNCTION ledger.credential() RETURNS text
     ELSE session_user::text END
 $$;
 
-CREATE FUNCTION ledger.decide(p_project text, p_actor text, p_run uuid, p_type text, p_request integer, p_shown text, p_meaning text, p_body text, p_key text) RETURNS TABLE(run_id uuid, version integer, hash bytea, from_state text, refused text, detail text)
+CREATE FUNCTION ledger.decide(p_project text, p_actor text, p_run uuid, p_type text, p_request integer, p_shown text DEFAULT NULL::text, p_meaning text DEFAULT NULL::text, p_body text DEFAULT NULL::text, p_key text DEFAULT NULL::text) RETURNS TABLE(run_id uuid, version integer, hash bytea, from_state text, refused text, detail text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -3031,7 +3033,7 @@ CREATE VIEW ledger.entry WITH (security_invoker='true') AS
    FROM (ledger.event
      LEFT JOIN ledger.payload ON (((payload.project_id = event.project_id) AND (payload.run_id = event.run_id) AND (payload.version = event.version))));
 
-CREATE FUNCTION ledger.history(p_project text, p_run uuid, p_after integer, p_heartbeats boolean, p_limit integer DEFAULT NULL::integer) RETURNS SETOF ledger.entry
+CREATE FUNCTION ledger.history(p_project text, p_run uuid, p_after integer DEFAULT NULL::integer, p_heartbeats boolean DEFAULT NULL::boolean, p_limit integer DEFAULT NULL::integer) RETURNS SETOF ledger.entry
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -3048,8 +3050,9 @@ BEGIN
     PERFORM ledger.check_access(p_project, '{read}');
   END IF;
   RETURN QUERY SELECT entry.* FROM ledger.entry
-  WHERE entry.project_id = p_project AND entry.run_id = p_run AND entry.version > p_after
-    AND (p_heartbeats OR entry.type <> 'lease.heartbeat') ORDER BY entry.version
+  WHERE entry.project_id = p_project AND entry.run_id = p_run
+    AND entry.version > coalesce(p_after, 0)
+    AND (p_heartbeats IS NOT FALSE OR entry.type <> 'lease.heartbeat') ORDER BY entry.version
   LIMIT p_limit;
 END $$;
 
@@ -4029,9 +4032,9 @@ BEGIN
   ELSIF of_credential = 9 THEN
     rest := '; no more are noted of this credential';
   END IF;
-  PERFORM ledger.append(p_project, p_actor, ARRAY[p_run], NULL, '{note.added}', '{1}',
-    ARRAY[sort], NULL, ARRAY[json_build_object('text', p_text || rest)::text], NULL, NULL, NULL,
-    NULL);
+  PERFORM ledger.append(p_project, p_actor, ARRAY[p_run], NULL, '{note.added}',
+    p_names => ARRAY[sort],
+    p_bodies => ARRAY[json_build_object('text', p_text || rest)::text]);
 END $$;
 
 CREATE FUNCTION ledger.note_use(p_credential text, p_failed boolean, p_login text DEFAULT ''::text, p_try bytea DEFAULT NULL::bytea) RETURNS void
@@ -4987,7 +4990,7 @@ BEGIN
         'a function.';
 END $$;
 
-CREATE FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[], p_error_codes text[], p_bodies text[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea)
+CREATE FUNCTION ledger.requeue(p_project text, p_type text, p_runs uuid[], p_tokens integer[], p_delays interval[] DEFAULT NULL::interval[], p_error_codes text[] DEFAULT NULL::text[], p_bodies text[] DEFAULT NULL::text[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -5191,7 +5194,7 @@ BEGIN
   RETURN found;
 END $$;
 
-CREATE FUNCTION ledger.signal(p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text, p_key text) RETURNS TABLE(run_id uuid, version integer, hash bytea)
+CREATE FUNCTION ledger.signal(p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text, p_key text DEFAULT NULL::text) RETURNS TABLE(run_id uuid, version integer, hash bytea)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -5228,8 +5231,8 @@ BEGIN
     RETURN QUERY
     SELECT moved.run_id, moved.version, moved.hash
     FROM ledger.transition(
-      p_project, ARRAY[p_actor], ARRAY[p_run], NULL, ARRAY['running'], NULL,
-      ARRAY[awaited], NULL, ARRAY[p_answer], NULL, NULL, NULL, NULL, NULL, NULL, ARRAY[p_key]
+      p_project, ARRAY[p_actor], ARRAY[p_run], NULL, ARRAY['running'],
+      p_names => ARRAY[awaited], p_bodies => ARRAY[p_answer], p_keys => ARRAY[p_key]
     ) AS moved;
     IF FOUND THEN -- else the wait is over, and the signal is kept for the next
       RETURN;
@@ -5238,8 +5241,8 @@ BEGIN
   RETURN QUERY
   SELECT appended.run_id, appended.version, appended.hash
   FROM ledger.append(
-    p_project, p_actor, ARRAY[p_run], NULL, ARRAY['signal.received'], ARRAY[1], ARRAY[p_name],
-    NULL, ARRAY[p_kept], NULL, NULL, NULL, ARRAY[p_key]
+    p_project, p_actor, ARRAY[p_run], NULL, ARRAY['signal.received'],
+    p_names => ARRAY[p_name], p_bodies => ARRAY[p_kept], p_keys => ARRAY[p_key]
   ) AS appended;
 END $$;
 
@@ -5300,7 +5303,7 @@ CREATE FUNCTION ledger.speaker() RETURNS text
   SELECT CASE WHEN NOT ledger.is_owner() THEN ledger.credential() END
 $$;
 
-CREATE FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer, p_time timestamp with time zone) RETURNS SETOF ledger.run
+CREATE FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer DEFAULT NULL::integer, p_time timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS SETOF ledger.run
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -5320,7 +5323,7 @@ BEGIN
     AND outcome.version = run.outcome_version;
 END $$;
 
-CREATE FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[], p_inputs text[], p_keys text[], p_priorities integer[], p_delays interval[], p_max_attempts integer[], p_deadlines timestamp with time zone[], p_deadlines_in interval[], p_tags text[]) RETURNS TABLE(ordinal integer, run_id uuid, fresh boolean, recorded_at timestamp with time zone, available_at timestamp with time zone, deadline timestamp with time zone, hash bytea)
+CREATE FUNCTION ledger.submit(p_project text, p_actor text, p_kinds text[], p_inputs text[] DEFAULT NULL::text[], p_keys text[] DEFAULT NULL::text[], p_priorities integer[] DEFAULT NULL::integer[], p_delays interval[] DEFAULT NULL::interval[], p_max_attempts integer[] DEFAULT NULL::integer[], p_deadlines timestamp with time zone[] DEFAULT NULL::timestamp with time zone[], p_deadlines_in interval[] DEFAULT NULL::interval[], p_tags text[] DEFAULT NULL::text[]) RETURNS TABLE(ordinal integer, run_id uuid, fresh boolean, recorded_at timestamp with time zone, available_at timestamp with time zone, deadline timestamp with time zone, hash bytea)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -5346,6 +5349,8 @@ BEGIN
   checked := ledger.check_access(p_project, '{submit}', ARRAY[p_actor]);
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_given('p_kinds', num_nulls(VARIADIC p_kinds) = 0);
+  p_priorities := coalesce(p_priorities, array_fill(0, ARRAY[cardinality(p_kinds)]));
+  p_max_attempts := coalesce(p_max_attempts, array_fill(3, ARRAY[cardinality(p_kinds)]));
   checked := ledger.check_given('p_priorities',
     num_nonnulls(VARIADIC p_priorities) = cardinality(p_kinds));
   checked := ledger.check_given('p_max_attempts',
@@ -5592,7 +5597,7 @@ BEGIN
   RETURN found;
 END $$;
 
-CREATE FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[], p_steps integer[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected integer[], p_keys text[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea, from_state text)
+CREATE FUNCTION ledger.transition(p_project text, p_actors text[], p_runs uuid[], p_tokens integer[], p_states text[], p_parks boolean[] DEFAULT NULL::boolean[], p_names text[] DEFAULT NULL::text[], p_error_codes text[] DEFAULT NULL::text[], p_bodies text[] DEFAULT NULL::text[], p_costs numeric[] DEFAULT NULL::numeric[], p_steps integer[] DEFAULT NULL::integer[], p_sha256s bytea[] DEFAULT NULL::bytea[], p_waits interval[] DEFAULT NULL::interval[], p_wait_outcomes text[] DEFAULT NULL::text[], p_expected integer[] DEFAULT NULL::integer[], p_keys text[] DEFAULT NULL::text[], p_workers text[] DEFAULT NULL::text[]) RETURNS TABLE(run_id uuid, version integer, hash bytea, from_state text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'

@@ -26,7 +26,7 @@ BEGIN
   ELSIF of_credential = 9 THEN
     rest := '; no more are noted of this credential';
   END IF;
-  PERFORM ledger.append(p_project, p_actor, ARRAY[p_run], NULL, '{note.added}', '{1}',
-    ARRAY[sort], NULL, ARRAY[json_build_object('text', p_text || rest)::text], NULL, NULL, NULL,
-    NULL);
+  PERFORM ledger.append(p_project, p_actor, ARRAY[p_run], NULL, '{note.added}',
+    p_names => ARRAY[sort],
+    p_bodies => ARRAY[json_build_object('text', p_text || rest)::text]);
 END $$;

@@ -3,8 +3,10 @@
 -- was not kept: ledger.refuse says why. Locks: run_state rows, in run_id order.
 CREATE OR REPLACE FUNCTION ledger.append(
   p_project text, p_actor text, p_runs uuid[], p_tokens int[], p_types text[],
-  p_schema_versions int[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[],
-  p_steps int[], p_expected int[], p_keys text[], p_workers text[] DEFAULT NULL
+  p_schema_versions int[] DEFAULT NULL, p_names text[] DEFAULT NULL,
+  p_error_codes text[] DEFAULT NULL, p_bodies text[] DEFAULT NULL, p_costs numeric[] DEFAULT NULL,
+  p_steps int[] DEFAULT NULL, p_expected int[] DEFAULT NULL, p_keys text[] DEFAULT NULL,
+  p_workers text[] DEFAULT NULL
 ) RETURNS TABLE (run_id uuid, version int, hash bytea)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -27,6 +29,8 @@ BEGIN
     THEN '{work}' ELSE '{work,submit,decide}' END::text[], ARRAY[p_actor]);
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL
     OR num_nonnulls(VARIADIC p_tokens) = cardinality(p_runs)); -- else the lease's worker
+  checked := ledger.check_given('p_runs', p_runs IS NOT NULL);
+  p_schema_versions := coalesce(p_schema_versions, array_fill(1, ARRAY[cardinality(p_runs)]));
   checked := ledger.check_given('p_schema_versions',
     num_nonnulls(VARIADIC p_schema_versions) = cardinality(p_runs));
   checked := ledger.check_texts(p_names || p_error_codes || p_keys);

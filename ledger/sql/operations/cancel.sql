@@ -2,8 +2,9 @@
 -- the next heartbeat tells the worker. Asking again for a held run appends nothing and returns the
 -- run's version. Finished and unknown runs are not returned. Locks: run_state rows, in run_id
 -- order.
-CREATE OR REPLACE FUNCTION ledger.cancel(p_project text, p_actor text, p_runs uuid[], p_body text)
-RETURNS TABLE (run_id uuid, version int)
+CREATE OR REPLACE FUNCTION ledger.cancel(
+  p_project text, p_actor text, p_runs uuid[], p_body text DEFAULT NULL
+) RETURNS TABLE (run_id uuid, version int)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan

@@ -2,8 +2,8 @@
 -- folds it into kind_state. A kind that is new needs p_ahead. Locks: the project's list of the
 -- control history, and the kind's row of kind_state, which no claim locks.
 CREATE OR REPLACE FUNCTION ledger.change_kind(
-  p_project text, p_actor text, p_kind text, p_type text, p_max_running int, p_reason text,
-  p_ahead boolean DEFAULT false
+  p_project text, p_actor text, p_kind text, p_type text, p_max_running int DEFAULT NULL,
+  p_reason text DEFAULT NULL, p_ahead boolean DEFAULT false
 ) RETURNS TABLE (kind text, number int, paused boolean, max_running int, updated_at timestamptz)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

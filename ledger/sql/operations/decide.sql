@@ -7,8 +7,8 @@
 -- locked, and a transaction that is READ COMMITTED: an older snapshot would show rights and roles
 -- that were revoked since. Locks: the row of run_state, FOR UPDATE.
 CREATE OR REPLACE FUNCTION ledger.decide(
-  p_project text, p_actor text, p_run uuid, p_type text, p_request int, p_shown text,
-  p_meaning text, p_body text, p_key text
+  p_project text, p_actor text, p_run uuid, p_type text, p_request int, p_shown text DEFAULT NULL,
+  p_meaning text DEFAULT NULL, p_body text DEFAULT NULL, p_key text DEFAULT NULL
 ) RETURNS TABLE (
   run_id uuid, version int, hash bytea, from_state text, refused text, detail text
 )

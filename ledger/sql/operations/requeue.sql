@@ -3,8 +3,8 @@
 -- asked to cancel is cancelled instead. The event names the lease that it compensates. A run that
 -- is not returned was not put back: ledger.refuse says why. Locks: run_state rows, in run_id order.
 CREATE OR REPLACE FUNCTION ledger.requeue(
-  p_project text, p_type text, p_runs uuid[], p_tokens int[], p_delays interval[],
-  p_error_codes text[], p_bodies text[], p_workers text[] DEFAULT NULL
+  p_project text, p_type text, p_runs uuid[], p_tokens int[], p_delays interval[] DEFAULT NULL,
+  p_error_codes text[] DEFAULT NULL, p_bodies text[] DEFAULT NULL, p_workers text[] DEFAULT NULL
 ) RETURNS TABLE (run_id uuid, version int, hash bytea)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

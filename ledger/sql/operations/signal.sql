@@ -6,7 +6,8 @@
 -- No row: the run is unknown, has ended, or the key was used before.
 -- Locks: the row of run_state, FOR UPDATE.
 CREATE OR REPLACE FUNCTION ledger.signal(
-  p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text, p_key text
+  p_project text, p_actor text, p_run uuid, p_name text, p_answer text, p_kept text,
+  p_key text DEFAULT NULL
 ) RETURNS TABLE (run_id uuid, version int, hash bytea)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -44,8 +45,8 @@ BEGIN
     RETURN QUERY
     SELECT moved.run_id, moved.version, moved.hash
     FROM ledger.transition(
-      p_project, ARRAY[p_actor], ARRAY[p_run], NULL, ARRAY['running'], NULL,
-      ARRAY[awaited], NULL, ARRAY[p_answer], NULL, NULL, NULL, NULL, NULL, NULL, ARRAY[p_key]
+      p_project, ARRAY[p_actor], ARRAY[p_run], NULL, ARRAY['running'],
+      p_names => ARRAY[awaited], p_bodies => ARRAY[p_answer], p_keys => ARRAY[p_key]
     ) AS moved;
     IF FOUND THEN -- else the wait is over, and the signal is kept for the next
       RETURN;
@@ -54,7 +55,7 @@ BEGIN
   RETURN QUERY
   SELECT appended.run_id, appended.version, appended.hash
   FROM ledger.append(
-    p_project, p_actor, ARRAY[p_run], NULL, ARRAY['signal.received'], ARRAY[1], ARRAY[p_name],
-    NULL, ARRAY[p_kept], NULL, NULL, NULL, ARRAY[p_key]
+    p_project, p_actor, ARRAY[p_run], NULL, ARRAY['signal.received'],
+    p_names => ARRAY[p_name], p_bodies => ARRAY[p_kept], p_keys => ARRAY[p_key]
   ) AS appended;
 END $$;

@@ -3,9 +3,10 @@
 -- returned; used with other content it is refused with RF409, and nothing is written. Locks: rows
 -- of `command` in key order (waits for a concurrent submit of the same key); new runs need none.
 CREATE OR REPLACE FUNCTION ledger.submit(
-  p_project text, p_actor text, p_kinds text[], p_inputs text[], p_keys text[], p_priorities int[],
-  p_delays interval[], p_max_attempts int[], p_deadlines timestamptz[], p_deadlines_in interval[],
-  p_tags text[]
+  p_project text, p_actor text, p_kinds text[], p_inputs text[] DEFAULT NULL,
+  p_keys text[] DEFAULT NULL, p_priorities int[] DEFAULT NULL, p_delays interval[] DEFAULT NULL,
+  p_max_attempts int[] DEFAULT NULL, p_deadlines timestamptz[] DEFAULT NULL,
+  p_deadlines_in interval[] DEFAULT NULL, p_tags text[] DEFAULT NULL
 ) RETURNS TABLE (ordinal int, run_id uuid, fresh boolean, recorded_at timestamptz,
   available_at timestamptz, deadline timestamptz, hash bytea)
 LANGUAGE plpgsql SECURITY DEFINER
@@ -33,6 +34,8 @@ BEGIN
   checked := ledger.check_access(p_project, '{submit}', ARRAY[p_actor]);
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_given('p_kinds', num_nulls(VARIADIC p_kinds) = 0);
+  p_priorities := coalesce(p_priorities, array_fill(0, ARRAY[cardinality(p_kinds)]));
+  p_max_attempts := coalesce(p_max_attempts, array_fill(3, ARRAY[cardinality(p_kinds)]));
   checked := ledger.check_given('p_priorities',
     num_nonnulls(VARIADIC p_priorities) = cardinality(p_kinds));
   checked := ledger.check_given('p_max_attempts',

@@ -6,9 +6,11 @@
 -- Locks: run_state rows, in run_id order.
 CREATE OR REPLACE FUNCTION ledger.transition(
   p_project text, p_actors text[], p_runs uuid[], p_tokens int[], p_states text[],
-  p_parks boolean[], p_names text[], p_error_codes text[], p_bodies text[], p_costs numeric[],
-  p_steps int[], p_sha256s bytea[], p_waits interval[], p_wait_outcomes text[], p_expected int[],
-  p_keys text[], p_workers text[] DEFAULT NULL
+  p_parks boolean[] DEFAULT NULL, p_names text[] DEFAULT NULL, p_error_codes text[] DEFAULT NULL,
+  p_bodies text[] DEFAULT NULL, p_costs numeric[] DEFAULT NULL, p_steps int[] DEFAULT NULL,
+  p_sha256s bytea[] DEFAULT NULL, p_waits interval[] DEFAULT NULL,
+  p_wait_outcomes text[] DEFAULT NULL, p_expected int[] DEFAULT NULL, p_keys text[] DEFAULT NULL,
+  p_workers text[] DEFAULT NULL
 ) RETURNS TABLE (run_id uuid, version int, hash bytea, from_state text)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

@@ -1,8 +1,10 @@
--- Reads the events of a run after a version, in version order, with their payloads; on request
--- without its heartbeats, which may be nearly all of them; at most p_limit (null: all). Needs the
--- right read in the project; the holder of the run's lease needs work only.
-CREATE OR REPLACE FUNCTION ledger.history(p_project text, p_run uuid, p_after int,
-  p_heartbeats boolean, p_limit int DEFAULT NULL) RETURNS SETOF ledger.entry
+-- Reads the events of a run, in version order, with their payloads: all, or those after a version;
+-- with p_heartbeats => false without its heartbeats, which may be nearly all of them; at most
+-- p_limit. Needs the right read in the project; the holder of the run's lease needs work only.
+CREATE OR REPLACE FUNCTION ledger.history(
+  p_project text, p_run uuid, p_after int DEFAULT NULL, p_heartbeats boolean DEFAULT NULL,
+  p_limit int DEFAULT NULL
+) RETURNS SETOF ledger.entry
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
@@ -19,7 +21,8 @@ BEGIN
     PERFORM ledger.check_access(p_project, '{read}');
   END IF;
   RETURN QUERY SELECT entry.* FROM ledger.entry
-  WHERE entry.project_id = p_project AND entry.run_id = p_run AND entry.version > p_after
-    AND (p_heartbeats OR entry.type <> 'lease.heartbeat') ORDER BY entry.version
+  WHERE entry.project_id = p_project AND entry.run_id = p_run
+    AND entry.version > coalesce(p_after, 0)
+    AND (p_heartbeats IS NOT FALSE OR entry.type <> 'lease.heartbeat') ORDER BY entry.version
   LIMIT p_limit;
 END $$;

@@ -1,8 +1,8 @@
 -- Folds a run's events up to a version or an instant: the run as it was then. No row before its
 -- first event.
-CREATE OR REPLACE FUNCTION ledger.state_at(p_project text, p_run uuid, p_version int,
-  p_time timestamptz)
-RETURNS SETOF ledger.run
+CREATE OR REPLACE FUNCTION ledger.state_at(
+  p_project text, p_run uuid, p_version int DEFAULT NULL, p_time timestamptz DEFAULT NULL
+) RETURNS SETOF ledger.run
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan

@@ -203,6 +203,29 @@ def _absences(arguments: list[str]) -> Iterator[dict[int, str]]:
         yield dict.fromkeys(pair, "NULL")
 
 
+async def test_what_is_left_out_is_what_python_leaves_out(
+    ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    made = await connection.fetchval("SELECT run_id FROM ledger.submit('test', 'ann', '{parse}')")
+    same = await ledger.submit("parse", actor="ann")
+    run = await ledger.get(made)
+    assert (run.priority, run.max_attempts, run.input) == (
+        same.priority, same.max_attempts, same.input,
+    )  # fmt: skip
+
+    [lease] = await ledger.claim("w:1", limit=1)
+    note = "ledger.append('test', 'ann', ARRAY[$1::uuid], NULL, '{note.added}')"
+    await connection.fetch(f"SELECT FROM {note}", lease.run_id)
+    await ledger.heartbeat([lease])
+    await ledger.release(lease)
+    history = await connection.fetch("SELECT * FROM ledger.history('test', $1)", lease.run_id)
+    assert [(row["version"], row["type"]) for row in history] == [
+        (event.version, event.type) for event in await ledger.history(lease.run_id)
+    ]
+    now = "SELECT version FROM ledger.state_at('test', $1)"
+    assert await connection.fetchval(now, lease.run_id) == len(history)
+
+
 async def test_a_text_that_hides_something_or_is_too_long_or_empty_is_refused(
     ledger: Ledger, connection: asyncpg.Connection[Any]
 ) -> None:

@@ -353,8 +353,6 @@ _NULLS = {
     "submit, no p_kinds": "submit($1, 'ann', NULL, NULL, NULL, '{0}', NULL, '{3}'" + ", NULL" * 3,
     "submit, p_priorities": "submit($1, 'ann', '{a,b}', NULL, NULL, '{0,NULL}', NULL, '{3,3}'"
     + ", NULL" * 3,
-    "submit, no p_priorities": "submit($1, 'ann', '{a}', NULL, NULL, NULL, NULL, '{3}'"
-    + ", NULL" * 3,
     "submit, too few p_priorities": "submit($1, 'ann', '{a,b}', NULL, NULL, '{0}', NULL, '{3,3}'"
     + ", NULL" * 3,
     "submit, p_max_attempts": "submit($1, 'ann', '{raw}', NULL, NULL, '{0}', NULL, '{NULL}'"
@@ -367,8 +365,8 @@ _NULLS = {
     "refuse, p_actor": "refuse($1, NULL, 'x', ARRAY[$2::uuid], '{9}'",
     "append, p_actor": "append($1, NULL, ARRAY[$2::uuid], NULL, '{note.added}', '{1}'"
     + ", NULL" * 7,
-    "append, p_schema_versions": "append($1, 'ann', ARRAY[$2::uuid], NULL, '{acme.page_read}', NULL"
-    + ", NULL" * 7,
+    "append, p_runs": "append($1, 'ann', NULL, NULL, '{acme.page_read}'",
+    "append, p_schema_versions": "append($1, 'ann', ARRAY[$2::uuid], NULL, '{a.b}', '{NULL}'",
     "change_kind, p_actor": "change_kind($1, NULL, 'raw', 'kind.paused', NULL, NULL",
     "change_kind, p_kind": "change_kind($1, 'ann', NULL, 'kind.paused', NULL, NULL",
     "change_kind, p_type": "change_kind($1, 'ann', 'raw', NULL, NULL, NULL",
