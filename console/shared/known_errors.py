@@ -18,11 +18,18 @@ def known(error: Exception) -> Exception | None:
     if isinstance(error, LedgerError):
         return error
     if type(error).__module__.startswith("sqlalchemy"):  # by name: importing it takes a second
-        return translated(getattr(getattr(error, "orig", None), "__cause__", None) or error)
+        return _of(getattr(getattr(error, "orig", None), "__cause__", None) or error)
     if isinstance(
         error, asyncpg.PostgresError | asyncpg.InterfaceError | ConnectionError | TimeoutError
     ):
-        return translated(error)
+        return _of(error)
     if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
         return LedgerError(f"cannot write the output: {error.strerror}")
     return None
+
+
+def _of(error: BaseException) -> LedgerError:
+    """Return what a database error stands for, with that error as its cause."""
+    meant = translated(error)
+    meant.__cause__ = error
+    return meant

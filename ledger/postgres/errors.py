@@ -32,7 +32,8 @@ from runfold.ledger.months import month_of
 _LOST: Final = frozenset({"40001", "40P01", "55P03"})
 _OVERTAKEN: Final = ("tuple concurrently updated", "tuple concurrently deleted")
 """Another transaction changed the same object of the catalogue: a grant, a setting, a function."""
-_AWAY: Final = frozenset({"25006", "55000"})
+_READ_ONLY: Final = "25006"
+_AWAY: Final = frozenset({_READ_ONLY, "55000"})
 """The server takes no writes now: it is a standby, or an object is not ready."""
 _AWAY_CLASSES: Final = frozenset({"08", "53", "57", "58"})
 _GONE: Final = re.compile(r"cache lookup failed for .*\d|.*\bOID \d+")
@@ -45,6 +46,11 @@ _ROW_SECURITY: Final = (
     "the login has row_security turned off: ALTER ROLE login SET row_security = on"
 )
 _STANDBY: Final = "; this server is a standby: give the URL of the primary"
+READS_ONLY: Final = (
+    "this server is a standby, or the setting default_transaction_read_only is on: give the URL of "
+    "the primary, or have that setting off"
+)
+"""Why a session may only read, and the remedy."""
 Translation: TypeAlias = Callable[[BaseException, Sequence[Any]], LedgerError]
 
 
@@ -63,10 +69,15 @@ def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:
             None, f"{error}; nothing was written: run it, or your transaction, again"
         )
     if not state or state[:2] in _AWAY_CLASSES or state in _AWAY:
-        standby = _STANDBY if "during recovery" in str(error) else ""
         silent = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
-        return DatabaseUnavailable(None, (str(error) or silent) + standby)
+        return DatabaseUnavailable(None, (str(error) or silent) + _why_no_writes(error, state))
     return DatabaseRefused(state, str(error))
+
+
+def _why_no_writes(error: BaseException, state: str) -> str:
+    if "during recovery" in str(error):
+        return _STANDBY
+    return f"; {READS_ONLY}" if state == _READ_ONLY else ""
 
 
 def is_lost(error: BaseException | None) -> bool:
@@ -76,6 +87,11 @@ def is_lost(error: BaseException | None) -> bool:
     """
     state = getattr(error, "sqlstate", None)
     return state in _LOST or (state == "XX000" and str(error).startswith(_OVERTAKEN))
+
+
+def is_read_only(error: LedgerError) -> bool:
+    """Whether a ledger error says that the session may only read, as on a standby."""
+    return getattr(error.__cause__, "sqlstate", None) == _READ_ONLY
 
 
 def sentence(error: BaseException) -> str:

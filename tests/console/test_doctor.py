@@ -127,6 +127,23 @@ def test_what_a_login_may_do_is_named(
     assert check(answer, "privileges")["detail"].endswith(may)
 
 
+def test_a_session_that_only_reads_checks_and_is_told_so(
+    database: str, cli: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.submitted()
+    only_reads = Cli(f"{database}&options=-c%20default_transaction_read_only%3Don", capsys)
+
+    assert only_reads("doctor", "--json").code == exits.OK
+    checked = only_reads.ok("verify")
+    assert (checked.out, "not on record" in checked.err) == (
+        "ok: 1 run, 1 event, 0 payloads, 0 erased\n",
+        True,
+    )
+    refused = only_reads("submit", "parse")
+    assert refused.code == exits.ERROR
+    assert "default_transaction_read_only is on: give the URL of the primary" in refused.err
+
+
 def test_a_clock_that_was_set_back_is_found(damaged: Cli) -> None:
     damaged.submitted()
     execute(damaged.url, "ALTER TABLE ledger.event DISABLE TRIGGER ALL")

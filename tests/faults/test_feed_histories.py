@@ -20,6 +20,7 @@ from runfold.ledger.postgres.embedded.store import Store
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.reading import feed
 from tests.faults.test_database import gone
+from tests.support.console import Cli
 from tests.support.databases import PROJECT, assert_consistent
 from tests.support.feeding import Reader, assert_complete, stored
 from tests.support.server_folder import open_folder
@@ -134,7 +135,10 @@ def standby(own_server: EmbeddedPostgres, own_ledger: Ledger, folder: Path) -> I
 
 
 async def test_what_a_promoted_standby_lacks_is_noticed_by_readers_and_workers(
-    own_server: EmbeddedPostgres, own_ledger: Ledger, standby: str
+    own_server: EmbeddedPostgres,
+    own_ledger: Ledger,
+    standby: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     kept = await own_ledger.submit_many([{"kind": "kept"}] * 5)
     older, newer, amid = (Reader(own_ledger.pool, limit) for limit in (100, 100, 3))
@@ -142,6 +146,7 @@ async def test_what_a_promoted_standby_lacks_is_noticed_by_readers_and_workers(
         await reader.drain()
     following = await asyncpg.connect(driver_url(standby))
     await until(lambda: following.fetchval(_COUNT, 5))
+    await assert_can_be_checked(Cli(standby, capsys))
     await following.execute("ALTER SYSTEM SET primary_conninfo = ''")
     await following.execute("SELECT pg_reload_conf()")
     await until(lambda: following.fetchval("SELECT count(*) = 0 FROM pg_stat_wal_receiver"))
@@ -180,6 +185,19 @@ async def test_what_a_promoted_standby_lacks_is_noticed_by_readers_and_workers(
         assert {one.run_id for one in kept} <= {key for key, _ in fresh.keys}
     await following.close()
     await assert_consistent(standby)
+
+
+async def assert_can_be_checked(standby: Cli) -> None:
+    """Have a standby verified and examined: what needs a write is said to be left out."""
+    verified = await asyncio.to_thread(standby.ok, "verify")
+    assert "this check is not on record" in verified.err
+    assert "this server is a standby" in verified.err
+    examined = await asyncio.to_thread(lambda: standby("doctor", "--json").json)
+    levels = {one["name"]: one["level"] for one in examined["checks"]}
+    assert examined["healthy"]
+    assert {name for name, level in levels.items() if level == "warning"} == {
+        "server", "objects", "privileges",
+    }  # fmt: skip
 
 
 _COUNT = "SELECT count(*) = $1 FROM ledger.event"

@@ -15,6 +15,7 @@ from runfold.ledger import Ledger, Run, names
 from runfold.ledger.errors import DatabaseRefused, DatabaseUnavailable, LedgerError
 from runfold.ledger.operations.reap import Pulse, pulse
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.postgres.errors import READS_ONLY
 from runfold.ledger.postgres.partitions import MAKE
 from runfold.ledger.validation import check_int, check_seconds
 from runfold.workers.duties.duty import Duty, Interruption, jittered
@@ -113,7 +114,7 @@ class Reaper(Duty):
             self.patience, pulse(self.ledger.project, self._swept), has_content=False
         )
         if answer.read_only:  # it answers, and yet no worker can beat
-            raise DatabaseUnavailable(None, "it takes no writes")
+            raise DatabaseUnavailable(None, READS_ONLY)
         await self._make_partitions()
         now = self._clock()
         if self.grace and now - asked_at > self.grace / 2:

@@ -35,6 +35,7 @@ from runfold.console.shared.known_errors import known
 from runfold.console.shared.plain import jsonable
 from runfold.ledger.errors import AccessDenied, DatabaseUnavailable, EmbeddedPostgresError
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.postgres.errors import is_read_only
 from runfold.ledger.postgres.locks import LOCK_TIMEOUT
 from runfold.ledger.settings import Settings
 
@@ -69,6 +70,8 @@ async def examine(session: Session) -> list[Check]:
     async with session.database(checked=False) as database:
         # For all of them: they come one after another, on the pool's one connection.
         await fetch(database.pool, f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+        # Objects are compared with temporary ones, which a session that only reads cannot make.
+        await fetch(database.pool, "SET default_transaction_read_only = off")
         status = await database_status(database)
         checks = [server(status), revision(status), settings()]
         settings_ = Settings.load()
@@ -118,7 +121,9 @@ async def _all_checked(name: str, checks: Awaitable[list[Check]]) -> list[Check]
         if getattr(expected and expected.__cause__, "sqlstate", None) == "55P03":
             held = f"a table stayed locked for {LOCK_TIMEOUT}: `access` names who holds it"
             return [Check(name, Level.FAILED, held)]
-        if expected is None or isinstance(expected, DatabaseUnavailable):
+        if expected is None:
+            raise
+        if isinstance(expected, DatabaseUnavailable) and not is_read_only(expected):
             raise
         reason = expected.reason if isinstance(expected, AccessDenied) else str(expected)
         return [Check(name, Level.WARNING, f"cannot be checked here: {reason}")]

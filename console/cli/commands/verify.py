@@ -18,8 +18,9 @@ from runfold.console.shared.bundles import check_bundle
 from runfold.console.shared.plain import jsonable, number_of
 from runfold.console.shared.values import Misuse
 from runfold.ledger import Ledger, verified
-from runfold.ledger.errors import AccessDenied, RunNotFound
+from runfold.ledger.errors import AccessDenied, DatabaseUnavailable, RunNotFound
 from runfold.ledger.postgres.clock import ledger_now
+from runfold.ledger.postgres.errors import is_read_only
 from runfold.ledger.reading.report import MAX_FINDINGS, Report
 from runfold.ledger.reading.verify import verify as check
 
@@ -70,7 +71,9 @@ async def _note(session: Session, ledger: Ledger, report: Report, began_at: date
     """Record the check of a project; a session that may not record it has checked all the same."""
     try:
         await verified.note(ledger.project, report, began_at)
-    except AccessDenied as error:
+    except (AccessDenied, DatabaseUnavailable) as error:
+        if isinstance(error, DatabaseUnavailable) and not is_read_only(error):
+            raise
         session.out.talk(f"this check is not on record: {error}")
 
 

@@ -11,7 +11,10 @@ from runfold.ledger.postgres.compatibility import OLDEST_SERVER, oldest_code, se
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.opening import Database
 
-_DIGEST: Final = "SELECT obj_description(to_regnamespace('ledger'), 'pg_namespace') AS digest"
+_STATUS: Final = (
+    "SELECT obj_description(to_regnamespace('ledger'), 'pg_namespace') AS digest,"
+    " pg_is_in_recovery() AS standby"
+)
 _PARTITIONS: Final = (
     "SELECT part.relname FROM pg_inherits AS child JOIN pg_class AS part"
     " ON part.oid = child.inhrelid"
@@ -39,6 +42,7 @@ class DatabaseStatus:
     partitions: tuple[str, ...]
     months_ahead: int
     """Whole months after this one that have a partition; -1 if not even this month has one."""
+    standby: bool = False
 
     @property
     def current(self) -> bool:
@@ -57,7 +61,7 @@ async def database_status(database: Database) -> DatabaseStatus:
     """Return a database's status; the database may lack a schema, and nothing is changed."""
     number, _, revision = await server_of(database.pool)
     wanted = revisions.head()
-    (row,) = await fetch(database.pool, _DIGEST)
+    (row,) = await fetch(database.pool, _STATUS)
     partitions = (
         tuple(row["relname"] for row in await fetch(database.pool, _PARTITIONS)) if revision else ()
     )
@@ -71,6 +75,7 @@ async def database_status(database: Database) -> DatabaseStatus:
         oldest_code=await oldest_code(database.pool) if revision else None,
         partitions=partitions,
         months_ahead=await _months_ahead(database, partitions),
+        standby=row["standby"],
     )
 
 

@@ -32,6 +32,8 @@ def server(status: DatabaseStatus) -> Check:
             Level.FAILED,
             f"{version} lacks a security fix (CVE-2026-6473): install {major}.{fixed} or newer",
         )
+    if status.standby:
+        return Check("server", Level.WARNING, f"{version}, a standby: it can only be read")
     return Check("server", Level.OK, version)
 
 

@@ -15,10 +15,12 @@ from runfold.ledger import Ledger, names
 from runfold.ledger.errors import ConfigurationError, LedgerError
 from runfold.ledger.log import logger
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.postgres.errors import READS_ONLY
 
 router = APIRouter(tags=["health"])
 BELIEVED_SECONDS: Final = 1.0
 """How long an answer of the database is reused: /ready needs no token, so it must be cheap."""
+_READ_ONLY: Final = "SELECT current_setting('transaction_read_only') = 'on' AS read_only"
 MISSING_EXTRA: Final = "metrics are served with prometheus-client: install runfold[metrics]"
 
 
@@ -56,12 +58,16 @@ async def ready(request: Request, response: Response) -> Health:
 
 
 async def _unready(own: Ledger) -> str | None:
-    """Return why the database does not answer; None if it does."""
+    """Return why the database cannot serve requests; None if it can.
+
+    Whoever presents a token or signs in is recorded, so a database that takes no writes serves
+    nobody.
+    """
     try:
-        await fetch(own.pool, "SELECT 1")
+        [row] = await fetch(own.pool, _READ_ONLY)
     except LedgerError as error:
         return str(error)
-    return None
+    return READS_ONLY if row["read_only"] else None
 
 
 @router.get("/metrics", operation_id="metrics", response_class=PlainTextResponse)

@@ -212,9 +212,10 @@ async def test_a_server_that_is_not_ready_logs_each_cause_once(
 ) -> None:
     served, answers = app(ledger), iter(["gone", "gone", "full", None, "gone"])
 
-    async def answered(*_: object) -> None:
+    async def answered(*_: object) -> list[dict[str, bool]]:
         if reason := next(answers):
             raise DatabaseUnavailable(None, reason)
+        return [{"read_only": False}]
 
     monkeypatch.setattr(health, "fetch", answered)
     async with calling(served) as client:
@@ -228,6 +229,19 @@ async def test_a_server_that_is_not_ready_logs_each_cause_once(
     assert [line["event"] for line in lines] == ["not_ready"] * 3
     for line, reason in zip(lines, ("gone", "full", "gone"), strict=True):
         assert reason in line["reason"]
+
+
+async def test_a_server_whose_database_takes_no_writes_is_not_ready(ledger: Ledger) -> None:
+    async with calling(app(ledger)) as client:
+        # Of the one connection that is used here.
+        await ledger.pool.execute("SET default_transaction_read_only = on")
+        with structlog.testing.capture_logs() as lines:
+            answer = await client.get("/v1/ready")
+        await ledger.pool.execute("SET default_transaction_read_only = off")
+
+    assert answer.status_code == 503
+    [line] = lines
+    assert "is a standby" in line["reason"]
 
 
 def test_every_status_has_a_code_that_is_explained() -> None:
