@@ -14,7 +14,13 @@ WHERE privilege.grantee = 0 AND privilege.privilege_type = 'CREATE'
   AND schema.nspname NOT LIKE 'pg\_%' ORDER BY 1
 """
 _SETTINGS: Final = """
-SELECT coalesce('role ' || role.rolname, 'every role') AS role, each.setting
+SELECT coalesce('role ' || role.rolname, 'every role') AS role, each.setting,
+  CASE
+    WHEN stored.setdatabase = 0
+      THEN format('ALTER ROLE %s', coalesce(quote_ident(role.rolname), 'ALL'))
+    WHEN stored.setrole = 0 THEN format('ALTER DATABASE %I', current_database())
+    ELSE format('ALTER ROLE %I IN DATABASE %I', role.rolname, current_database())
+  END || ' RESET ' || split_part(each.setting, '=', 1) AS remedy
 FROM pg_db_role_setting AS stored LEFT JOIN pg_roles AS role ON role.oid = stored.setrole
 CROSS JOIN LATERAL unnest(stored.setconfig) AS each (setting)
 WHERE stored.setdatabase IN (0, (SELECT database.oid FROM pg_database AS database
@@ -44,17 +50,24 @@ async def unsafe_settings(source: Any) -> list[str]:
     """Return what roles are set to, and where everybody may create, in words."""
     return [
         *(
-            f"{role} has {setting}, which {_UNSAFE_SETTINGS[setting.split('=')[0]]}"
-            for role, setting in await _settings_of_roles(source)
+            f"{role} has {setting}, which {_UNSAFE_SETTINGS[setting.split('=')[0]]}: {remedy}"
+            for role, setting, remedy in await _settings_of_roles(source)
             if setting.split("=")[0] in _UNSAFE_SETTINGS and setting not in _SAFE_VALUES
         ),
-        *(f"PUBLIC may create objects in schema {name}" for name in await _open_schemas(source)),
+        *(
+            f"PUBLIC may create objects in schema {name}: "
+            f'REVOKE CREATE ON SCHEMA "{name}" FROM PUBLIC'
+            for name in await _open_schemas(source)
+        ),
     ]
 
 
-async def _settings_of_roles(source: Any) -> list[tuple[str, str]]:
-    """Return what roles, or every role, are set to in this database: the role and `name=value`."""
-    return [(row["role"], row["setting"]) for row in await fetch(source, _SETTINGS)]
+async def _settings_of_roles(source: Any) -> list[tuple[str, str, str]]:
+    """Return what roles, or every role, are set to in this database.
+
+    Each is the role, `name=value`, and the statement that takes the setting back.
+    """
+    return [(row["role"], row["setting"], row["remedy"]) for row in await fetch(source, _SETTINGS)]
 
 
 async def _open_schemas(source: Any) -> list[str]:

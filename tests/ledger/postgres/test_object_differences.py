@@ -72,7 +72,10 @@ CHANGED: Final = (
     ),
     (
         "GRANT CREATE ON SCHEMA public TO PUBLIC",
-        "PUBLIC may create objects in schema public",
+        (
+            "PUBLIC may create objects in schema public: "
+            'REVOKE CREATE ON SCHEMA "public" FROM PUBLIC'
+        ),
     ),
     (
         "ALTER SCHEMA projection OWNER TO runfold_worker",
@@ -137,12 +140,16 @@ CHANGED: Final = (
         ),
         (
             "role runfold_worker has default_transaction_isolation=repeatable read, "
-            "which makes an old snapshot decide"
+            "which makes an old snapshot decide: ALTER ROLE runfold_worker IN DATABASE {database} "
+            "RESET default_transaction_isolation"
         ),
     ),
     (
         "ALTER DATABASE {database} SET session_replication_role = 'replica'",
-        "every role has session_replication_role=replica, which turns triggers off",
+        (
+            "every role has session_replication_role=replica, which turns triggers off: "
+            "ALTER DATABASE {database} RESET session_replication_role"
+        ),
     ),
     (
         (
@@ -215,7 +222,7 @@ async def test_what_is_not_as_this_program_installs_it_is_named(
                 found = await differences_on(connection)
             finally:
                 await transaction.rollback()
-            assert problem in "; ".join(found)
+            assert problem.format(database=name) in "; ".join(found)
 
 
 def test_every_installed_function_is_read_from_its_file() -> None:
