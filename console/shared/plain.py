@@ -4,30 +4,45 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any, Final
 
 _UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_UNSEEN: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)
+"""Letters, marks and signs that leave no trace of ink; `ledger.person` overlooks them, too."""
 _HOUR: Final = 3600
 _MINUTE: Final = 60
 _DAY: Final = 86_400
 
 
 def clean(value: object, *, multiline: bool = False) -> str:
-    """Return a value on one line (or several), control and direction characters escaped."""
-    text = str(value)
-    if text.isprintable():
+    """Return a value on one line (or several); what steers or hides text is escaped."""
+    return _escaped(str(value), lambda char: ascii(char)[1:-1], multiline=multiline)
+
+
+def _escaped(text: str, escape: Callable[[str], str], *, multiline: bool = False) -> str:
+    if text.isprintable() and not _UNSEEN.search(text):
         return text
     return "".join(
-        char if _is_safe(char, multiline=multiline) else ascii(char)[1:-1] for char in text
+        char if _is_safe(char, before, multiline=multiline) else escape(char)
+        for before, char in pairwise(f" {text}")
     )
 
 
-def _is_safe(char: str, *, multiline: bool) -> bool:
+def _is_safe(char: str, before: str, *, multiline: bool) -> bool:
+    if char == "\ufe0f":  # it makes a symbol an emoji, and is hidden after anything else
+        return unicodedata.category(before) in {"So", "Sm"}
+    if _UNSEEN.match(char):
+        return False
     return (multiline and char == "\n") or unicodedata.category(char) not in _UNSAFE
 
 
@@ -82,13 +97,9 @@ def compact(value: object, width: int = 80) -> str:
 
 
 def safe_json(value: object, *, ascii_only: bool = False) -> str:
-    """Return a value as one line of JSON, control and direction characters escaped as JSON does."""
+    """Return a value as one line of JSON; what steers or hides text is escaped as JSON does."""
     text = json.dumps(jsonable(value), ensure_ascii=ascii_only, allow_nan=False)
-    if text.isprintable():
-        return text
-    return "".join(
-        char if _is_safe(char, multiline=False) else json.dumps(char)[1:-1] for char in text
-    )
+    return _escaped(text, lambda char: json.dumps(char)[1:-1])
 
 
 def jsonable(value: object) -> Any:

@@ -16,7 +16,7 @@ import structlog
 
 from runfold.console.cli.kit.session import configure_log
 from runfold.console.cli.main import Program
-from runfold.console.shared.plain import safe_json
+from runfold.console.shared.plain import clean, safe_json
 from runfold.ledger import Ledger, State
 from runfold.ledger.errors import LedgerError
 from runfold.projections import CatchUp, Projection, field, install, last, of_run
@@ -185,6 +185,21 @@ def test_json_keeps_its_content_and_escapes_only_what_steers() -> None:
     assert text.isprintable()
     assert "ü" in text
     assert json.loads(text) == {"text": EVIL + "ü\U000e0041"}
+
+
+@pytest.mark.parametrize("unseen", "\u034f\u115f\u1160\u2800\u3164\ufe0f\uffa0\U000e0100")
+def test_nothing_that_leaves_no_ink_hides_in_a_name(unseen: str) -> None:
+    """So that on an approval `ann` and another person do not look the same."""
+    name = f"ann{unseen}"
+
+    assert clean(name).isascii()
+    assert safe_json(name).isascii()
+    assert json.loads(safe_json(name)) == name
+
+
+def test_a_symbol_may_be_an_emoji() -> None:
+    assert clean("⚠\ufe0f Refund") == "⚠\ufe0f Refund"
+    assert clean("a\ufe0f") == "a\\ufe0f"
 
 
 def test_a_log_line_is_one_line_without_control_characters(
