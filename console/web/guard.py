@@ -24,7 +24,9 @@ ENVELOPE: Final = 4
 """Levels of nesting of a body around its payload."""
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _FOREIGN: Final = frozenset({"cross-site", "same-site"})
-_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+_FORWARDED: Final = (
+    "forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip",
+)  # fmt: skip
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -58,7 +60,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         try:
-            self._check_origin(scope["method"], Headers(scope=scope))
+            self._check_origin(scope, Headers(scope=scope))
             body = await self._in_time(Headers(scope=scope), receive)
         except ClientDisconnect:  # what came may be whole in itself, and is not what was meant
             return
@@ -68,7 +70,7 @@ class Guard:
             return
         await self._app(scope, _replayed(body, receive), _secured(send))
 
-    def _check_origin(self, method: str, headers: Headers) -> None:
+    def _check_origin(self, scope: Scope, headers: Headers) -> None:
         host = headers.get("host", "")
         if self._only_loopback and _name(host) not in LOOPBACK:
             raise Refused(
@@ -76,14 +78,14 @@ class Guard:
                 "foreign-host",
                 "this server answers to localhost, 127.0.0.1 and [::1] only",
             )
-        if self._only_loopback and any(name in headers for name in _FORWARDED):
+        if self._only_loopback and _is_passed_on(scope, headers):
             raise Refused(
                 HTTPStatus.FORBIDDEN,
                 "foreign-host",
                 "a proxy passed this request on, and the server is open to its own machine only:"
                 " set RUNFOLD_ENV=production, so that the server asks for API tokens",
             )
-        if method in _SAFE:
+        if scope["method"] in _SAFE:
             return
         origin = headers.get("origin")
         foreign = origin is not None and _netloc(origin) != host.lower()
@@ -91,7 +93,8 @@ class Guard:
             raise Refused(
                 HTTPStatus.FORBIDDEN,
                 "foreign-origin",
-                "a page of another origin may change nothing",
+                f"a page of another origin than {host} may change nothing: if {host} is not what"
+                " the browser shows, have the proxy pass on the Host",
             )
 
     async def _in_time(self, headers: Headers, receive: Receive) -> bytes:
@@ -156,6 +159,22 @@ def _check_depth(body: bytes) -> None:
                 "body-too-deep",
                 f"the body is nested deeper than {MAX_DEPTH + ENVELOPE} levels: flatten it",
             )
+
+
+def _is_passed_on(scope: Scope, headers: Headers) -> bool:
+    """Whether a proxy passed a request on.
+
+    nginx, unless it is told otherwise, names itself in no header: it asks for the Host that it
+    connects to, until its version 1.29.6 by HTTP/1.0, which no browser speaks. A browser then names
+    a page of its own site that is on another host.
+    """
+    referer = headers.get("referer")
+    is_elsewhere = referer is not None and _netloc(referer) != headers.get("host", "").lower()
+    return (
+        scope.get("http_version") == "1.0"
+        or (is_elsewhere and headers.get("sec-fetch-site") == "same-origin")
+        or any(name in headers for name in _FORWARDED)
+    )
 
 
 def _netloc(origin: str) -> str | None:

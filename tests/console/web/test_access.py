@@ -176,6 +176,9 @@ FOREIGN = (
     ({"Host": "evil.example"}, "foreign-host"),
     ({"Host": "127.0.0.1.evil.example:7700"}, "foreign-host"),
     ({"X-Forwarded-For": "203.0.113.9"}, "foreign-host"),
+    ({"X-Forwarded-Proto": "https"}, "foreign-host"),
+    ({"Via": "1.1 proxy"}, "foreign-host"),
+    ({"Sec-Fetch-Site": "same-origin", "Referer": "https://runs.example/p/test"}, "foreign-host"),
     ({"Origin": "https://evil.example"}, "foreign-origin"),
     ({"Origin": "null"}, "foreign-origin"),
     ({"Sec-Fetch-Site": "cross-site"}, "foreign-origin"),
@@ -194,6 +197,28 @@ async def test_a_foreign_page_changes_nothing(
 
             assert answer.json()["code"] == code
             assert await ledger.runs() == []
+
+
+async def test_an_open_server_answers_no_proxy_that_does_not_say_so(ledger: Ledger) -> None:
+    """As nginx asks that is told no more than where to pass requests on."""
+    answered: list[int] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        answered.append(message.get("status", 0))
+
+    scope = {
+        "type": "http", "http_version": "1.0", "method": "GET", "path": "/v1/runs",
+        "query_string": b"", "headers": [(b"host", b"127.0.0.1:7700"), (b"connection", b"close")],
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 7700), "scheme": "http",
+    }  # fmt: skip
+    served = app(ledger, Options(open=True))
+    async with served.router.lifespan_context(served):
+        await served(scope, receive, send)
+        await served({**scope, "http_version": "1.1"}, receive, send)
+    assert [status for status in answered if status] == [403, 200]
 
 
 async def test_a_token_that_is_left_empty_is_said_to_be_missing(web: httpx.AsyncClient) -> None:
