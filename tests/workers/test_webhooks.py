@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,7 +19,7 @@ from runfold.ledger.events import NoteAdded
 from runfold.ledger.lifecycle import FIRST, MOVES
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.webhooks import Delivery, check_url, secret_bytes
-from runfold.workers.duties.webhooks.addresses import AddressRefused, public_addresses
+from runfold.workers.duties.webhooks.addresses import AddressRefused, Names
 from runfold.workers.duties.webhooks.deliverer import Deliverer, Terms
 from runfold.workers.duties.webhooks.posting import Answer, Poster
 from runfold.workers.duties.webhooks.sender import WebhookSender
@@ -26,7 +27,7 @@ from tests.support.databases import PROJECT
 from tests.support.logins import grant, login_of, with_login
 from tests.support.receiver import Receiver, receiving, swallowing
 from tests.support.runs import claimed
-from tests.support.waiting import until
+from tests.support.waiting import BOUND, until
 
 LOCAL = Terms(Poster(loopback=True), "https://console.example")
 
@@ -258,7 +259,7 @@ async def test_an_endpoint_that_is_gone_is_paused_and_no_redirect_is_followed(
 )  # fmt: skip
 async def test_an_address_that_is_not_public_is_refused(address: str) -> None:
     with pytest.raises(AddressRefused, match=r"not a public address|has no address"):
-        await public_addresses(address, 443)
+        await Names().public_addresses(address, 443)
 
 
 async def test_a_name_is_looked_up_once_and_connected_to_as_it_was_checked(
@@ -267,7 +268,7 @@ async def test_a_name_is_looked_up_once_and_connected_to_as_it_was_checked(
     """A name that is public when checked and private afterwards gains nothing."""
     asked: list[str] = []
 
-    async def look_up(_: object, host: str, *__: object, **___: object) -> list[Any]:
+    def look_up(host: str, *_: object, **__: object) -> list[Any]:
         asked.append(host)
         address = "127.0.0.1" if len(asked) > 1 else "93.184.216.34"
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443))]
@@ -278,7 +279,7 @@ async def test_a_name_is_looked_up_once_and_connected_to_as_it_was_checked(
         connected.append(host)
         raise OSError("not in a test")
 
-    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", look_up)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     monkeypatch.setattr("httpcore.AnyIOBackend.connect_tcp", connect)
 
     answer = await Poster().post("https://rebinding.example/x", b"k" * 24, "id", "{}")
@@ -289,6 +290,34 @@ async def test_a_name_is_looked_up_once_and_connected_to_as_it_was_checked(
     assert again.error is not None
     assert "rebinding.example leads to 127.0.0.1, which is not a public address" in again.error
     assert "--allow-loopback" in again.error
+
+
+async def test_a_name_whose_servers_are_silent_delays_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    may_answer = threading.Event()
+
+    def look_up(host: str, *_: object, **__: object) -> list[Any]:
+        asked.append(host)
+        if host != "quick.example":
+            may_answer.wait(BOUND)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.216.34", 443))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    names = Names()
+    silent = [f"silent-{each}.example" for each in range(49)]  # and `quick`: as many as may be
+    waiting = [asyncio.create_task(names.public_addresses(n, 443)) for n in silent * 8]
+    try:
+        await asyncio.sleep(0)  # all have asked
+        waiting[0].cancel()  # its time is over
+        quick = names.public_addresses("quick.example", 443)
+        assert await asyncio.wait_for(quick, BOUND / 2) == ["93.184.216.34"]
+    finally:
+        may_answer.set()
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    assert answers[1:] == [["93.184.216.34"]] * (len(waiting) - 1)
+    assert sorted(asked) == sorted([*silent, "quick.example"])
 
 
 async def test_an_endpoint_has_so_much_time_and_this_machine_is_none_unless_allowed(

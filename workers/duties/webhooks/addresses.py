@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
+MOST: Final = 64
+"""Names that are looked up at a time: a project has 50 webhooks, each of which has one name."""
 Address: TypeAlias = IPv4Address | IPv6Address
 _TRANSLATED: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
 """IPv6 networks whose last 32 bits a gateway takes for an IPv4 address (RFC 6052, RFC 8215)."""
@@ -19,25 +23,44 @@ class AddressRefused(Exception):
     """A host has an address that is not public, or none."""
 
 
-async def public_addresses(host: str, port: int, *, loopback: bool = False) -> list[str]:
-    """Return the addresses of a host, all of which are public.
+class Names:
+    """Looks names up, each in one thread at a time: no call of the system's resolver can be ended.
 
-    With `loopback` those of this machine are taken, too. Raises AddressRefused.
+    So a name whose servers are silent delays no other, however often it is asked for.
     """
-    try:
-        answers = await asyncio.get_running_loop().getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
-        )
-    except (OSError, UnicodeError) as error:
-        raise AddressRefused(f"{host} has no address: {error}") from error
-    addresses = [ip_address(str(entry[4][0]).split("%")[0]) for entry in answers]
-    for address in addresses:
-        if not (is_public(address) or (loopback and address.is_loopback)):
-            remedy = "; `webhooks run --allow-loopback` sends there" if address.is_loopback else ""
-            raise AddressRefused(
-                f"{host} leads to {address}, which is not a public address{remedy}"
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(MOST, "names")
+        self._asked: dict[tuple[str, int], asyncio.Future[list[Any]]] = {}
+
+    async def public_addresses(self, host: str, port: int, *, loopback: bool = False) -> list[str]:
+        """Return the addresses of a host, all of which are public.
+
+        With `loopback` those of this machine are taken, too. Raises AddressRefused.
+        """
+        try:
+            answers = await self._looked_up(host, port)
+        except (OSError, UnicodeError) as error:
+            raise AddressRefused(f"{host} has no address: {error}") from error
+        addresses = [ip_address(str(entry[4][0]).split("%")[0]) for entry in answers]
+        for address in addresses:
+            if not (is_public(address) or (loopback and address.is_loopback)):
+                why = f"{host} leads to {address}, which is not a public address"
+                remedy = "; `webhooks run --allow-loopback` sends there"
+                raise AddressRefused(why + (remedy if address.is_loopback else ""))
+        return list(dict.fromkeys(map(str, addresses)))
+
+    async def _looked_up(self, host: str, port: int) -> list[Any]:
+        name = host, port
+        asked = self._asked.get(name)
+        if asked is None:
+            look_up = partial(
+                socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
             )
-    return list(dict.fromkeys(map(str, addresses)))
+            asked = asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+            self._asked[name] = asked
+            asked.add_done_callback(lambda _: self._asked.pop(name))
+        return await asyncio.shield(asked)
 
 
 def is_public(address: Address) -> bool:

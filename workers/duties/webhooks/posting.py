@@ -17,7 +17,7 @@ from standardwebhooks import Webhook as Signer
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.webhooks import check_url
 from runfold.version import __version__
-from runfold.workers.duties.webhooks.addresses import AddressRefused, public_addresses
+from runfold.workers.duties.webhooks.addresses import AddressRefused, Names
 
 Headers: TypeAlias = dict[bytes | str, bytes | str]
 SECONDS: Final = 10.0
@@ -44,7 +44,7 @@ class Poster:
 
     def __init__(self, *, loopback: bool = False, seconds: float = SECONDS) -> None:
         self._seconds, self._loopback = seconds, loopback
-        self._ssl = ssl.create_default_context()
+        self._ssl, self._names = ssl.create_default_context(), Names()
 
     async def post(self, url: str, secret: bytes, message_id: str, body: str) -> Answer:
         """Send one message and return how it ended; raises only a cancellation."""
@@ -66,7 +66,7 @@ class Poster:
         return Answer(status, error, round((time.monotonic() - start) * 1000))
 
     async def _status(self, url: str, headers: Headers, body: str) -> int:
-        backend = _Pinned(loopback=self._loopback)
+        backend = _Pinned(self._names, loopback=self._loopback)
         async with httpcore.AsyncConnectionPool(
             ssl_context=self._ssl, network_backend=backend, retries=0
         ) as pool:
@@ -82,8 +82,9 @@ class Poster:
 class _Pinned(httpcore.AsyncNetworkBackend):
     """Connects to the addresses that were checked; resolves no name a second time."""
 
-    def __init__(self, *, loopback: bool) -> None:
-        self._loopback, self._sockets = loopback, httpcore.AnyIOBackend()
+    def __init__(self, names: Names, *, loopback: bool) -> None:
+        self._names, self._loopback = names, loopback
+        self._sockets = httpcore.AnyIOBackend()
 
     async def connect_tcp(
         self,
@@ -94,7 +95,8 @@ class _Pinned(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         failure: Exception | None = None
-        for address in await public_addresses(host.strip("[]"), port, loopback=self._loopback):
+        name = host.strip("[]")
+        for address in await self._names.public_addresses(name, port, loopback=self._loopback):
             try:
                 return await self._sockets.connect_tcp(
                     address, port, timeout, local_address, socket_options
