@@ -133,7 +133,8 @@ async def _fold_up_to(
     """Fold into a table everything from its checkpoint up to this moment."""
     while checkpoint.target is not None or checkpoint.generation != here.generation:
         towards = await feed.towards(connection, checkpoint, BATCH)
-        assert towards is not None  # it is on the way, or a generation ended
+        if towards is None:  # a generation has ended, and the one after it has no events yet
+            return
         checkpoint = (await take_page(connection, projection, towards, BATCH, table)).checkpoint
     checkpoint = replace(checkpoint, target=here.moment, position=0)
     while checkpoint.target is not None:

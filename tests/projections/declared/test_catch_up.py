@@ -278,6 +278,25 @@ async def test_a_table_that_was_written_by_hand_is_found_and_put_right(ledger: L
     assert (await refold(ledger.pool, sizes())).wrong == 0
 
 
+@pytest.mark.parametrize("caught_up", [True, False])
+async def test_a_rebuild_in_a_cluster_that_has_recorded_nothing_yet(
+    ledger: Ledger, *, caught_up: bool
+) -> None:
+    await install(ledger.pool, sizes())
+    following = CatchUp(ledger.pool, sizes())
+    run = await ledger.submit("parse")
+    await read(ledger, run.run_id, "4")
+    if caught_up:
+        await following.to_the_end()
+    await ledger.pool.execute("SELECT ledger.feed_rebase()")
+
+    assert (await refold(ledger.pool, sizes())).wrong == 0
+    assert await sizes_of(ledger) == [("parse", 1, 4)]
+    await read(ledger, run.run_id, "5")
+    assert await following.to_the_end() == 1
+    assert await sizes_of(ledger) == [("parse", 2, 9)]
+
+
 async def test_a_rebuild_goes_on_under_load_and_after_it_was_killed(ledger: Ledger) -> None:
     counts = declared()["run_counts"]
     await install(ledger.pool, counts)
