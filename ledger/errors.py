@@ -262,8 +262,9 @@ class MissingPartition(LedgerError):
         self.run_id, self.month = run_id, month
         super().__init__(
             f"no partition takes events of run {run_id}: if its month is archived,"
-            f" `runfold archive attach {month}` brings it back; if it is this month,"
-            " run `runfold db upgrade`, and keep a reaper running"
+            f" `runfold archive attach {month}` brings it back, but for a new run the server's"
+            " clock is wrong; if it is this month, run `runfold db upgrade`, and keep a reaper"
+            " running"
         )
 
 

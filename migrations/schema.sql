@@ -3549,7 +3549,7 @@ CREATE FUNCTION ledger.make_partitions(p_months_ahead integer DEFAULT 3) RETURNS
     AS $$
 DECLARE
   this_month CONSTANT timestamp := ledger.uuid7_month(ledger.uuid7());
-  month timestamp;
+  begins timestamp;
   partition text;
   made int := 0;
 BEGIN
@@ -3560,18 +3560,20 @@ BEGIN
     RAISE EXCEPTION 'this login makes partitions for at most 3 months ahead, not %', p_months_ahead
       USING ERRCODE = '42501';
   END IF;
-  FOR month IN
+  FOR begins IN
     SELECT generate_series(this_month, this_month + make_interval(months => p_months_ahead),
       '1 month')
   LOOP
-    partition := 'event_' || to_char(month, 'YYYY_MM');
+    partition := 'event_' || to_char(begins, 'YYYY_MM');
     CONTINUE WHEN to_regclass('ledger.' || partition) IS NOT NULL;
     LOCK TABLE ledger.event IN SHARE UPDATE EXCLUSIVE MODE;
     CONTINUE WHEN to_regclass('ledger.' || partition) IS NOT NULL; -- made while this waited
+    CONTINUE WHEN EXISTS (SELECT FROM ledger.archive AS archived WHERE archived.detached
+      AND archived.first = ledger.uuid7_floor(begins));
     EXECUTE format(
       'CREATE TABLE ledger.%I (LIKE ledger.event INCLUDING DEFAULTS INCLUDING CONSTRAINTS)',
       partition);
-    PERFORM ledger.attach_partition(month);
+    PERFORM ledger.attach_partition(begins);
     made := made + 1;
   END LOOP;
   RETURN made;

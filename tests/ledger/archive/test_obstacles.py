@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,19 +21,21 @@ from runfold.ledger.errors import (
     FeedArchived,
     InvalidValue,
     LockTimeout,
+    MissingPartition,
     RunNotFound,
 )
 from runfold.ledger.events import NoteAdded
-from runfold.ledger.postgres import locks
+from runfold.ledger.postgres import locks, schema
 from runfold.ledger.postgres.urls import driver_url
 from runfold.projections.declared.catch_up import CatchUp
 from runfold.projections.declared.installing import install
 from runfold.projections.models.counts import RUN_COUNTS
 from tests.ledger.reading.test_feed import note
 from tests.support.archiving import WHY, archived, ended, state_of
+from tests.support.clock import set_clock_of_ids
 from tests.support.databases import PROJECT
 from tests.support.feeding import Reader
-from tests.support.past_month import MONTH, in_that_month
+from tests.support.past_month import MONTH, THEN, in_that_month
 from tests.support.waiting import BOUND, until
 
 WAITING = (
@@ -338,3 +340,23 @@ async def test_a_hold_that_is_placed_while_a_month_is_exported_keeps_it_from_its
 
     assert [row["type"] for row in await ledger.archive.history(MONTH)] == ["hold.placed"]
     assert await asyncio.to_thread(os.listdir, tmp_path) == []
+
+
+async def test_a_clock_that_shows_an_archived_month_makes_no_second_one(
+    ledger: Ledger, connection: asyncpg.Connection[Any], tmp_path: Path
+) -> None:
+    async with in_that_month(connection):
+        run_id = await ended(ledger)
+    await archived(ledger, tmp_path)
+
+    await set_clock_of_ids(connection, THEN, timedelta(milliseconds=1))
+    for key in (None, "once"):
+        with pytest.raises(MissingPartition, match="the server's clock is wrong"):
+            await ledger.submit("parse", key=key)
+    month_before = THEN - timedelta(days=THEN.day + 1)
+    await set_clock_of_ids(connection, month_before, timedelta(milliseconds=1))
+    await connection.execute("SELECT ledger.make_partitions()")
+    await connection.execute(schema.sql("values/uuid7"))
+
+    await ledger.archive.attach(MONTH, **WHY)
+    assert (await ledger.history(run_id))[-1].type == "run.completed"
