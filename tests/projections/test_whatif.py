@@ -18,6 +18,7 @@ from runfold.projections import whatif
 from runfold.projections.whatif import Policy, Verdict, WhatIf, judge
 from tests.support.console import Cli, cli
 from tests.support.runs import abandoned, claimed
+from tests.support.snapshots import held_snapshots
 
 __all__ = ["cli"]
 
@@ -369,11 +370,7 @@ async def test_no_snapshot_is_held_from_page_to_page_and_later_events_are_not_ju
 
     async for verdict in judge(ledger, what_if):
         found.append(verdict.run_id)
-        held = (
-            "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL "
-            "AND pid <> pg_backend_pid() AND datname = current_database()"
-        )
-        assert await connection.fetchval(held) == 0
+        assert await held_snapshots(connection) == 0
 
     assert found == [runs["died"]]
     assert what_if.runs == 3

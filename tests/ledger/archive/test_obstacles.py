@@ -36,17 +36,12 @@ from tests.support.clock import set_clock_of_ids
 from tests.support.databases import PROJECT
 from tests.support.feeding import Reader
 from tests.support.past_month import MONTH, THEN, in_that_month
+from tests.support.snapshots import held_snapshots
 from tests.support.waiting import BOUND, until
 
 WAITING = (
     "SELECT count(*) = $1 FROM pg_stat_activity "
     "WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
-)
-
-
-HELD = (
-    "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL "
-    "AND pid <> pg_backend_pid() AND datname = current_database()"
 )
 
 
@@ -138,7 +133,7 @@ async def test_an_export_holds_no_snapshot_from_page_to_page(
     loop, add = asyncio.get_running_loop(), Writer.add
 
     def add_and_look(self: Writer, page: Any) -> None:
-        seen = asyncio.run_coroutine_threadsafe(connection.fetchval(HELD), loop)
+        seen = asyncio.run_coroutine_threadsafe(held_snapshots(connection), loop)
         held.append(seen.result())
         add(self, page)
 

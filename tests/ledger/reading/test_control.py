@@ -23,6 +23,7 @@ from runfold.ledger.reading.verify import verify
 from tests.support.damage import keep, undone
 from tests.support.databases import PROJECT
 from tests.support.logins import with_login
+from tests.support.snapshots import held_snapshots
 
 
 @pytest.fixture
@@ -150,12 +151,6 @@ async def test_each_list_each_page_and_each_subject_is_looked_at_whatever_the_se
                 assert len({*details}) == len(details)
 
 
-_SNAPSHOTS = """
-SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()
-  AND datname = current_database() AND backend_type = 'client backend'
-"""
-
-
 async def test_what_is_ordered_between_two_pages_neither_alarms_nor_hides(
     unverified_database: str, mallory: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +160,7 @@ async def test_what_is_ordered_between_two_pages_neither_alarms_nor_hides(
 
         @asynccontextmanager
         async def after_changes(pool: Pool) -> AsyncIterator[Any]:
-            held.append(await mallory.fetchval(_SNAPSHOTS))
+            held.append(await held_snapshots(mallory))
             if changes:
                 number = changes.pop(0)
                 await ledger.grant_role("finance", f"member-{number}")

@@ -15,13 +15,10 @@ from runfold.ledger.reading.kind_checks import check_kinds
 from runfold.ledger.reading.snapshot import snapshot
 from tests.support.databases import PROJECT
 from tests.support.mallory import Mallory, mallory, open_ledger
+from tests.support.snapshots import held_snapshots
 
 __all__ = ["mallory", "open_ledger"]
 
-_SNAPSHOTS = """
-SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()
-  AND datname = current_database() AND backend_type = 'client backend'
-"""
 _MARK = "SELECT ledger.move_low_water($1, ARRAY[$2], '0 s')"
 
 
@@ -41,7 +38,7 @@ async def test_what_changes_between_two_pages_neither_alarms_nor_hides(
 
     @asynccontextmanager
     async def after_changes(pool: Pool) -> AsyncIterator[Any]:
-        held.append(await open_ledger.pool.fetchval(_SNAPSHOTS))
+        held.append(await held_snapshots(open_ledger.pool))
         if changes:
             number = changes.pop(0)
             for name in names:

@@ -19,6 +19,7 @@ from runfold.projections.state.repair import repair
 from tests.support.databases import PROJECT
 from tests.support.mallory import Mallory, first_finding, mallory, open_ledger, six_events
 from tests.support.runs import TINY, claimed
+from tests.support.snapshots import held_snapshots
 from tests.support.waiting import lapsed
 
 __all__ = ["mallory", "open_ledger"]
@@ -264,13 +265,7 @@ async def test_no_snapshot_is_held_from_range_to_range(
 
     async def watched(*arguments: Any) -> AsyncIterator[Any]:
         async for part in snapshot.ranges(*arguments):
-            held.append(
-                await connection.fetchval(
-                    "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL "
-                    "AND pid <> pg_backend_pid() AND datname = current_database() "
-                    "AND backend_type = 'client backend'"  # autovacuum has snapshots, too
-                )
-            )
+            held.append(await held_snapshots(connection))
             yield part
 
     monkeypatch.setattr(snapshot, "EVENTS_A_RANGE", 2)
