@@ -41,14 +41,14 @@ def subject_of(
             issuer=issuer,
             leeway=LEEWAY_SECONDS,
         )
-    except (jwt.PyJWTError, ValueError, TypeError, AttributeError) as error:
+    except (jwt.PyJWTError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise SignInRefused(f"its ID token is not valid ({type(error).__name__})") from error
     _check_party(claims, client)
     if not isinstance(claims["nonce"], str) or not hmac.compare_digest(
         claims["nonce"].encode(errors="replace"), nonce.encode()
     ):
         raise SignInRefused("its ID token is of another sign-in (nonce)")
-    if claims["iat"] < since - LEEWAY_SECONDS:
+    if not isinstance(claims["iat"], int | float) or claims["iat"] < since - LEEWAY_SECONDS:
         raise SignInRefused("its ID token is older than the sign-in (iat)")
     return str(claims["sub"])
 

@@ -117,6 +117,8 @@ class Provider:
                 raise ProviderDown(f"its description has no {name} with https")
         basic = "client_secret_basic"
         methods = document.get("token_endpoint_auth_methods_supported", [basic])
+        if not isinstance(methods, list):
+            raise ProviderDown("its description has no list of its ways to name a client")
         authorization, token, keys = map(str, urls)
         return _Description(authorization, token, keys, takes_basic=basic in methods)
 
