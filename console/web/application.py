@@ -73,14 +73,17 @@ def make(ledger: Ledger | None, options: Options | None) -> FastAPI:
 
 
 async def _of_http(request: Request, error: Exception) -> Response:
-    """Answer a browser at an address that no route has by a page, anything else by a problem."""
+    """Answer a browser at an address that is no page by a page, anything else by a problem."""
     assert isinstance(error, HTTPException)
     is_page = not request.url.path.startswith("/v1/")
     is_browser = "text/html" in request.headers.get("accept", "")
-    if "endpoint" not in request.scope and is_page and is_browser:
-        return failed(request, HTTPException(error.status_code, "there is no such page"))
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+    is_misused = error.status_code == HTTPStatus.METHOD_NOT_ALLOWED
+    if is_misused:
         error.headers = {"Allow": ", ".join(_methods(request))}
+    if is_page and is_browser and (is_misused or "endpoint" not in request.scope):
+        answer = failed(request, HTTPException(error.status_code, "there is no such page"))
+        answer.headers.update(error.headers or {})
+        return answer
     return await problems.of_http(request, error)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from http import HTTPStatus
 from typing import Annotated, Any, Final, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Request
@@ -151,8 +151,7 @@ def failed(request: Request, error: Exception) -> Response:
     """Return the page of an error; raise the error if it is a defect."""
     error = as_known(error)
     if isinstance(error, Unauthenticated):
-        target = quote(request.url.path + (f"?{request.url.query}" if request.url.query else ""))
-        return RedirectResponse(f"/sign-in?to={target}", HTTPStatus.SEE_OTHER)
+        return RedirectResponse(f"/sign-in?to={quote(_here(request))}", HTTPStatus.SEE_OTHER)
     if isinstance(error, HTTPException):
         status, detail = HTTPStatus(error.status_code), str(error.detail)
     elif isinstance(error, RequestValidationError):
@@ -192,10 +191,21 @@ def html(
 
 
 def _here(request: Request) -> str:
-    """Return where the page's own forms lead back to: never to what an identity provider sent."""
+    """Return the page that a person is on: never what an identity provider sent.
+
+    A form is sent to an address that may be no page: it lies on the page that it was sent from.
+    """
     if request.url.path == CALLBACK:
         return "/sign-in"
-    return request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    path, query, host = request.url.path, request.url.query, request.url.netloc
+    if request.method == "POST":
+        try:
+            _, sender, path, query, _ = urlsplit(request.headers.get("referer", ""))
+        except ValueError:
+            return "/"
+        if sender != host:
+            return "/"
+    return path + (f"?{query}" if query else "")
 
 
 def zone_of(request: Request) -> tzinfo:

@@ -308,6 +308,9 @@ async def test_a_wrong_address_is_a_page_that_says_so(
         assert page.status_code == 404
         assert "there is no such page" in page.text
         assert 'class="problem"' in page.text
+        form = await web.get("/p/test/views", headers=browser)  # it takes a form alone
+        assert (form.status_code, form.headers["allow"]) == (405, "POST")
+        assert 'class="problem"' in form.text
         assert (await web.get("/p/test/runz")).json()["code"] == "not-found"
         assert (await web.get("/v1/runz", headers=browser)).json()["code"] == "not-found"
 

@@ -314,6 +314,16 @@ async def test_without_a_session_no_form_does_anything(
     assert answer.headers["cache-control"] == "no-store"
     assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
     assert (await ledger.get(lease.run_id)).version == version
+
+    run = f"/p/test/runs/{lease.run_id}"
+    for referer, to in (
+        (f"http://localhost{run}?beats=1", f"{run}%3Fbeats%3D1"),
+        ("//x/y", "/"),
+        ("http://[", "/"),
+    ):
+        answer = await stranger.post(f"{run}/cancel", headers={"referer": referer})
+        assert answer.headers["location"] == f"/sign-in?to={to}"  # where the form is
+    assert (await ledger.get(lease.run_id)).version == version
     foreign = {"origin": "https://evil.example"}
     for form in ("/sign-in", "/sign-out", "/view", path):
         assert (await stranger.post(form, headers=foreign)).status_code == 403
