@@ -55,8 +55,11 @@ async def form(request: Request, to: str = "/") -> Response:
 
 def asking(request: Request, to: str, problem: str | None, status: HTTPStatus) -> Response:
     """Return the page that asks a person to sign in, with the problem of the last try, if any."""
-    by_provider = request.app.state.provider is not None
-    context = {"base": None, "to": to, "problem": problem, "by_provider": by_provider}
+    by_provider, callers = request.app.state.provider is not None, request.app.state.callers
+    context = {
+        "base": None, "to": to, "problem": problem, "by_provider": by_provider,
+        "open": callers.options.open,
+    }  # fmt: skip
     return html(request, "sign_in.html", context, status)
 
 
@@ -132,7 +135,9 @@ async def sign_out(request: Request) -> Response:
     """End the session, here and in the database."""
     with suppress(InvalidValue):
         await forget(request)
-    response = RedirectResponse("/sign-in", HTTPStatus.SEE_OTHER)
+    callers: Callers = request.app.state.callers
+    away = "/" if callers.options.open else "/sign-in"
+    response = RedirectResponse(away, HTTPStatus.SEE_OTHER)
     response.delete_cookie(SESSION)
     return response
 

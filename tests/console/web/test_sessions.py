@@ -11,9 +11,11 @@ import httpx
 import pytest
 
 from runfold.console.web import app
+from runfold.console.web.options import Options
 from runfold.ledger import Ledger, State, api_tokens, sessions, users
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.urls import driver_url
+from runfold.ledger.sessions import SESSION_PREFIX
 from tests.support.logins import with_login
 from tests.support.runs import claimed
 from tests.support.waiting import BOUND
@@ -300,6 +302,22 @@ async def test_two_users_are_two_people_and_one_user_in_two_sessions_is_one(
     assert as_other.status_code in {403, 409}
     events = [e for e in await ledger.history(lease.run_id) if e.type.startswith("approval.")]
     assert [e.credential for e in events[1:]] == ["user:ann", "user:bob"]
+
+
+async def test_a_session_that_has_ended_locks_nobody_out_of_an_open_console(
+    ledger: Ledger,
+) -> None:
+    """As when another console on this machine has left its cookie: cookies know no ports."""
+    async with calling(app(ledger, Options(open=True))) as browser:
+        browser.cookies.set(
+            "runfold_session", f"{SESSION_PREFIX}of_another", domain="localhost.local"
+        )
+        led = await browser.get("/p/test/runs")
+        asked = await browser.get(led.headers["location"])
+        assert 'action="/sign-out"' in asked.text.partition("</main>")[0]
+        out = await browser.post("/sign-out")
+        assert out.headers["location"] == "/"
+        assert (await browser.get("/p/test/runs")).status_code == 200
 
 
 async def test_without_a_session_no_form_does_anything(
