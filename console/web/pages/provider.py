@@ -11,7 +11,9 @@ from starlette.exceptions import HTTPException
 
 from runfold.console.web.callers import Callers
 from runfold.console.web.flows import FLOW_SECONDS
-from runfold.console.web.pages.sign_in import asking, forget, is_private, local, remember
+from runfold.console.web.pages import cookies
+from runfold.console.web.pages.cookies import FLOW, keep, kept
+from runfold.console.web.pages.sign_in import asking, forget, local, remember
 from runfold.console.web.pages.viewing import html, router
 from runfold.console.web.provider import Provider
 from runfold.console.web.sign_in_errors import ProviderDown, SignInRefused
@@ -20,8 +22,6 @@ from runfold.ledger.errors import AccessDenied, InvalidValue
 from runfold.ledger.log import logger
 from runfold.ledger.settings import CALLBACK
 
-FLOW: Final = "runfold_flow"
-_PATH: Final = "/sign-in"
 _REFUSED: Final = (
     "The identity provider's answer does not let you in: begin again from here. A sign-in holds"
     " for ten minutes, once, in the browser that began it."
@@ -40,15 +40,9 @@ async def leave(request: Request, to: str = "/") -> Response:
     except ProviderDown as error:
         return _failed(request, error)
     await forget(request)
-    response.set_cookie(
-        FLOW,
-        provider.flows.cookie(flow),
-        max_age=FLOW_SECONDS,
-        path=_PATH,
-        httponly=True,
-        samesite="lax",  # the provider's redirect must bring it
-        secure=is_private(request),
-    )
+    cookie = provider.flows.cookie(flow)
+    # The provider's redirect must bring it.
+    keep(request, response, FLOW, cookie, seconds=FLOW_SECONDS, same_site="lax")
     return response
 
 
@@ -60,12 +54,12 @@ async def come_back(request: Request) -> Response:
     """
     provider = _provider(request)
     try:
-        flow = provider.flows.known(request.cookies.get(FLOW, ""))
+        flow = provider.flows.known(kept(request, FLOW) or "")
         subject = await provider.subject(flow, request.query_params)
         response = await _begun(request, provider.issuer, subject, flow.to)
     except (SignInRefused, ProviderDown) as error:
         response = _failed(request, error)
-    response.delete_cookie(FLOW, path=_PATH)
+    cookies.forget(request, response, FLOW)
     return response
 
 

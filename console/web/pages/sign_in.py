@@ -12,8 +12,10 @@ from fastapi import Form, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
 
 from runfold.console.web.callers import MAX_SECRET, Callers
+from runfold.console.web.pages import cookies
+from runfold.console.web.pages.cookies import SESSION
 from runfold.console.web.pages.rendering import ASSETS
-from runfold.console.web.pages.viewing import SESSION, THEME, THEMES, ZONE, html, router
+from runfold.console.web.pages.viewing import THEME, THEMES, ZONE, html, router
 from runfold.ledger import sessions
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.sessions import SESSION_PREFIX, SESSION_SECONDS
@@ -94,23 +96,8 @@ async def sign_in(
 
 
 def remember(request: Request, response: Response, secret: str) -> None:
-    """Keep a session's secret in a cookie: not readable by scripts, sent from no other site.
-
-    Over plain HTTP the cookie works on this machine's own names only.
-    """
-    response.set_cookie(
-        SESSION,
-        secret,
-        max_age=SESSION_SECONDS,
-        httponly=True,
-        samesite="strict",
-        secure=is_private(request),
-    )
-
-
-def is_private(request: Request) -> bool:
-    """Whether cookies need TLS: everywhere but on this machine's own names."""
-    return request.url.scheme == "https" or request.url.hostname not in LOOPBACK
+    """Keep a session's secret in a cookie, sent from no other site."""
+    cookies.keep(request, response, SESSION, secret, seconds=SESSION_SECONDS, same_site="strict")
 
 
 def _is_in_the_open(request: Request) -> bool:
@@ -125,7 +112,7 @@ def _is_in_the_open(request: Request) -> bool:
 async def forget(request: Request) -> None:
     """End the session that the request bears, if any."""
     callers: Callers = request.app.state.callers
-    secret = request.cookies.get(SESSION, "")
+    secret = cookies.kept(request, SESSION) or ""
     if secret.startswith(SESSION_PREFIX) and len(secret) <= MAX_SECRET:
         await sessions.end(callers.own.pool, secret)
 
@@ -138,7 +125,7 @@ async def sign_out(request: Request) -> Response:
     callers: Callers = request.app.state.callers
     away = "/" if callers.options.open else "/sign-in"
     response = RedirectResponse(away, HTTPStatus.SEE_OTHER)
-    response.delete_cookie(SESSION)
+    cookies.forget(request, response, SESSION)
     return response
 
 

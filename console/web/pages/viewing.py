@@ -23,6 +23,7 @@ from runfold.console.shared.json_lists import without_content
 from runfold.console.shared.known_errors import known
 from runfold.console.shared.plain import clean, jsonable
 from runfold.console.web.callers import Callers, named_project
+from runfold.console.web.pages.cookies import SESSION, kept
 from runfold.console.web.pages.rendering import rendered
 from runfold.console.web.problems import Unauthenticated, answer_to, as_known, retry_headers
 from runfold.ledger import Ledger, access
@@ -32,7 +33,6 @@ from runfold.ledger.run import Run
 from runfold.ledger.sessions import SESSION_PREFIX
 from runfold.ledger.settings import CALLBACK
 
-SESSION: Final = "runfold_session"
 ZONE: Final = "runfold_zone"
 THEME: Final = "runfold_theme"
 THEMES: Final = ("auto", "light", "dark")
@@ -102,7 +102,7 @@ def viewing(*rights: str, everywhere: bool = False) -> Callable[..., Awaitable[V
 
     async def find(request: Request, project: str) -> Viewer:
         callers: Callers = request.app.state.callers
-        secret = request.cookies.get(SESSION)
+        secret = kept(request, SESSION)
         if secret is not None and not secret.startswith(SESSION_PREFIX):
             raise Unauthenticated("this is not a session")
         client = request.client.host if request.client else ""
@@ -181,7 +181,7 @@ def html(
         "now_at": datetime.now(UTC).isoformat(),
         "here": _here(request),
         "path": request.url.path,
-        "has_session": SESSION in request.cookies,
+        "has_session": kept(request, SESSION) is not None,
     }
     return HTMLResponse(
         rendered(template, {**chosen, **context}),

@@ -87,7 +87,7 @@ async def test_a_sign_in_leads_on_and_a_decision_is_on_record_as_the_users(
     assert "/sign-in/provider?to=/p/test" in (await browser.get("/sign-in?to=/p/test")).text
     left = await browser.get("/sign-in/provider?to=/p/test/runs")
     kept = left.headers["set-cookie"]
-    assert all(part in kept for part in ("HttpOnly", "SameSite=lax", "Path=/sign-in", "600"))
+    assert all(part in kept for part in ("HttpOnly", "SameSite=lax", "Path=/;", "600"))
     address = left.headers["location"]
     entered = await browser.get(provider.authorize(address))
 
@@ -116,7 +116,7 @@ async def test_the_answer_needs_the_browser_and_the_state_of_one_sign_in(
         first, own + "x", coded, f"{REDIRECT}?error=x%00", f"{own}&error=access_denied",
         f"{own}&iss=https://another.example", f"{REDIRECT}?code=&state{state}",
     ):  # fmt: skip
-        browser.cookies.set("runfold_flow", cookie, domain="localhost.local", path="/sign-in")
+        browser.cookies.set("runfold_flow", cookie, domain="localhost.local")
         refused = await browser.get(wrong)
         assert refused.status_code == 403
         assert "begin again" in refused.text

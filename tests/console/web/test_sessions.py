@@ -304,6 +304,26 @@ async def test_two_users_are_two_people_and_one_user_in_two_sessions_is_one(
     assert [e.credential for e in events[1:]] == ["user:ann", "user:bob"]
 
 
+async def test_no_other_host_of_the_domain_gives_a_browser_its_session(
+    ledger: Ledger,
+) -> None:
+    _, secret = await token(ledger, ["read"])
+    async with calling(app(ledger)) as client:
+        client.base_url = httpx.URL("https://runs.example")
+        client.headers["origin"] = "https://runs.example"
+        await sign_in(client, secret)
+        [name] = client.cookies
+        client.cookies.set("runfold_session", "of another host", domain=".example")
+        shown = await client.get("/p/test/runs")
+        out = await client.post("/sign-out")
+
+    assert (name, shown.status_code) == ("__Host-runfold_session", 200)
+    [forgotten] = out.headers.get_list("set-cookie")  # a browser minds the rules of the prefix
+    assert forgotten.startswith("__Host-runfold_session=")
+    assert {"Max-Age=0", "Path=/", "Secure"} <= set(forgotten.split("; "))
+    assert "Domain" not in forgotten
+
+
 async def test_a_session_that_has_ended_locks_nobody_out_of_an_open_console(
     ledger: Ledger,
 ) -> None:
