@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 import secrets
 from collections.abc import Iterable, Sized
@@ -58,7 +59,7 @@ SELECT attempt, attempted_at, duration_ms, status, error FROM ledger.delivery_at
 WHERE project_id = $1 AND webhook_id = $2 AND run_id = $3 AND version = $4 ORDER BY attempt
 """
 _RESEND: Final = "SELECT ledger.resend_delivery($1, $2, $3, $4, $5) AS found"
-_ID: Final = re.compile(r"(wh_[0-9a-f]{12})_([0-9a-f-]{36})_([1-9][0-9]{0,8})")
+_ID: Final = re.compile(r"(wh_[0-9a-f]{12})_([0-9a-f-]{36})_([1-9][0-9]{0,8})_[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class Delivery:
     @property
     def delivery_id(self) -> str:
         """The `webhook-id` under which every attempt is sent."""
-        return delivery_id(self.webhook_id, self.run_id, self.version)
+        return delivery_id(self.webhook_id, self.run_id, self.version, self.body)
 
     @property
     def outcome(self) -> str:
@@ -246,9 +247,14 @@ class Webhooks:
         return changed
 
 
-def delivery_id(webhook_id: str, run_id: UUID, version: int) -> str:
-    """Return the id of a delivery: the same however often it is sent."""
-    return f"{webhook_id}_{run_id}_{version}"
+def delivery_id(webhook_id: str, run_id: UUID, version: int, body: str) -> str:
+    """Return the id of a delivery: the same however often it is sent.
+
+    After a restore, or a fail-over that lost events, a run has another event of the same version.
+    The body's digest tells them apart: a receiver has to hear of both.
+    """
+    digest = hashlib.sha256(body.encode()).hexdigest()[:8]
+    return f"{webhook_id}_{run_id}_{version}_{digest}"
 
 
 def check_url(url: str) -> str:

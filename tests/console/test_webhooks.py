@@ -31,7 +31,7 @@ def test_a_webhook_is_made_told_looked_at_and_taken_away(cli: Cli) -> None:
     cli.ok("webhooks", "remove", webhook)
     assert webhook in cli.fails(exits.NOT_FOUND, "webhooks", "remove", webhook).err
     assert webhook in cli.fails(exits.NOT_FOUND, "webhooks", "deliveries", webhook).err
-    gone = f"{webhook}_01a22335-cb51-73b0-ae5c-5a08e0a49e96_1"
+    gone = f"{webhook}_01a22335-cb51-73b0-ae5c-5a08e0a49e96_1_00000000"
     assert gone in cli.fails(exits.NOT_FOUND, "webhooks", "resend", gone).err
     told = cli.fails(exits.USAGE, "webhooks", "add", "http://169.254.169.254/latest").err
     assert "must begin with https://" in told

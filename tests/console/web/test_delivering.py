@@ -114,7 +114,8 @@ async def test_webhooks_are_made_looked_at_and_taken_away(
     assert "secret" not in listed
     assert (await web.get(f"{path}/deliveries")).json() == {"deliveries": []}
     gone = (
-        f"/v1/webhooks/deliveries/{made.json()['webhook_id']}_{'0' * 8}-0000-7000-8000-{'0' * 12}_1"
+        f"/v1/webhooks/deliveries/{made.json()['webhook_id']}"
+        f"_{'0' * 8}-0000-7000-8000-{'0' * 12}_1_{'0' * 8}"
     )
     assert (await web.post(f"{gone}/resend", json={})).status_code == 404
     assert (await web.post("/v1/webhooks/deliveries/x/resend", json={})).status_code == 422

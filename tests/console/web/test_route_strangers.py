@@ -55,7 +55,7 @@ QUERIES: Final = {"GET /v1/runs/{}/diff": "?start=1", "GET /v1/runs/{}/state": "
 NOBODYS: Final = "01890000-0000-7000-8000-000000000000"
 NOWHERE: Final = {
     "run_id": NOBODYS, "version": "3", "kind": "kind-of-nobody", "name": "of-nobody",
-    "webhook_id": "wh_000000000000", "delivery_id": f"wh_000000000000_{NOBODYS}_1",
+    "webhook_id": "wh_000000000000", "delivery_id": f"wh_000000000000_{NOBODYS}_1_00000000",
     "key": "bulk-of-nobody-1",
 }  # fmt: skip
 """The names of what no project has."""

@@ -153,7 +153,7 @@ class Deliverer:
         return json.dumps(message, separators=(",", ":"))
 
     async def _deliver(self, due: Mapping[str, Any]) -> None:
-        message = delivery_id(self._id, due["run_id"], due["version"])
+        message = delivery_id(self._id, due["run_id"], due["version"], due["body"])
         answer = await self._terms.poster.post(self._url, self._secret, message, due["body"])
         await self._record(due, answer)
 
