@@ -22,7 +22,7 @@ from runfold.ledger.archive.file import (
     put_in_place,
 )
 from runfold.ledger.archive.obstacles import held, obstacles
-from runfold.ledger.archive.record import Archive, record_archive
+from runfold.ledger.archive.record import Archive, archive_of, record_archive
 from runfold.ledger.archive.request import alone, check_request
 from runfold.ledger.errors import ArchiveRefused, ArchiveUnusable
 from runfold.ledger.months import FIRST_RUN, bounds, table_of
@@ -55,8 +55,8 @@ async def export(
 ) -> Archive:
     """Write a month to a file in `folder`, read it back, check every hash, and record it.
 
-    Raises ArchiveRefused when the month is still needed, ArchiveUnusable when the file does not
-    check or cannot be written, InvalidValue or AccessDenied.
+    Raises ArchiveRefused when the month is still needed or another file has the name,
+    ArchiveUnusable when the file does not check or cannot be written, InvalidValue or AccessDenied.
     """
     check_request(month, actor, reason)
     path = await asyncio.to_thread(folder.resolve) / f"{table_of(month)}.parquet"
@@ -66,6 +66,8 @@ async def export(
             facts = await _exported(connection, month, written)
             async with connection.transaction():
                 await _check_holds(connection, month)
+                earlier = await archive_of(connection, month)
+                await asyncio.to_thread(_make_room, month, path, facts["sha256"], earlier)
                 await asyncio.to_thread(put_in_place, written, path)
                 file = {**facts, "file": str(path)}
                 return await record_archive(
@@ -88,6 +90,27 @@ async def _check_holds(connection: Any, month: str) -> None:
     await connection.execute("LOCK TABLE ledger.archive_event IN SHARE ROW EXCLUSIVE MODE")
     if in_the_way := await held(connection, month):
         raise ArchiveRefused(month, in_the_way)
+
+
+def _make_room(month: str, path: Path, sha256: bytes, earlier: Archive | None) -> None:
+    """Set the earlier export of the month aside; raise ArchiveRefused if another file lies there.
+
+    Every ledger names its files alike, and after a detach the file is the only copy of its events:
+    that of another ledger, too, of which this one is a restored copy. So none is replaced.
+    """
+    if not path.exists():
+        return
+    with opened(path) as file:
+        _, there = digest(file)
+    if there == sha256:
+        return
+    if earlier is None or there != earlier.sha256:
+        problem = (
+            f"another file is at {path}, and may be the only copy of a month of another ledger: "
+            "move it away, or name a folder of this ledger's own"
+        )
+        raise ArchiveRefused(month, [problem])
+    path.rename(path.with_name(f"{path.stem}.{there.hex()[:16]}{path.suffix}"))
 
 
 async def _exported(connection: Any, month: str, path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -17,8 +18,10 @@ from runfold.ledger import Ledger
 from runfold.ledger.archive import export as exporting
 from runfold.ledger.archive.file import Writer, check_file, digest
 from runfold.ledger.errors import (
+    ArchiveRefused,
     ArchiveUnusable,
 )
+from runfold.ledger.events import NoteAdded
 from tests.support.archiving import WHY, damaging, ended, rows, state_of
 from tests.support.databases import PROJECT
 from tests.support.past_month import MONTH, in_that_month
@@ -74,6 +77,26 @@ async def test_an_export_leaves_what_was_planted_under_its_temporary_name(
 
     assert victim.read_text() == "precious"
     assert archive.path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_an_export_replaces_no_other_file_of_its_name(
+    ledger: Ledger, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    async with in_that_month(connection):
+        run = await ended(ledger)
+    path = tmp_path / f"event_{MONTH.replace('-', '_')}.parquet"
+    path.write_text("the only copy")
+    with pytest.raises(ArchiveRefused, match=r"another file is at .* of another ledger: move it"):
+        await ledger.archive.export(MONTH, tmp_path, **WHY)
+    assert path.read_text() == "the only copy"
+    path.unlink()
+
+    first = await ledger.archive.export(MONTH, tmp_path, **WHY)
+    assert (await ledger.archive.export(MONTH, tmp_path, **WHY)).sha256 == first.sha256
+    await ledger.append(run, NoteAdded(name="late", text="note"))
+    assert (await ledger.archive.export(MONTH, tmp_path, **WHY)).events == first.events + 1
+    aside = path.with_name(f"{path.stem}.{first.sha256.hex()[:16]}.parquet")
+    replace(first, file=str(aside)).check_digest()
 
 
 async def test_a_file_in_which_a_run_lies_twice_does_not_check(
