@@ -74,6 +74,12 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def runfold_server(server: Server) -> str:
+    """The server of the plugin's fixtures, else one of their own beside that of the tests."""
+    return server.url
+
+
+@pytest.fixture(scope="session")
 def maintenance(server: Server) -> Iterator[Callable[[str], None]]:
     """Run statements on a connection that stays open: many tests make and drop a database."""
     with asyncio.Runner() as runner:

@@ -22,6 +22,7 @@ async def drained(ledger: Ledger, worker_id: str, limit: int) -> list[Lease]:
     return taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 7, 50])
 async def test_many_claimers_never_share_a_run_and_leave_none(database: str, limit: int) -> None:
     async with AsyncExitStack() as stack:

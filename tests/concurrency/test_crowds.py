@@ -173,6 +173,7 @@ async def test_runs_of_other_kinds_and_projects_make_nothing_dearer(
     assert dearer(before, await costs(crowded)) == {}
 
 
+@pytest.mark.slow
 async def test_runs_that_others_hold_make_no_claim_and_no_beat_dearer(
     crowded: asyncpg.Connection[Any],
 ) -> None:

@@ -131,6 +131,7 @@ def assert_narrow(meter: Meter, batch: int) -> None:
     assert {name: fetched for name, fetched in meter.fetched.items() if fetched > limit} == {}
 
 
+@pytest.mark.slow
 async def test_plans_made_on_empty_tables_stay_narrow_when_the_tables_have_grown(
     single: Ledger, connection: asyncpg.Connection, database: str
 ) -> None:

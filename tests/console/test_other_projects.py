@@ -26,6 +26,7 @@ OF_THE_SERVER: Final = {"doctor", "metrics --once", "archive list", "archive his
 RUN: Final = "01a22335-cb51-73b0-ae5c-5a08e0a49e96"
 
 
+@pytest.mark.slow
 def test_no_command_tells_a_project_of_others_from_one_that_does_not_exist(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
 ) -> None:

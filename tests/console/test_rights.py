@@ -135,6 +135,7 @@ async def _claimed(url: str) -> str:
         return str(lease.run_id)
 
 
+@pytest.mark.slow
 def test_every_command_asks_for_the_rights_that_it_is_declared_with(
     asked: Asked, subtests: pytest.Subtests
 ) -> None:

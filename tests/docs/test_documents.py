@@ -119,6 +119,7 @@ def test_every_make_command_exists_and_the_main_ones_are_run_by_ci() -> None:
     assert all(f"make {target}" in ci for target in ("check", "docs", "test", "demo"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("snippet", blocks("python"))
 def test_every_python_snippet_works(snippet: str, environment: dict[str, str]) -> None:
     done = forked.run([sys.executable, "-W", "error", "-c", snippet], env=environment, cwd=ROOT)

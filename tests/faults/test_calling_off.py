@@ -23,6 +23,7 @@ from tests.support.working import LONG, ended, working
 PATIENCE = {"RUNFOLD_CANCEL_SECONDS": "0.5"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ignores", "stuck", "blocks", "freezes"])
 async def test_a_handler_that_takes_no_notice_of_a_cancel_does_not_keep_its_run(
     ledger: Ledger, database: str, tmp_path: Path, kind: str

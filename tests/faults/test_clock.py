@@ -19,6 +19,7 @@ TTL = timedelta(seconds=6)
 RUNS = 4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LIBRARIES, reason="needs Debian's package libfaketime")
 @pytest.mark.parametrize("off", ["+1h", "-1h"])
 async def test_a_worker_whose_clock_is_an_hour_off_works_like_any_other(

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 import asyncpg
+import pytest
 from structlog.testing import capture_logs
 
 from runfold import Context, Ledger, handler
@@ -37,6 +38,7 @@ async def limited(connection: asyncpg.Connection[asyncpg.Record], url: str, limi
     await connection.execute(f"ALTER ROLE {login_of(url)} CONNECTION LIMIT {limit}")
 
 
+@pytest.mark.slow
 async def test_runs_make_progress_when_the_login_has_one_connection_beside_the_pool(
     ledger: Ledger, database: str, connection: asyncpg.Connection[asyncpg.Record]
 ) -> None:

@@ -88,6 +88,7 @@ class Fleet:
         await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["kill", "stop"])
 async def test_a_claim_loop_survives_the_end_of_its_server(
     own_server: EmbeddedPostgres, own_ledger: Ledger, how: str

@@ -74,6 +74,7 @@ async def use_up(ledger: Ledger) -> None:
         await ledger.submit_many([{"kind": "nobody's", "input": "x" * 500}] * 100)
 
 
+@pytest.mark.slow
 async def test_a_full_disk_is_waited_for(
     on_small_disk: str, small_disk: Path, tmp_path: Path
 ) -> None:

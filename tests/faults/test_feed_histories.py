@@ -134,6 +134,7 @@ def standby(own_server: EmbeddedPostgres, own_ledger: Ledger, folder: Path) -> I
         yield following.url()
 
 
+@pytest.mark.slow
 async def test_what_a_promoted_standby_lacks_is_noticed_by_readers_and_workers(
     own_server: EmbeddedPostgres,
     own_ledger: Ledger,

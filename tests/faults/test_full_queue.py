@@ -35,6 +35,7 @@ def small_queue() -> Iterator[str]:
         yield postgres.url()
 
 
+@pytest.mark.slow
 async def test_a_full_queue_of_notify_stops_no_operation_and_is_named(
     small_queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ async def test_a_worker_killed_at_any_point_loses_nothing(
     await assert_story(ledger, run)
 
 
+@pytest.mark.slow
 async def test_a_frozen_worker_that_wakes_is_refused_and_the_refusal_is_recorded(
     ledger: Ledger, database: str, tmp_path: Path
 ) -> None:

@@ -66,6 +66,7 @@ ALL = (
 )
 
 
+@pytest.mark.slow
 async def test_a_write_whose_answer_is_lost_is_on_record_once(
     database: str, ledger: Ledger, connection: Connection, subtests: pytest.Subtests
 ) -> None:

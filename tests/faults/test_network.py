@@ -31,6 +31,7 @@ async def accepted(proxy: Proxy, count: int) -> None:
     await until(lambda: proxy.accepted >= count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [Proxy.reset, Proxy.half_close])
 async def test_connections_that_the_network_ends_cost_nothing(
     ledger: Ledger, database: str, fault: Callable[[Proxy], int]

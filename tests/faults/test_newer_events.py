@@ -53,6 +53,7 @@ PROJECTIONS = (
 )
 
 
+@pytest.mark.slow
 async def test_whatever_reads_events_goes_on_past_those_of_a_newer_release(
     unverified_database: str, subtests: pytest.Subtests
 ) -> None:

@@ -31,6 +31,7 @@ def server() -> Iterator[str]:
         yield postgres.url()
 
 
+@pytest.mark.slow
 async def test_a_prepared_transaction_is_named_by_doctor_and_by_those_that_wait(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

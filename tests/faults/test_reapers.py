@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from runfold.ledger import Ledger
 from runfold.ledger.events import LeaseExpired
 from tests.support.processes import assert_accounted, worker
@@ -13,6 +15,7 @@ from tests.support.working import LONG
 RUNS = 150
 
 
+@pytest.mark.slow
 async def test_reapers_that_sweep_together_bring_every_run_back_once(
     ledger: Ledger, database: str
 ) -> None:

@@ -71,6 +71,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNFOLD_HEARTBEAT_SECONDS", "0.1")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("often")
 async def test_a_refusal_of_the_server_is_waited_for_and_the_outcome_is_kept(
     ledger: Ledger, connection: Connection, subtests: pytest.Subtests

@@ -201,6 +201,7 @@ def test_every_table_is_published_or_left_out_on_purpose() -> None:
     assert not published & UNPUBLISHED
 
 
+@pytest.mark.slow
 async def test_a_ledger_moves_to_another_server_and_loses_nothing(
     replicated: Ledger,
     new: str,
@@ -239,6 +240,7 @@ async def test_a_ledger_moves_to_another_server_and_loses_nothing(
     await assert_consistent(new)
 
 
+@pytest.mark.slow
 async def test_a_month_that_the_new_server_lacks_stops_the_subscription_until_it_is_made(
     replicated: Ledger, publisher: asyncpg.Connection, subscriber: asyncpg.Connection
 ) -> None:

@@ -98,6 +98,7 @@ async def test_workers_of_two_versions_work_through_an_upgrade(
         assert not [e for e in history if isinstance(e, RunFailed | RunRetried | LeaseExpired)]
 
 
+@pytest.mark.slow
 async def test_readers_of_older_code_go_on_when_events_gain_a_column(
     ledger: Ledger, database: str, newer: Path
 ) -> None:

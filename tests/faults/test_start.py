@@ -33,6 +33,7 @@ from tests.support.waiting import BOUND, until
 from tests.support.working import ended, working
 
 
+@pytest.mark.slow
 async def test_a_worker_that_starts_before_its_database_waits_and_says_so(
     own_server: EmbeddedPostgres, own_ledger: Ledger, tmp_path: Path
 ) -> None:

@@ -124,6 +124,7 @@ async def by_child(ctx: Context, make: Returns) -> Any:
 ROADS = (by_output, by_step, by_tool, by_tool_input, by_parked_tool, by_approval, by_child)
 
 
+@pytest.mark.slow
 async def test_a_handler_records_no_value_that_is_no_number(
     ledger: Ledger, subtests: pytest.Subtests
 ) -> None:

@@ -56,6 +56,7 @@ def serving(database: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
             process.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 async def test_a_run_is_done_with_curl_alone(database: str, ledger: Ledger) -> None:
     with serving(database) as (address, _):

@@ -112,6 +112,7 @@ def test_every_method_of_every_route_has_a_rule() -> None:
     assert {name_of(*route) for route in routes()} == set(RULES)
 
 
+@pytest.mark.slow
 async def test_every_route_asks_for_its_rights_in_the_project_it_is_asked_about(
     asked: Asked, subtests: pytest.Subtests
 ) -> None:

@@ -127,6 +127,7 @@ async def _ordered(ledger: Ledger) -> None:
     await ledger.archive.hold("2020-01", actor="ann", reason=TEXT)
 
 
+@pytest.mark.slow
 async def test_a_canary_that_comes_by_the_api_is_found_nowhere(
     ledger: Ledger, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -163,6 +163,7 @@ WHERE p.pronamespace = 'ledger'::regnamespace AND p.provolatile = 'v' AND p.pros
 """
 
 
+@pytest.mark.slow
 async def test_an_absent_argument_has_a_default_or_is_refused(
     ledger: Ledger, connection: asyncpg.Connection[Any], subtests: pytest.Subtests
 ) -> None:

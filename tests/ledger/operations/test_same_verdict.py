@@ -172,6 +172,7 @@ async def through_sql(_: Ledger, connection: asyncpg.Connection, case: Case) -> 
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("door", [through_python, through_sql])
 async def test_what_one_door_refuses_every_door_refuses(
     ledger: Ledger, worker: asyncpg.Connection, door: Door, subtests: pytest.Subtests

@@ -178,6 +178,7 @@ def finish(process: Client) -> str:
     return printed
 
 
+@pytest.mark.slow
 async def test_a_lasting_store_keeps_its_data_and_its_promises(home: Path) -> None:
     with EmbeddedPostgres(home) as postgres:
         await value(postgres, "create table if not exists kept as select 42 as answer")

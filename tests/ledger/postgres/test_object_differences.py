@@ -208,6 +208,7 @@ CHANGED: Final = (
 )
 
 
+@pytest.mark.slow
 async def test_what_is_not_as_this_program_installs_it_is_named(
     connection: asyncpg.Connection[Any], database: str, subtests: pytest.Subtests
 ) -> None:

@@ -96,6 +96,7 @@ def forms(url: str, port: int) -> dict[str, str]:
     return made
 
 
+@pytest.mark.slow
 async def test_every_form_leads_every_road_to_the_database(
     database: str, subtests: pytest.Subtests
 ) -> None:

@@ -274,6 +274,7 @@ async def test_an_upgrade_of_a_filled_database_keeps_every_event(
         assert (await ledger.verify()).findings == ()
 
 
+@pytest.mark.slow
 async def test_an_owner_that_may_not_make_roles_is_told_what_to_ask_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

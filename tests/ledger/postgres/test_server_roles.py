@@ -58,6 +58,7 @@ async def test_databases_of_one_server_are_upgraded_at_once(fresh: EmbeddedPostg
     await maintenance.close()
 
 
+@pytest.mark.slow
 async def test_a_role_that_somebody_else_makes_meanwhile_leaves_the_others_to_the_upgrade(
     fresh: EmbeddedPostgres,
 ) -> None:

@@ -77,6 +77,7 @@ TAMPERS = (
 TABLES = ("control_event", "control_head", *(table.name for table in CONTROL_TABLES))
 
 
+@pytest.mark.slow
 async def test_what_was_changed_behind_the_history_is_named(
     unverified_database: str,
     mallory: asyncpg.Connection[Any],

@@ -86,6 +86,7 @@ async def readers(ledger: Ledger, connection: asyncpg.Connection[Any]) -> list[R
     return [fresh, amid, before_late, done]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("embedded")
 @pytest.mark.parametrize("ids", ["lower", "higher"])
 async def test_a_feed_restored_into_a_cluster_is_refused_until_it_is_rebased_and_then_loses_nothing(

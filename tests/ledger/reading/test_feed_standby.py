@@ -37,6 +37,7 @@ async def submitted(url: str) -> None:
         await ledger.submit("parse")
 
 
+@pytest.mark.slow
 async def test_a_standby_reads_runs_and_refuses_the_feed(standby: str) -> None:
     async with Ledger.open(standby, "default") as ledger:
         assert len(await ledger.runs()) == 1

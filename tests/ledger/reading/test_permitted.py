@@ -74,6 +74,7 @@ async def _first(events: Any) -> None:
         return
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [PROJECT, EVERYWHERE])
 async def test_a_read_without_the_right_is_refused_and_with_it_finds_nothing(
     database: str,

@@ -86,6 +86,7 @@ async def _run_with_notes(ledger: Ledger) -> Any:
     return run.run_id
 
 
+@pytest.mark.slow
 async def test_every_form_of_an_operation_gives_the_same_value(
     ledger: Ledger, subtests: pytest.Subtests
 ) -> None:

@@ -87,6 +87,7 @@ async def row_of(ledger: Ledger, sql: str) -> tuple[Any, ...]:
     return tuple(row.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 7, 5_000])
 async def test_a_read_model_is_the_same_in_any_batches_and_rebuilt(
     ledger: Ledger, batch: int, subtests: pytest.Subtests

@@ -75,6 +75,7 @@ async def worked(ledger: Ledger) -> Lease:
     return lease
 
 
+@pytest.mark.slow
 async def test_damage_in_any_column_is_found_named_and_repaired(
     ledger: Ledger, mallory: asyncpg.Connection[Any], subtests: pytest.Subtests
 ) -> None:
