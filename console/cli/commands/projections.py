@@ -175,7 +175,8 @@ async def rebase(session: Session) -> None:
     """
     async with session.database() as database:
         # It looks at the position of every event, which takes as long as there are events.
-        connection = await connect(database.url, "runfold rebase", deadline=None)
+        prepared = Settings.load().prepared_statements
+        connection = await connect(database.url, "runfold rebase", prepared=prepared, deadline=None)
         try:
             [row] = await fetch(connection, "SELECT ledger.feed_rebase() AS generation")
         finally:

@@ -14,6 +14,7 @@ from runfold.ledger.postgres.schema import upgrade
 from runfold.projections.state.replay import replay
 from runfold.workers.duties.wakeup_listener import Wakeup
 from tests.support import pgbouncer
+from tests.support.console import Cli
 from tests.support.databases import PROJECT
 from tests.support.handlers import double
 from tests.support.processes import assert_story, worker
@@ -100,6 +101,19 @@ async def test_what_needs_a_session_is_refused(pooled: Ledger, pooler: str, tmp_
     with pytest.raises(ConfigurationError, match="give the URL of the server"):
         await replay(pooled, actor="ann", reason="a test")
     assert await pooled.pool.fetchval("SELECT count(*) FROM ledger.at_work") == 0
+
+
+async def test_a_rebase_prepares_no_statement_where_that_is_set(
+    pooled: Ledger, pooler: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await asyncio.to_thread(Cli(pooler, capsys).ok, "projections", "rebase")
+
+    async with (
+        pooled.pool.acquire() as one, one.transaction(),
+        pooled.pool.acquire() as other, other.transaction(),
+    ):  # fmt: skip
+        for connection in (one, other):
+            assert await connection.fetch("SELECT name FROM pg_prepared_statements") == []
 
 
 async def test_a_worker_that_listens_in_vain_says_so_and_polls(
