@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 from urllib.request import urlopen
@@ -21,16 +22,18 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from prometheus_client.parser import text_string_to_metric_families
 
 from runfold.console.cli.commands import metrics
+from runfold.console.cli.commands.trace import send_each
 from runfold.console.cli.kit import exits
 from runfold.ledger import Ledger, State
 from runfold.ledger.errors import DatabaseUnavailable
 from runfold.ledger.events import NoteAdded, StepCompleted
 from runfold.projections.telemetry.metrics import Rows
+from runfold.projections.telemetry.otlp import NotExported
 from runfold.projections.telemetry.trace import spans
 from tests.support.console import Cli, cli
 from tests.support.forked import Forked
 from tests.support.runs import TINY, claimed
-from tests.support.waiting import BOUND, lapsed
+from tests.support.waiting import BOUND, lapsed, until
 
 __all__ = ["cli"]
 
@@ -256,6 +259,31 @@ def test_every_run_that_ends_is_sent_while_it_follows(
         _, said = following.communicate(timeout=BOUND)
     assert len(got) == 1
     assert "to continue from here: runfold trace --follow --after" in said
+
+
+async def test_the_first_run_that_a_receiver_does_not_take_is_where_to_continue(
+    ledger: Ledger,
+) -> None:
+    said: list[str] = []
+    session: Any = SimpleNamespace(out=SimpleNamespace(talk=said.append), as_json=False)
+
+    def refuse(_: object) -> None:
+        raise NotExported("http://away.example", "no answer")
+
+    sender: Any = SimpleNamespace(url="http://away.example", send=refuse)
+    following = asyncio.create_task(send_each(session, ledger, sender, None))
+
+    async def has_ended() -> bool:
+        await ledger.cancel((await ledger.submit("parse")).run_id)
+        return following.done()
+
+    await until(has_ended)
+    with pytest.raises(NotExported):
+        await following
+    [line] = said
+    place = line.split("--after ")[1].split()[0]
+    missed = [event async for event in ledger.subscribe(after=place, live=False)]
+    assert "run.cancelled" in {event.type for event in missed}
 
 
 def test_nonsense_is_refused_by_name(cli: Cli) -> None:

@@ -65,7 +65,7 @@ async def trace(
     async with session.ledger() as ledger:
         try:
             if run is None and sender is not None:
-                await _follow(session, ledger, sender, after)
+                await send_each(session, ledger, sender, after)
             elif run is not None:
                 run_id = await find_run(ledger, run)
                 trace_spans = spans(run_id, await ledger.history(run_id))
@@ -78,10 +78,11 @@ async def trace(
                 sender.close()
 
 
-async def _follow(session: Session, ledger: Ledger, sender: Sender, after: str | None) -> None:
-
+async def send_each(session: Session, ledger: Ledger, sender: Sender, after: str | None) -> None:
+    """Send each run that ends; at the end say where to continue, also if none was taken."""
     events = ledger.subscribe(after=after or "now", states=sorted(TERMINAL))
-    done = after
+    await events.begin()
+    done = events.checkpoint
     try:
         async for event in events:
             if event.run_id is not None:
@@ -90,10 +91,9 @@ async def _follow(session: Session, ledger: Ledger, sender: Sender, after: str |
                 )
             done = events.checkpoint
     finally:
-        if done is not None:
-            session.out.talk(
-                f"to continue from here: runfold trace --follow --after {done} --otlp {sender.url}"
-            )
+        session.out.talk(
+            f"to continue from here: runfold trace --follow --after {done} --otlp {sender.url}"
+        )
 
 
 async def _send(session: Session, sender: Sender, trace_spans: list[Span]) -> None:
