@@ -27,6 +27,12 @@ _FOREIGN: Final = frozenset({"cross-site", "same-site"})
 _FORWARDED: Final = (
     "forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip",
 )  # fmt: skip
+_ONCE: Final = {
+    name.lower().encode(): name
+    for name in (
+        "Authorization", "Runfold-Project", "Idempotency-Key", "If-Match", "Last-Event-ID", "Origin"
+    )
+}  # fmt: skip
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -60,6 +66,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         try:
+            _check_once(scope)
             self._check_origin(scope, Headers(scope=scope))
             body = await self._in_time(Headers(scope=scope), receive)
         except ClientDisconnect:  # what came may be whole in itself, and is not what was meant
@@ -158,6 +165,18 @@ def _check_depth(body: bytes) -> None:
                 HTTPStatus.UNPROCESSABLE_ENTITY,
                 "body-too-deep",
                 f"the body is nested deeper than {MAX_DEPTH + ENVELOPE} levels: flatten it",
+            )
+
+
+def _check_once(scope: Scope) -> None:
+    """Raise Refused for a header twice of which there is one: a proxy may mean the other one."""
+    names = [name for name, _ in scope["headers"] if name in _ONCE]
+    for name in names:
+        if names.count(name) > 1:
+            raise Refused(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                "invalid-value",
+                f"header {_ONCE[name]} is given twice: give it once",
             )
 
 

@@ -199,6 +199,17 @@ async def test_a_foreign_page_changes_nothing(
             assert await ledger.runs() == []
 
 
+async def test_a_header_that_is_given_twice_is_refused(
+    web: httpx.AsyncClient, subtests: pytest.Subtests
+) -> None:
+    for name in ("Runfold-Project", "authorization", "Idempotency-Key", "IF-MATCH"):
+        with subtests.test(name):
+            twice = [(name, "test"), (name.lower(), "other")]
+            answer = await web.post("/v1/runs", json={"kind": "x"}, headers=twice)
+            assert (answer.status_code, answer.json()["code"]) == (422, "invalid-value")
+            assert "is given twice" in answer.json()["detail"]
+
+
 async def test_an_open_server_answers_no_proxy_that_does_not_say_so(ledger: Ledger) -> None:
     """As nginx asks that is told no more than where to pass requests on."""
     answered: list[int] = []
