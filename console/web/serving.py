@@ -21,16 +21,19 @@ MAX_CONNECTIONS: Final = 2_000
 """Connections and requests at a time; any more are answered 503."""
 REQUEST_SECONDS: Final = 30.0
 """How long a connection may be without a whole head of a request."""
+READ_SECONDS: Final = 60.0
+"""How long a client may leave what it is sent unread, once no more fits in between."""
 
 
 class Connection(H11Protocol):
-    """A connection that ends if its next request does not come in time.
+    """A connection that ends if its next request does not come in time, or its answer is not read.
 
-    uvicorn waits for as long as the client likes: clients that send nothing, or half a request,
-    would hold all connections.
+    uvicorn waits for as long as the client likes: clients that send nothing, or half a request, or
+    do not read, would hold all connections.
     """
 
     _late: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Wait for the first request."""
@@ -45,8 +48,20 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer."""
         super().connection_lost(exc)
-        if self._late is not None:
-            self._late.cancel()
+        for timer in (self._late, self._unread):
+            if timer is not None:
+                timer.cancel()
+
+    def pause_writing(self) -> None:
+        """Wait for the client to read."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(READ_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Wait no longer for the client to read."""
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
 
     def _await_request(self) -> None:
         if self._late is not None:

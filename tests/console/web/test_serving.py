@@ -1,13 +1,16 @@
-"""The server's connections: how long they may be without a request."""
+"""The server's connections: how long they may be without a request, and an answer unread."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, nullcontext
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 
 from runfold.console.web import serving
 from tests.support.waiting import BOUND, until
@@ -22,12 +25,24 @@ class _Quiet(serving.Server):
         return nullcontext()
 
 
+@asynccontextmanager
+async def serving_alone(app: FastAPI) -> AsyncIterator[int]:
+    """Serve an application that needs no ledger; yield the port."""
+    app.state.ending = asyncio.Event()
+    with serving.listening("127.0.0.1", 0) as listener:
+        server = _Quiet(app)
+        running = asyncio.create_task(server.serve([listener]))
+        await until(lambda: server.started)
+        yield listener.getsockname()[1]
+        server.end()
+        await running
+
+
 async def test_a_connection_ends_that_brings_no_request_and_none_that_waits_for_its_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(serving, "REQUEST_SECONDS", 0.05)
     app, is_held, may_answer = FastAPI(), asyncio.Event(), asyncio.Event()
-    app.state.ending = asyncio.Event()
 
     @app.get("/held")
     async def held() -> str:
@@ -35,14 +50,9 @@ async def test_a_connection_ends_that_brings_no_request_and_none_that_waits_for_
         await may_answer.wait()
         return "answered"
 
-    async with AsyncExitStack() as stack:
-        listener = stack.enter_context(serving.listening("127.0.0.1", 0))
-        server = _Quiet(app)
-        running = asyncio.create_task(server.serve([listener]))
-        await until(lambda: server.started)
+    async with serving_alone(app) as port, AsyncExitStack() as stack:
 
         async def sent(octets: bytes) -> asyncio.StreamReader:
-            port = listener.getsockname()[1]
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             stack.callback(writer.close)
             writer.write(octets)
@@ -58,7 +68,29 @@ async def test_a_connection_ends_that_brings_no_request_and_none_that_waits_for_
                 continue
         may_answer.set()
         head = await asyncio.wait_for(held_one.readuntil(b"\r\n\r\n"), BOUND)
-        server.end()
-        await running
 
     assert head.startswith(b"HTTP/1.1 200")
+
+
+async def test_a_connection_ends_whose_client_does_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serving, "READ_SECONDS", 0.05)
+    app, has_ended = FastAPI(), asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"x" * 65_536
+                await asyncio.sleep(0)  # to send may not wait for anything
+        finally:
+            has_ended.set()
+
+    @app.get("/held")
+    async def held() -> StreamingResponse:
+        return StreamingResponse(endless())
+
+    async with serving_alone(app) as port:
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(ASKED + b"\r\n")
+            await asyncio.wait_for(has_ended.wait(), BOUND)
