@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from runfold.console.shared.plain import clean, compact, money, number_of, pretty, relative, span
 from runfold.ledger.reading.query_words import quoted
+from runfold.ledger.validation import CONTROL
 
 _HERE: Final = Path(__file__).parent
 EMPTY: Final = "-"
@@ -41,6 +42,14 @@ def _shown(value: object) -> object:
     if value is None:
         return ""
     return value if isinstance(value, Markup) else clean(value, multiline=True)
+
+
+def _sent(value: str) -> str | Markup:
+    """Return the value of a field as it has to come back: a name may have a joiner without width.
+
+    What no name can have is escaped, as everywhere.
+    """
+    return value if CONTROL.search(value) else Markup.escape(value)
 
 
 @pass_context
@@ -94,6 +103,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "sent": _sent,
         "moment": _moment,
         "fact": _fact,
         "span": _span,

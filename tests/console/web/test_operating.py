@@ -68,6 +68,25 @@ async def test_a_kind_is_limited_with_a_reason_and_its_next_due_time_is_shown(
     assert [each.max_running for each in await ledger.kind_history("page")] == [3, None]
 
 
+async def test_forms_give_back_a_name_with_a_joiner_as_it_is(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    """As Persian words and some emoji have; what is shown of it is escaped."""
+    kind = "\u06af\u0632\u0627\u0631\u0634\u200c\u0647\u0627"
+    await ledger.submit(kind)
+    page = (await web.get("/p/test/kinds")).text
+    [sent] = re.findall(r'name="kind" value="([^"]*)"', page)
+    assert page.count("\u200c") == 1
+    asked = {"kind": sent, "change": "pause", "reason": "r"}
+    assert (await web.post("/p/test/kinds", data=asked)).status_code == 303
+    assert [each.reason for each in await ledger.kind_history(kind)] == ["r"]
+    bulk = await web.get("/p/test/bulk", params={"q": f"kind:{kind}"})
+    queries = re.findall(r'name="q" value="([^"]*)"', bulk.text)
+    assert [query.endswith(f"kind:{kind}") for query in queries] == [True, True]
+    bad = await web.get("/p/test/runs", params={"q": "kind:a\u202eb"})
+    assert "\u202e" not in bad.text
+
+
 async def test_a_schedule_is_paused_resumed_and_run_from_its_page_on_record(
     web: httpx.AsyncClient, ledger: Ledger
 ) -> None:
