@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from runfold.console.cli.kit import exits
-from runfold.ledger import lifecycle
+from runfold.ledger import lifecycle, names
 from runfold.ledger.events import CATALOGUE, Event
 from runfold.ledger.postgres import schema
 from tests.support import command_reference, http_reference
@@ -39,6 +39,20 @@ def test_the_events_page_has_a_section_for_every_type_that_ships() -> None:
         )
         own = set(model.model_fields) - set(Event.model_fields)
         assert (facts, content) == (own - model.content_fields(), set(model.content_fields()))
+
+
+def test_every_event_of_the_log_is_explained() -> None:
+    declared, _, _ = Path(names.__file__).read_text().partition("# -- metrics")
+    events = set(re.findall(r'^[A-Z_]+: Final = "(\w+)"', declared, re.MULTILINE))
+    howto = REFERENCE.parent / "howto"
+    pages = [REFERENCE / "settings.md", *(howto / name for name in LOG_PAGES)]
+    explained = {word for page in pages for word in re.findall(r"`([a-z_]+)`", page.read_text())}
+
+    assert events
+    assert events - explained == set()
+
+
+LOG_PAGES = ("observability.md", "production.md", "troubleshooting.md", "workers.md")
 
 
 def test_the_codes_page_lists_every_code_of_a_run() -> None:
