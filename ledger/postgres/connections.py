@@ -13,6 +13,7 @@ import asyncpg
 from runfold.ledger.errors import AccessDenied, DatabaseUnavailable, InvalidValue
 from runfold.ledger.postgres import array_types
 from runfold.ledger.postgres.errors import sentence, translated
+from runfold.ledger.postgres.hosts import connect_to_any
 from runfold.ledger.postgres.presenting import RELEASE_SECONDS, Presenting
 from runfold.ledger.postgres.urls import KeepAlive, parse, shown
 from runfold.ledger.settings import STATEMENT_SECONDS
@@ -79,6 +80,7 @@ async def open_pool(
     async def create(pinned: Mapping[str, str]) -> Pool:
         return await asyncpg.create_pool(
             **address.arguments("runfold", pinned),
+            connect=cast("Any", connect_to_any),
             min_size=1,
             max_size=size,
             init=init,
@@ -109,12 +111,11 @@ async def connect(
     address = parse(url)
 
     async def open_one(pinned: Mapping[str, str]) -> asyncpg.Connection[Any]:
-        connection: asyncpg.Connection[Any] = await asyncpg.connect(
+        return await connect_to_any(
             **address.arguments(application_name, pinned),
             command_timeout=deadline,
             statement_cache_size=PREPARED if prepared else 0,
         )
-        return connection
 
     try:
         connection = await _pinned(open_one)
