@@ -38,7 +38,7 @@ async def connect_to_any(
     connect: Any = partial(asyncpg.connect, dsn, **arguments)
     opened: asyncpg.Connection[Any]
     places = list(zip(host or (), port or (), strict=False))
-    if len(places) < 2:  # noqa: PLR2004  one, or what the environment names
+    if not places:  # the environment names one
         opened = await connect(host=host, port=port, target_session_attrs=target_session_attrs)
         return opened
     is_flexible = target_session_attrs == "prefer-standby"
@@ -54,6 +54,9 @@ async def connect_to_any(
                     _silent[place] = time.monotonic() + SILENT_SECONDS
             else:
                 return opened
+    if isinstance(failure, asyncpg.TargetServerAttributeNotMatched):
+        asked = f"no server of the URL is as target_session_attrs={target_session_attrs} asks"
+        raise asyncpg.TargetServerAttributeNotMatched(asked) from failure
     assert failure is not None
     raise failure
 

@@ -48,5 +48,5 @@ async def test_when_no_server_fits_the_error_says_so(database: str, silent: int)
             f"postgresql://postgres@127.0.0.1:{silent},127.0.0.1:{opened.port}"
             f"{urlsplit(database).path}?sslmode=disable&target_session_attrs=standby"
         )
-        with pytest.raises(DatabaseUnavailable, match="standby"):
+        with pytest.raises(DatabaseUnavailable, match=r"as target_session_attrs=standby asks$"):
             await connect(several, "test")
