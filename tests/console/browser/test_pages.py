@@ -373,6 +373,22 @@ def test_everything_is_reached_by_keyboard(page: Page, served: Served) -> None:
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
+def test_enter_in_a_field_gives_no_order_of_several(page: Page, served: Served) -> None:
+    """A name is written into the form that approves, and a limit into the one that pauses."""
+    asking = served.filled.asking
+    version = asked_version(served)
+    decision = f"/p/test/approvals/{asking}/{version}"
+    for path, label in ((decision, "Your name, on record"), ("/p/test/kinds", "Limit")):
+        page.goto(path)
+        page.evaluate("addEventListener('submit', (e) => { self.sent = 1; e.preventDefault(); })")
+        field = page.get_by_label(label).first
+        for reason in page.locator("form", has=field).first.locator("[name=reason]").all():
+            reason.fill("r")
+        field.press("Enter")
+        assert page.evaluate("self.sent") is None, label
+    assert served.do(served.ledger.get(asking)).state is State.WAITING_APPROVAL
+
+
 def test_times_are_shown_in_utc_or_as_the_viewer_has_them(page: Page, served: Served) -> None:
     page.goto(f"/p/test/runs/{served.filled.asking}")
     expect(page.locator("#e1 .time")).to_contain_text("Z")
