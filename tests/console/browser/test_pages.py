@@ -254,6 +254,30 @@ def test_live_updates_pause_and_go_on(page: Page, served: Served) -> None:
     expect(lamp).to_have_attribute("data-state", "live")
 
 
+def test_a_page_is_live_again_after_its_stream_was_refused(
+    browser: Browser, served: Served
+) -> None:
+    """As by a proxy whose server restarts: a browser does not ask for such a stream again."""
+    page = browser.new_page(base_url=served.open)  # not `page`, in which every error is a fault
+    refused: list[str] = []
+
+    def refuse_once(route: Route) -> None:
+        if refused:
+            route.continue_()
+        else:
+            refused.append(route.request.url)
+            route.fulfill(status=502, body="no server")
+
+    page.clock.install()
+    page.route("**/live*", refuse_once)
+    page.goto("/p/test/runs")
+    lamp = page.locator(".lamp")
+    expect(lamp).to_have_text("○ not live")
+    page.clock.fast_forward(15_000)
+    expect(lamp).to_have_text("● live")
+    page.close()
+
+
 def test_the_slider_travels_through_the_versions_without_a_button(
     page: Page, served: Served
 ) -> None:

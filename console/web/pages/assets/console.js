@@ -471,7 +471,12 @@
   tick();
   setInterval(tick, 1000);
   setInterval(() => {
-    if (isLive) lookSoon();
+    if (!isLive) return;
+    lookSoon();
+    if (source?.readyState === EventSource.CLOSED) {
+      source = null; // it was refused, for which a browser does not try again
+      listen();
+    }
   }, POLL);
   listen();
 })();
