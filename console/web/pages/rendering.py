@@ -19,6 +19,10 @@ from runfold.ledger.validation import CONTROL
 _HERE: Final = Path(__file__).parent
 EMPTY: Final = "-"
 ASSETS: Final = _HERE / "assets"
+EDITION: Final = sha256(
+    b"".join(each.read_bytes() for each in sorted(ASSETS.iterdir()))
+).hexdigest()[:12]
+"""The part of the address of every asset that changes with their content."""
 ICONS: Final = {
     "pending": "◷",
     "running": "▶",
@@ -115,9 +119,8 @@ def _environment() -> Environment:
         "compact": compact,
         "quoted": quoted,
     }
-    assets = b"".join(each.read_bytes() for each in sorted(ASSETS.iterdir()))
     environment.globals["evidence"] = False  # a page of the server, not of a bundle
-    environment.globals["css"] = sha256(assets).hexdigest()[:12]
+    environment.globals["edition"] = EDITION
     return environment
 
 

@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, RedirectResponse, Response
 from runfold.console.web.callers import MAX_SECRET, Callers
 from runfold.console.web.pages import cookies
 from runfold.console.web.pages.cookies import SESSION
-from runfold.console.web.pages.rendering import ASSETS
+from runfold.console.web.pages.rendering import ASSETS, EDITION
 from runfold.console.web.pages.viewing import THEME, THEMES, ZONE, html, router
 from runfold.ledger import sessions
 from runfold.ledger.errors import InvalidValue
@@ -42,11 +42,15 @@ async def home(request: Request) -> Response:
 
 
 @pages.get("/assets/{name}")
-async def asset(name: Literal["console.css", "console.js", "verify.js", "icon.svg"]) -> Response:
-    """Return a file that all pages share; its address changes with its content."""
-    return FileResponse(
-        ASSETS / name, headers={"Cache-Control": "public, max-age=31536000, immutable"}
-    )
+async def asset(
+    name: Literal["console.css", "console.js", "verify.js", "icon.svg"], v: str = ""
+) -> Response:
+    """Return a file that all pages share; its address changes with its content.
+
+    A page may come from a server of another version: nobody may keep this file as that one's.
+    """
+    lasting = {"Cache-Control": "public, max-age=31536000, immutable"}
+    return FileResponse(ASSETS / name, headers=lasting if v == EDITION else None)
 
 
 @pages.get("/sign-in")

@@ -294,6 +294,15 @@ WRONG_ADDRESSES = (
 )  # fmt: skip
 
 
+async def test_an_asset_is_kept_only_as_that_of_its_own_version(web: httpx.AsyncClient) -> None:
+    """During an upgrade a page of one server may ask another one for its script."""
+    [own] = set(re.findall(r"/assets/console\.js\?v=(\w+)", (await web.get("/p/test")).text))
+    kept = {v: await web.get("/assets/console.js", params={"v": v}) for v in (own, "0" * 12, "")}
+
+    assert "immutable" in kept.pop(own).headers["cache-control"]
+    assert {each.headers["cache-control"] for each in kept.values()} == {"no-store"}
+
+
 async def test_a_wrong_address_is_a_page_that_says_so(
     web: httpx.AsyncClient, subtests: pytest.Subtests
 ) -> None:
