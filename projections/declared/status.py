@@ -134,18 +134,19 @@ async def statuses(pool: Pool, declared: Mapping[str, Projection]) -> list[Statu
 async def _status(pool: Pool, row: Mapping[str, Any], declared: Projection | None) -> Status:
     checkpoint = checkpoint_of(row)
     seen = checkpoint.seen_position
-    error = row["error"]
+    error, is_lost = row["error"], False
     try:
         behind = max(row["newest"] - seen, 1) if await feed.towards(pool, checkpoint, 1) else 0
     except (FeedArchived, CheckpointUnknown) as missed:
-        behind, error = max(row["newest"] - seen, 1), error or _lost(row["name"], missed)
+        behind, is_lost = max(row["newest"] - seen, 1), True
+        error = error or _lost(row["name"], missed)
     state = "behind" if behind else "current"
     if declared is not None and (declared.version, declared.digest) != (
         row["version"],
         row["digest"],
     ):
         state = "replaced"
-    elif row["failed_at"] is not None:
+    elif row["failed_at"] is not None or is_lost:
         state = "failed"
     elif row["paused_at"] is not None:
         state = "paused"

@@ -75,7 +75,11 @@ FROM head WHERE head.available_at <= ledger.now()
 GROUP BY head.project_id, head.kind ORDER BY head.project_id, head.kind
 """
 _PROJECTIONS: Final = """
-SELECT projection.name, projection.failed_at IS NOT NULL AS failed,
+SELECT projection.name, projection.failed_at IS NOT NULL OR EXISTS (
+    SELECT FROM ledger.archive AS archived
+    WHERE archived.detached AND NOT ledger.feed_passed(projection.generation,
+      projection.snapshot, archived.generation, archived.last_position, archived.last_txid)
+  ) AS failed,
   greatest((SELECT sequence.last_value FROM ledger.event_position AS sequence)
     - split_part(projection.snapshot, '@', 2)::bigint, 0) AS behind,
   (SELECT count(*) FROM ledger.projection_aside AS aside
@@ -185,7 +189,7 @@ METRICS: Final = (
         "projections",
         "failed",
         names.STOPPED,
-        "1 for a projection that stopped at an event.",
+        "1 for a projection that stopped at an event, or before a month that is archived.",
         _PROJECTION,
     ),
     Metric(

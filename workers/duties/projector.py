@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from runfold.ledger import names
-from runfold.ledger.errors import DatabaseUnavailable
+from runfold.ledger.errors import CheckpointUnknown, DatabaseUnavailable, FeedArchived
 from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.reading.subscription import Pauses
 from runfold.projections.declared.catch_up import CatchUp
@@ -33,7 +33,8 @@ class Projector(Duty):
         self._pause = RETRY_SECONDS
         try:
             taken = await self._catch_up.step()
-        except ProjectionFailed as error:
+        except (ProjectionFailed, FeedArchived, CheckpointUnknown) as error:
+            # A rebuild puts it right, and it goes on from there.
             self._interruption.begin_error(STOPPED, str(error))
         except (ProjectionPaused, DatabaseUnavailable) as error:
             self._interruption.begin(str(error))

@@ -24,6 +24,7 @@ from runfold.console.shared.plain import number_of
 from runfold.console.shared.values import Misuse
 from runfold.ledger import log
 from runfold.ledger import names as log_names
+from runfold.ledger.errors import CheckpointUnknown, FeedArchived
 from runfold.ledger.postgres.access_holes import warn_of_holes
 from runfold.ledger.postgres.connections import connect, fetch
 from runfold.ledger.postgres.opening import Database
@@ -72,7 +73,7 @@ async def run(
         for projection in chosen:
             try:
                 events = await CatchUp(database.pool, projection).to_the_end()
-            except ProjectionFailed as error:
+            except (ProjectionFailed, FeedArchived, CheckpointUnknown) as error:
                 failed = True
                 session.out.talk(str(error))
                 continue

@@ -91,7 +91,8 @@ def _write(out: Output, projection: Status) -> None:
     version = projection.event_version
     place = f"version {version} of " if version is not None else ""
     what = "set aside from" if aside else "stopped at"
-    out.line(f"  {what} {place}run {projection.run_id}, project {projection.project_id}")
+    if projection.run_id is not None:
+        out.line(f"  {what} {place}run {projection.run_id}, project {projection.project_id}")
     out.line(f"  {projection.error}")
     if aside:
         out.talk(f"  fix the cause, then: runfold projections resume {projection.name}")

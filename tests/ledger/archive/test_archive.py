@@ -46,6 +46,7 @@ from runfold.projections.models.counts import RUN_COUNTS
 from runfold.projections.state import drift
 from runfold.projections.state.repair import repair
 from runfold.projections.state.replay import replay, replay_until
+from runfold.projections.telemetry.metrics import look
 from tests.support.archiving import WHY, archived, damaging, ended, rows, state_of
 from tests.support.databases import PROJECT
 from tests.support.past_month import MONTH, THEN, in_that_month
@@ -325,7 +326,8 @@ async def test_replays_and_new_projections_fold_archived_events_too(
         await CatchUp(ledger.pool, RUN_COUNTS).to_the_end()
     assert caught.value.months == (MONTH,)
     [status] = [one for one in await statuses(ledger.pool, {}) if one.name == RUN_COUNTS.name]
-    assert status.state == "behind"
+    assert status.state == "failed"
+    assert [row["failed"] for row in (await look(ledger.pool))["projections"]] == [True]
     assert MONTH in str(status.error)
     with pytest.raises(FeedArchived):
         [event async for event in ledger.subscribe(live=False)]

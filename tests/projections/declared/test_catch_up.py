@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from runfold.ledger import Ledger, State
 from runfold.ledger.errors import CheckpointUnknown, InvalidValue
@@ -403,10 +404,16 @@ async def test_a_checkpoint_of_another_history_is_refused_named_and_mended_by_a_
     with pytest.raises(CheckpointUnknown):
         await CatchUp(ledger.pool, sizes()).step()
     stated = {status.name: status for status in await statuses(ledger.pool, {"sizes": sizes()})}
-    assert (stated["run_counts"].state, stated["sizes"].state) == ("current", "behind")
+    assert (stated["run_counts"].state, stated["sizes"].state) == ("current", "failed")
     assert "runfold projections rebuild sizes" in str(stated["sizes"].error)
 
-    assert (await refold(ledger.pool, sizes())).wrong is None
+    with capture_logs() as logs:
+        following = asyncio.create_task(Projector(ledger.pool, sizes()).run())
+        await until(lambda: logs)
+        assert (await refold(ledger.pool, sizes())).wrong is None
+        await until(lambda: len(logs) > 1)
+        following.cancel()
+    assert [line["event"] for line in logs] == ["projection_stopped", "projection_goes_on"]
     assert await CatchUp(ledger.pool, sizes()).to_the_end() == 0
     assert await sizes_of(ledger) == [("parse", 1, 4)]
 
