@@ -20,6 +20,10 @@ from runfold.ledger.postgres import schema, tables
 from runfold.ledger.postgres.embedded.postgres import temporary_postgres
 from runfold.ledger.postgres.embedded.programs import find_programs
 from runfold.ledger.postgres.urls import driver_url
+from runfold.projections.declared.catch_up import CatchUp
+from runfold.projections.declared.installing import install
+from runfold.projections.declared.refold import refold
+from runfold.projections.models.counts import RUN_COUNTS
 from tests.support.console import Cli
 from tests.support.databases import PROJECT, assert_consistent
 from tests.support.feeding import Reader, assert_complete, stored
@@ -32,6 +36,8 @@ from tests.support.waiting import until
 LOGICAL = ROOM | {"wal_level": "logical", "wal_retrieve_retry_interval": "100ms"}
 PAGE = (ROOT / "docs" / "howto" / "upgrade.md").read_text()
 PUBLISH, SUBSCRIBE, END = re.findall(r"```postgresql\n(.*?)```", PAGE, re.DOTALL)
+COUNTED = "SELECT * FROM projection.run_counts ORDER BY project_id, kind, state"
+DUMPS = [line for line in PAGE.splitlines() if "| psql" in line]
 PROGRAMS_15 = Path("/usr/lib/postgresql/15/bin")
 UNPUBLISHED = {
     "projection",
@@ -93,16 +99,26 @@ def new() -> Iterator[str]:
 
 def prepare(old: str, new: str) -> None:
     """Give the new server the roles and the schema, by the commands of the page."""
-    roles, schema_ = [line for line in PAGE.splitlines() if "| psql" in line]
+    dump(old, new, DUMPS[0])
+    dump(old, new, f"{DUMPS[1]} -v ON_ERROR_STOP=1")
+
+
+def bring_projections(old: str, new: str) -> None:
+    """Bring the projections over, by the commands of the page."""
+    for line in DUMPS[2:]:
+        dump(old, new, f"{line} -v ON_ERROR_STOP=1")
+
+
+def dump(old: str, new: str, line: str) -> None:
+    """Run a command of the page, whose only errors may be of what both servers have."""
     server = libpq(new).replace("dbname=runs", "dbname=postgres")
-    environment = {**os.environ, "OLD": libpq(old), "NEW": server, "LC_ALL": "C"}
-    environment["PATH"] = f"{find_programs()}:{environment['PATH']}"
-    for line, checks in ((roles, ""), (schema_, " -v ON_ERROR_STOP=1")):
-        told = subprocess.run(
-            ["bash", "-ec", f"{line} -q{checks}"],
-            env=environment, check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        assert [line for line in told.stderr.splitlines() if "already exists" not in line] == []
+    places = {"OLD": libpq(old), "NEW": server, "RUNS": libpq(new), "LC_ALL": "C"}
+    path = {"PATH": f"{find_programs()}:{os.environ['PATH']}"}
+    told = subprocess.run(
+        ["bash", "-ec", f"{line} -q"],
+        env={**os.environ, **places, **path}, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert [line for line in told.stderr.splitlines() if "already exists" not in line] == []
 
 
 @pytest.fixture
@@ -204,11 +220,16 @@ def test_every_table_is_published_or_left_out_on_purpose() -> None:
 @pytest.mark.slow
 async def test_a_ledger_moves_to_another_server_and_loses_nothing(
     replicated: Ledger,
+    *,
+    old: str,
     new: str,
     publisher: asyncpg.Connection,
     subscriber: asyncpg.Connection,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    await install(replicated.pool, RUN_COUNTS)
+    await CatchUp(replicated.pool, RUN_COUNTS).to_the_end()
+    counted = await replicated.pool.fetch(COUNTED)
     fresh, reading = Reader(replicated.pool), Reader(replicated.pool)
     await reading.drain()
     await filled(replicated, "after")
@@ -220,13 +241,17 @@ async def test_a_ledger_moves_to_another_server_and_loses_nothing(
     cli = Cli(as_login("runfold_owner", new), capsys)
     await asyncio.to_thread(cli.ok, "db", "upgrade")
     assert await asyncio.to_thread(lambda: "generation 2" in cli.ok("projections", "rebase").err)
+    await asyncio.to_thread(bring_projections, old, new)
     async with Ledger.open(new, PROJECT) as ledger:
+        assert await ledger.pool.fetch(COUNTED) == counted
         await filled(ledger, "there")
         for reader in (fresh, reading):
             reader.source = ledger.pool
             await reader.drain()
             assert_complete(reader, await stored(ledger.pool))
         assert {kind.kind: kind.paused for kind in await ledger.kinds()}["held-after"] is True
+        await CatchUp(ledger.pool, RUN_COUNTS).to_the_end()
+        assert (await refold(ledger.pool, RUN_COUNTS)).wrong == 0
     assert await asyncio.to_thread(lambda: cli("drift").code) == exits.OK
     report = await asyncio.to_thread(lambda: cli("doctor", "--json").json)
     assert [
