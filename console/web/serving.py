@@ -19,8 +19,12 @@ GRACE_SECONDS: Final = 10
 """How long requests in progress may take once the server is told to end."""
 MAX_CONNECTIONS: Final = 2_000
 """Connections and requests at a time; any more are answered 503."""
-REQUEST_SECONDS: Final = 30.0
-"""How long a connection may be without a whole head of a request."""
+REQUEST_SECONDS: Final = 75
+"""How long a connection may be without a whole head of a request.
+
+Balancers and proxies keep an idle connection for 60 s: if the server ended it earlier, they would
+send the next request into its end, and answer 502.
+"""
 READ_SECONDS: Final = 60.0
 """How long a client may leave what it is sent unread, once no more fits in between."""
 
@@ -87,6 +91,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                timeout_keep_alive=REQUEST_SECONDS,
                 timeout_graceful_shutdown=GRACE_SECONDS,
                 h11_max_incomplete_event_size=32_768,
                 ws="none",

@@ -41,6 +41,7 @@ async def serving_alone(app: FastAPI) -> AsyncIterator[int]:
 async def test_a_connection_ends_that_brings_no_request_and_none_that_waits_for_its_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    assert serving.Server(FastAPI()).config.timeout_keep_alive > 60, "as long as proxies do"
     monkeypatch.setattr(serving, "REQUEST_SECONDS", 0.05)
     app, is_held, may_answer = FastAPI(), asyncio.Event(), asyncio.Event()
 
