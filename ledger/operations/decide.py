@@ -30,7 +30,7 @@ from runfold.ledger.payload import PayloadRules, encode_payload
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.redaction import Redaction
 from runfold.ledger.run import Run
-from runfold.ledger.validation import check_actor, check_reason, check_text
+from runfold.ledger.validation import MAX_INT, check_actor, check_int, check_reason, check_text
 
 PendingRequest: TypeAlias = Run | ApprovalRequested
 """The request that is decided: its event, or the run as it was read while it waited."""
@@ -120,7 +120,7 @@ async def decide(
 async def _version(project: Project, request: PendingRequest) -> int:
     """Return the version of the event that asked; 0 for a run that waited for no approval."""
     if isinstance(request, ApprovalRequested):
-        return request.version
+        return check_int("version", request.version, least=1, most=MAX_INT)
     if request.state != State.WAITING_APPROVAL:
         return 0
     [row] = await fetch(project.pool, _REQUEST, project.project_id, request.run_id, request.version)

@@ -58,6 +58,8 @@ async def test_a_page_that_was_read_before_a_change_decides_nothing(
         answer = await web.post(path, data={**said, **changed})
         assert answer.status_code in {409, 422}, answer.text
         assert 'class="problem"' in answer.text
+    too_large = f"/p/test/approvals/{lease.run_id}/99999999999"
+    assert (await web.post(too_large, data=said)).status_code == 422
 
     assert (await ledger.get(lease.run_id)).state == State.WAITING_APPROVAL
 
