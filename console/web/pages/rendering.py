@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2 import DictLoader, Environment, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
@@ -98,8 +98,10 @@ def _state(value: object) -> Markup:
 
 
 def _environment() -> Environment:
+    # Read at once: an upgrade changes the files below a server that is still the old one.
+    templates = {each.name: each.read_text() for each in (_HERE / "templates").iterdir()}
     environment = Environment(
-        loader=FileSystemLoader(_HERE / "templates"),
+        loader=DictLoader(templates),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_shown,

@@ -14,6 +14,7 @@ import pytest
 from fastapi import Request
 
 from runfold.console.web import app
+from runfold.console.web.pages import rendering
 from runfold.console.web.pages.rendering import ASSETS
 from runfold.console.web.pages.viewing import failed
 from runfold.ledger import Ledger, State
@@ -301,6 +302,16 @@ async def test_an_asset_is_kept_only_as_that_of_its_own_version(web: httpx.Async
 
     assert "immutable" in kept.pop(own).headers["cache-control"]
     assert {each.headers["cache-control"] for each in kept.values()} == {"no-store"}
+
+
+def test_an_upgrade_below_a_server_leaves_its_pages_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def replaced(*_: object, **__: object) -> None:
+        raise OSError("the files are another version's")
+
+    monkeypatch.setattr("builtins.open", replaced)
+    monkeypatch.setattr("io.open", replaced)
+    fresh = rendering._ENVIRONMENT.overlay(cache_size=0)  # noqa: SLF001  that no cache answers
+    assert fresh.get_template("layout.html")
 
 
 async def test_a_wrong_address_is_a_page_that_says_so(
