@@ -311,7 +311,7 @@ def test_an_upgrade_below_a_server_leaves_its_pages_alone(monkeypatch: pytest.Mo
     monkeypatch.setattr("builtins.open", replaced)
     monkeypatch.setattr("io.open", replaced)
     fresh = rendering._ENVIRONMENT.overlay(cache_size=0)  # noqa: SLF001  that no cache answers
-    assert fresh.get_template("layout.html")
+    assert fresh.get_template("layout.html").name == "layout.html"
 
 
 async def test_a_wrong_address_is_a_page_that_says_so(
