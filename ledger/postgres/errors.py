@@ -51,6 +51,16 @@ READS_ONLY: Final = (
     "the primary, or have that setting off"
 )
 """Why a session may only read, and the remedy."""
+_TOO_SLOW: Final = (
+    "; a limit of the login ended it: raise it, as by ALTER ROLE login SET statement_timeout"
+)
+_CLOSED: Final = re.compile(r"(underlying )?connection (is closed|has been released back)")
+"""What the driver says of a connection whose end it learned of between two statements."""
+_ENDED: Final = (
+    "the server ended the session between two statements, and its log says why: a restart, a "
+    "command, or a limit of the login (idle_in_transaction_session_timeout, transaction_timeout, "
+    "idle_session_timeout)"
+)
 Translation: TypeAlias = Callable[[BaseException, Sequence[Any]], LedgerError]
 
 
@@ -69,15 +79,23 @@ def translated(error: BaseException, args: Sequence[Any] = ()) -> LedgerError:
             None, f"{error}; nothing was written: run it, or your transaction, again"
         )
     if not state or state[:2] in _AWAY_CLASSES or state in _AWAY:
-        silent = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
-        return DatabaseUnavailable(None, (str(error) or silent) + _why_no_writes(error, state))
+        return DatabaseUnavailable(None, _reason(error) + _remedy(error, state))
     return DatabaseRefused(state, str(error))
 
 
-def _why_no_writes(error: BaseException, state: str) -> str:
+def _reason(error: BaseException) -> str:
+    if isinstance(error, asyncpg.InterfaceError) and _CLOSED.search(str(error)):
+        return _ENDED
+    silent = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+    return str(error) or silent
+
+
+def _remedy(error: BaseException, state: str) -> str:
     if "during recovery" in str(error):
         return _STANDBY
-    return f"; {READS_ONLY}" if state == _READ_ONLY else ""
+    if state == _READ_ONLY:
+        return f"; {READS_ONLY}"
+    return _TOO_SLOW if state == "57014" and "statement timeout" in str(error) else ""
 
 
 def is_lost(error: BaseException | None) -> bool:

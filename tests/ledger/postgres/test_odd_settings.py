@@ -11,12 +11,13 @@ import pytest
 
 import runfold.ledger
 from runfold.ledger import Ledger
-from runfold.ledger.errors import AccessDenied
-from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.errors import AccessDenied, DatabaseUnavailable
+from runfold.ledger.postgres.connections import connect, fetch
 from runfold.ledger.postgres.errors import translated
 from runfold.ledger.postgres.urls import driver_url
 from tests.support.databases import PROJECT
 from tests.support.logins import login_of, with_login
+from tests.support.waiting import until
 
 SQL = Path(runfold.ledger.__file__).parent / "sql"
 ODD = (
@@ -158,3 +159,17 @@ def test_a_standby_that_is_asked_to_write_says_what_it_is() -> None:
     error = asyncpg.ObjectNotInPrerequisiteStateError("cannot execute nextval() during recovery")
 
     assert "this server is a standby: give the URL of the primary" in str(translated(error))
+
+
+async def test_a_limit_of_the_login_that_ends_a_statement_or_a_session_is_named(
+    database: str,
+) -> None:
+    own = await connect(database, "test")
+    await own.execute("SET statement_timeout = 1")
+    with pytest.raises(DatabaseUnavailable, match="ALTER ROLE login SET statement_timeout"):
+        await fetch(own, "SELECT pg_sleep(1)")
+    await own.execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 1")
+    await own.execute("BEGIN")
+    await until(own.is_closed)
+    with pytest.raises(DatabaseUnavailable, match="idle_in_transaction_session_timeout"):
+        await fetch(own, "SELECT 1")
