@@ -67,6 +67,9 @@ class Connection(H11Protocol):
         if self._unread is not None:
             self._unread.cancel()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: Java's client offers HTTP/2 in each request, and gets its answer without."""
+
     def _await_request(self) -> None:
         if self._late is not None:
             self._late.cancel()

@@ -95,3 +95,15 @@ async def test_a_connection_ends_whose_client_does_not_read(
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(ASKED + b"\r\n")
             await asyncio.wait_for(has_ended.wait(), BOUND)
+
+
+async def test_an_offer_of_http_2_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving_alone(FastAPI()) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+        writer.write(b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n")
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), BOUND)
+        writer.close()
+
+    assert head.startswith(b"HTTP/1.1 404")
+    assert caplog.messages == []
