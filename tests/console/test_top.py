@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from runfold.console.cli.commands.top import _sample, screen
+from runfold.console.cli.commands.top import alive, screen
 from runfold.ledger import Ledger
 from tests.support.runs import claimed
 from tests.support.waiting import BOUND
@@ -24,7 +24,7 @@ async def test_a_sample_has_live_states_workers_and_the_oldest_that_waits(ledger
     lease = await claimed(ledger)
     waiting = await ledger.submit("page")
 
-    sample = await _sample(ledger)
+    sample = await alive(ledger)
 
     assert sample["states"]["pending"] == 1
     assert sample["states"]["running"] == 1

@@ -26,17 +26,31 @@ MOST: Final = 10_000
 WORKERS: Final = 200
 REFUSALS: Final = 5
 LIVE: Final = tuple(state for state in State if state not in TERMINAL)
-# Kind by kind, because the indexes of live runs begin with it; OFFSET 0, so that one is used.
+# Kind by kind, in the three indexes that each run lies in one of: see ledger/reading/run_lists.py.
+# A row of the state and the id is compared, so that only the index of the others has the order.
 _STATES: Final = f"""
 SELECT wanted.state, count(found.run_id) AS runs, min(found.available_at) AS oldest_at
 FROM unnest($2::text[]) AS wanted (state) LEFT JOIN LATERAL (
-  SELECT run.* FROM (SELECT DISTINCT known.kind FROM ledger.kind AS known
+  SELECT part.* FROM (SELECT DISTINCT known.kind FROM ledger.kind AS known
     WHERE known.project_id = $1) AS kinds
   CROSS JOIN LATERAL (
-    SELECT run.run_id, run.available_at FROM ledger.run_state AS run
-    WHERE run.project_id = $1 AND run.kind = kinds.kind
-      AND run.state = wanted.state OFFSET 0) AS run
-  LIMIT {MOST}) AS found ON true
+    (SELECT held.run_id, held.available_at FROM (
+      SELECT run.* FROM ledger.run_state AS run
+      WHERE run.project_id = $1 AND run.kind = kinds.kind AND run.token IS NOT NULL OFFSET 0
+    ) AS held WHERE held.state = wanted.state)
+    UNION ALL (
+      SELECT run.run_id, run.available_at FROM ledger.run_state AS run
+      WHERE wanted.state = 'pending' AND run.project_id = $1 AND run.kind = kinds.kind
+        AND run.available_at <= run.created_at
+      ORDER BY run.priority, run.run_id LIMIT {MOST})
+    UNION ALL (
+      SELECT run.run_id, run.available_at FROM ledger.run_state AS run
+      WHERE run.project_id = $1 AND run.kind = kinds.kind AND run.token IS NULL
+        AND (run.available_at <= run.created_at) IS NOT TRUE
+        AND (run.state, run.run_id) >= (wanted.state, '00000000-0000-0000-0000-000000000000')
+        AND (run.state, run.run_id) <= (wanted.state, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+      ORDER BY run.state, run.run_id LIMIT {MOST})
+  ) AS part LIMIT {MOST}) AS found ON true
 GROUP BY wanted.state
 """
 _WORKERS: Final = f"""
@@ -66,11 +80,11 @@ async def top(
         if has_screen() and not session.as_json:
 
             async def draw(width: int, height: int) -> Sequence[Text]:
-                return screen(await _sample(ledger), width, height)
+                return screen(await alive(ledger), width, height)
 
             await renew(draw, every)
             return
-        sample = await _sample(ledger)
+        sample = await alive(ledger)
         if session.as_json:
             session.out.json(sample)
             return
@@ -78,7 +92,8 @@ async def top(
             session.out.line(line)
 
 
-async def _sample(ledger: Ledger) -> dict[str, Any]:
+async def alive(ledger: Ledger) -> dict[str, Any]:
+    """Return what the screen shows."""
     names = [state.value for state in LIVE]
     by_state = {r["state"]: r for r in await fetch(ledger.pool, _STATES, ledger.project_id, names)}
     return {

@@ -7,6 +7,7 @@ from typing import Final
 
 import pytest
 
+from runfold.console.cli.commands import top
 from runfold.console.web import app
 from runfold.console.web.options import Options
 from runfold.console.web.pages import routers
@@ -73,6 +74,21 @@ async def test_no_page_scans_or_counts_runs(full: tuple[Ledger, Run]) -> None:
                 found[address] = (after[0] - before[0], after[1] - before[1])
 
     assert {a: n for a, n in found.items() if n[0] or n[1] > BOUND} == {}
+
+
+@pytest.mark.slow
+async def test_the_screen_of_what_is_alive_scans_no_runs(full: tuple[Ledger, Run]) -> None:
+    ledger, _ = full
+    before = await read(ledger)
+    seen = await top.alive(ledger)
+    after = await read(ledger)
+
+    states = "SELECT state, count(*) AS runs FROM ledger.run_state GROUP BY state"
+    numbers = {row["state"]: row["runs"] for row in await ledger.pool.fetch(states)}
+    assert seen["states"] == {
+        state: min(numbers.get(state, 0), top.MOST) for state in map(str, top.LIVE)
+    }
+    assert after[0] == before[0]
 
 
 def test_every_page_is_visited() -> None:
