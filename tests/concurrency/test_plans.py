@@ -185,6 +185,25 @@ async def test_reads_planned_on_small_tables_stay_narrow_when_the_tables_have_gr
     assert_narrow(grown, 1)
 
 
+async def test_each_content_of_a_long_history_is_looked_up_by_its_key(
+    single: Ledger, connection: asyncpg.Connection
+) -> None:
+    """Among short runs a plan may read all contents of the run again for each event."""
+    run, notes = await single.submit("long", 1), 100
+    await single.submit_many([Submit(kind="parse", input=1)] * 5_000, connection=connection)
+    for _ in range(notes):
+        await single.append(run.run_id, NoteAdded(text="x"))
+    await connection.execute(ANALYZE)
+    lookups = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'payload_pkey'"
+
+    await single.pool.execute("SELECT pg_stat_force_next_flush()")
+    before = await single.pool.fetchval(lookups)
+    assert len(await single.history(run.run_id)) == notes + 1
+    await single.pool.execute("SELECT pg_stat_force_next_flush()")
+
+    assert await single.pool.fetchval(lookups) - before > notes
+
+
 async def test_the_guard_above_fires_when_a_plan_is_not_pinned(
     single: Ledger, connection: asyncpg.Connection
 ) -> None:
