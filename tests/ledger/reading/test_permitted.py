@@ -21,7 +21,7 @@ from tests.support.logins import grant, login_of, with_login
 from tests.support.waiting import BOUND
 
 UNKNOWN: Final = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
-DELIVERY: Final = f"wh_{'0' * 12}_{UNKNOWN}_1"
+DELIVERY: Final = f"wh_{'0' * 12}_{UNKNOWN}_1_00000000"
 RUNS: Final = {"read", "work", "audit"}
 Read = Callable[[Ledger], Awaitable[Any]]
 READS: Final[dict[str, tuple[Read, set[str]]]] = {
