@@ -288,6 +288,10 @@ class ArchiveUnusable(LedgerError):
         super().__init__(f"archive {file} {problem}: {remedy}")
 
 
+class ArchiveUnwritable(ArchiveUnusable):
+    """The file of a month cannot be written, as to a full disk; nothing was recorded."""
+
+
 class FeedArchived(LedgerError):
     """Events that a reader of the feed has not read were archived; going on would skip them."""
 

@@ -24,7 +24,7 @@ from runfold.ledger.archive.file import (
 from runfold.ledger.archive.obstacles import held, obstacles
 from runfold.ledger.archive.record import Archive, archive_of, record_archive
 from runfold.ledger.archive.request import alone, check_request
-from runfold.ledger.errors import ArchiveRefused, ArchiveUnusable
+from runfold.ledger.errors import ArchiveRefused, ArchiveUnusable, ArchiveUnwritable
 from runfold.ledger.months import FIRST_RUN, bounds, table_of
 from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.postgres.locks import lock_limit
@@ -75,7 +75,7 @@ async def export(
                 )
         except OSError as error:
             problem = f"cannot be written ({error.strerror})"
-            raise ArchiveUnusable(str(path), problem, _WRITABLE) from error
+            raise ArchiveUnwritable(str(path), problem, _WRITABLE) from error
         finally:
             with suppress(OSError):
                 await asyncio.to_thread(written.unlink, missing_ok=True)

@@ -44,6 +44,9 @@ def test_a_month_goes_to_a_file_and_back(cli: Cli, tmp_path: Path) -> None:
     assert months(cli)[MONTH]["state"] == "open"
     assert "ready" in cli.ok("archive", "export", MONTH, "--dry-run").out
     assert "RUNFOLD_ARCHIVE" in cli.fails(exits.ERROR, "archive", "export", MONTH).err
+    (tmp_path / "file").touch()
+    full = ("archive", "export", MONTH, "--to", str(tmp_path / "file"))
+    assert "cannot be written" in cli.fails(exits.ERROR, *full).err
 
     said = cli.ok(
         "archive", "export", MONTH, "--to", str(tmp_path), "--actor", "ann", "--reason", "old"

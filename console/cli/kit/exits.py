@@ -65,6 +65,7 @@ _CODES: Final = {
     "ProjectionPaused": CONFLICT,
     "NotStopped": CONFLICT,
     "ArchiveUnusable": INTEGRITY,
+    "ArchiveUnwritable": ERROR,
     "ProjectionFailed": INTEGRITY,
     "TableChanged": INTEGRITY,
 }
