@@ -3049,8 +3049,8 @@ BEGIN
         AND run.token IS NOT NULL AND run.lease_credential = ledger.credential())) THEN
     PERFORM ledger.check_access(p_project, '{read}');
   END IF;
-  -- OFFSET 0: each content is looked up by its key. Where runs are short, the planner would read all
-  -- contents of this one again for each of its events.
+  -- OFFSET 0: each content is looked up by its key. Where runs are short, the planner would read
+  -- all contents of this one again for each of its events.
   RETURN QUERY SELECT event.*, payload.body FROM ledger.event
   LEFT JOIN LATERAL (
     SELECT payload.body FROM ledger.payload WHERE payload.project_id = event.project_id
