@@ -22,7 +22,12 @@ from runfold.projections.declared.projection import Projection
 from runfold.projections.errors import TableChanged
 from runfold.projections.rebuild import Rebuild
 
+MOST_BEHIND: Final = 20_000
+"""Events that the live table may lack to be compared: it takes them under the exchange's locks."""
 INSTALLED: Final = "SELECT * FROM ledger.projection WHERE name = $1"
+_BEHIND: Final = """
+SELECT sequence.last_value - split_part($1, '@', 2)::bigint FROM ledger.event_position AS sequence
+"""
 _MOMENT: Final = "UPDATE ledger.rebuild SET moment = $2 WHERE rebuild_id = $1"
 _FINISHED: Final = "UPDATE ledger.rebuild SET finished_at = clock_timestamp() WHERE rebuild_id = $1"
 _REPLACED: Final = """
@@ -144,8 +149,12 @@ async def _fold_up_to(
 async def _compare(
     connection: Any, projection: Projection, row: Any, here: Checkpoint, shadow: str
 ) -> int | None:
-    """Count the rows that the live table has wrong, once it is as far as the shadow."""
-    if row["version"] != projection.version:
+    """Count the rows that the live table has wrong, once it is as far as the shadow.
+
+    None if it has none of this version, or is so far behind that others would wait for it.
+    """
+    behind = await connection.fetchval(_BEHIND, row["snapshot"])
+    if row["version"] != projection.version or behind > MOST_BEHIND:
         return None
     try:
         await check_table(connection, projection)

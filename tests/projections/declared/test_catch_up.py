@@ -17,6 +17,7 @@ from runfold.ledger.errors import CheckpointUnknown, InvalidValue
 from runfold.ledger.events import Event, NoteAdded, StepCompleted
 from runfold.ledger.postgres.connections import fetch
 from runfold.projections.algebra.operation import total
+from runfold.projections.declared import exchange
 from runfold.projections.declared.catch_up import CatchUp
 from runfold.projections.declared.installing import declared, install
 from runfold.projections.declared.interventions import pause, resume
@@ -278,6 +279,21 @@ async def test_a_table_that_was_written_by_hand_is_found_and_put_right(ledger: L
     await ledger.pool.execute("ALTER TABLE projection.sizes_v1 ADD COLUMN more text")
     assert (await refold(ledger.pool, sizes())).wrong is None
     assert (await refold(ledger.pool, sizes())).wrong == 0
+
+
+async def test_a_table_that_is_far_behind_is_replaced_without_being_brought_up(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "MOST_BEHIND", 2)
+    run = (await ledger.submit("parse")).run_id
+    for size in "123":
+        await read(ledger, run, size)
+
+    assert (await refold(ledger.pool, sizes())).wrong is None  # it was new
+    assert await sizes_of(ledger) == [("parse", 3, 6)]
+    await read(ledger, run, "4")
+    assert (await refold(ledger.pool, sizes())).wrong == 0
+    assert await sizes_of(ledger) == [("parse", 4, 10)]
 
 
 @pytest.mark.parametrize("caught_up", [True, False])
