@@ -399,9 +399,10 @@ def test_everything_is_reached_by_keyboard(page: Page, served: Served) -> None:
 
 def test_enter_in_a_field_gives_no_order_of_several(page: Page, served: Served) -> None:
     """A name is written into the form that approves, and a limit into the one that pauses."""
-    asking = served.filled.asking
-    version = asked_version(served)
-    decision = f"/p/test/approvals/{asking}/{version}"
+    served.do(served.ledger.submit("entered"))
+    [lease] = served.do(served.ledger.claim("w:1", kinds=["entered"]))
+    run = served.do(served.ledger.ask_approval(lease, "Go?"))
+    decision = f"/p/test/approvals/{run.run_id}/{run.version}"
     for path, label in ((decision, "Your name, on record"), ("/p/test/kinds", "Limit")):
         page.goto(path)
         page.evaluate("addEventListener('submit', (e) => { self.sent = 1; e.preventDefault(); })")
@@ -410,7 +411,8 @@ def test_enter_in_a_field_gives_no_order_of_several(page: Page, served: Served) 
             reason.fill("r")
         field.press("Enter")
         assert page.evaluate("self.sent") is None, label
-    assert served.do(served.ledger.get(asking)).state is State.WAITING_APPROVAL
+    assert served.do(served.ledger.get(run.run_id)).state is State.WAITING_APPROVAL
+    served.do(served.ledger.cancel(run.run_id, actor="ann", reason="not needed"))
 
 
 def test_times_are_shown_in_utc_or_as_the_viewer_has_them(page: Page, served: Served) -> None:
