@@ -329,6 +329,9 @@ async def test_a_name_whose_servers_are_silent_delays_no_other(
         waiting[0].cancel()  # its time is over
         quick = names.public_addresses("quick.example", 443)
         assert await asyncio.wait_for(quick, BOUND / 2) == ["93.184.216.34"]
+        threads = [one for one in threading.enumerate() if one.name == "look up"]
+        assert len(threads) >= len(silent)
+        assert all(one.daemon for one in threads)  # a process ends without them
     finally:
         may_answer.set()
     answers = await asyncio.gather(*waiting, return_exceptions=True)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final, TypeAlias
 
-MOST: Final = 64
-"""Names that are looked up at a time: a project has 50 webhooks, each of which has one name."""
+from runfold.ledger.threads import in_thread
+
 Address: TypeAlias = IPv4Address | IPv6Address
 _TRANSLATED: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
 """IPv6 networks whose last 32 bits a gateway takes for an IPv4 address (RFC 6052, RFC 8215)."""
@@ -26,12 +24,12 @@ class AddressRefused(Exception):
 class Names:
     """Looks names up, each in one thread at a time: no call of the system's resolver can be ended.
 
-    So a name whose servers are silent delays no other, however often it is asked for.
+    So a name whose servers are silent delays no other, however often it is asked for, and no
+    process that ends.
     """
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(MOST, "names")
-        self._asked: dict[tuple[str, int], asyncio.Future[list[Any]]] = {}
+        self._asked: dict[tuple[str, int], asyncio.Task[list[Any]]] = {}
 
     async def public_addresses(self, host: str, port: int, *, loopback: bool = False) -> list[str]:
         """Return the addresses of a host, all of which are public.
@@ -54,11 +52,9 @@ class Names:
         name = host, port
         asked = self._asked.get(name)
         if asked is None:
-            look_up = partial(
-                socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
-            )
-            asked = asyncio.get_running_loop().run_in_executor(self._threads, look_up)
-            self._asked[name] = asked
+            kind = {"type": socket.SOCK_STREAM, "proto": socket.IPPROTO_TCP}
+            look_up = in_thread("look up", socket.getaddrinfo, host, port, **kind)
+            asked = self._asked[name] = asyncio.create_task(look_up)
             asked.add_done_callback(lambda _: self._asked.pop(name))
         return await asyncio.shield(asked)
 
