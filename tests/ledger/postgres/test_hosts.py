@@ -19,10 +19,19 @@ from tests.support.front import front
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The port of a server that takes connections and never answers."""
-    monkeypatch.setattr(urls, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(urls, "CONNECT_SECONDS", 2.0)  # for the other server, on a busy machine
     monkeypatch.setattr(hosts, "_silent", {})
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
+
+
+def of_both(database: str, silent: int, other: int, wanted: str) -> str:
+    """Return the URL of both servers, the silent one first, with the login of the database's."""
+    at = urlsplit(database)
+    return (
+        f"postgresql://{at.netloc.rpartition('@')[0]}@127.0.0.1:{silent},127.0.0.1:{other}"
+        f"{at.path}?sslmode=disable&target_session_attrs={wanted}"
+    )
 
 
 @pytest.mark.parametrize("wanted", ["any", "read-write", "primary", "prefer-standby"])
@@ -30,10 +39,7 @@ async def test_a_silent_server_keeps_nobody_from_the_next_one(
     database: str, silent: int, wanted: str
 ) -> None:
     with front(database) as opened:
-        several = (
-            f"postgresql://postgres@127.0.0.1:{silent},127.0.0.1:{opened.port}"
-            f"{urlsplit(database).path}?sslmode=disable&target_session_attrs={wanted}"
-        )
+        several = of_both(database, silent, opened.port, wanted)
         async with Ledger.open(several, PROJECT) as ledger:
             await ledger.submit("parse")
         alone = await connect(several, "test")  # and at once: the silent one is asked last
@@ -44,9 +50,6 @@ async def test_a_silent_server_keeps_nobody_from_the_next_one(
 
 async def test_when_no_server_fits_the_error_says_so(database: str, silent: int) -> None:
     with front(database) as opened:
-        several = (
-            f"postgresql://postgres@127.0.0.1:{silent},127.0.0.1:{opened.port}"
-            f"{urlsplit(database).path}?sslmode=disable&target_session_attrs=standby"
-        )
+        several = of_both(database, silent, opened.port, "standby")
         with pytest.raises(DatabaseUnavailable, match=r"as target_session_attrs=standby asks$"):
             await connect(several, "test")
