@@ -15,11 +15,13 @@ from runfold.ledger.postgres.connections import connect
 from tests.support.databases import PROJECT
 from tests.support.front import front
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The port of a server that takes connections and never answers."""
-    monkeypatch.setattr(urls, "CONNECT_SECONDS", 2.0)  # for the other server, on a busy machine
+    monkeypatch.setattr(urls, "CONNECT_SECONDS", 1.0)  # for the other server, on a busy machine
     monkeypatch.setattr(hosts, "_silent", {})
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
