@@ -25,9 +25,6 @@ from runfold.projections.rebuild import Rebuild
 MOST_BEHIND: Final = 20_000
 """Events that the live table may lack to be compared: it takes them under the exchange's locks."""
 INSTALLED: Final = "SELECT * FROM ledger.projection WHERE name = $1"
-_BEHIND: Final = """
-SELECT sequence.last_value - split_part($1, '@', 2)::bigint FROM ledger.event_position AS sequence
-"""
 _MOMENT: Final = "UPDATE ledger.rebuild SET moment = $2 WHERE rebuild_id = $1"
 _FINISHED: Final = "UPDATE ledger.rebuild SET finished_at = clock_timestamp() WHERE rebuild_id = $1"
 _REPLACED: Final = """
@@ -153,7 +150,8 @@ async def _compare(
 
     None if it has none of this version, or is so far behind that others would wait for it.
     """
-    behind = await connection.fetchval(_BEHIND, row["snapshot"])
+    stood = checkpoint_of(row)
+    behind = here.seen_position - stood.seen_position
     if row["version"] != projection.version or behind > MOST_BEHIND:
         return None
     try:
@@ -163,7 +161,7 @@ async def _compare(
     live, key = projection.table, ", ".join(f'"{name}"' for name in projection.key)
     try:
         async with connection.transaction():
-            await _fold_up_to(connection, projection, checkpoint_of(row), here, live)
+            await _fold_up_to(connection, projection, stood, here, live)
     except (FeedArchived, CheckpointUnknown):  # the live table cannot come here any more
         return None
     except asyncpg.PostgresError as error:
