@@ -47,7 +47,7 @@ def check(answer: Answer, name: str) -> dict[str, Any]:
 
 def status(version: str, *, supported: bool = True) -> DatabaseStatus:
     """A database on a server of this version."""
-    return DatabaseStatus(version, supported, "1", "1", True, False, "1", (), 3)
+    return DatabaseStatus(version, supported, "1", "1", True, False, "1", (), 3, False)
 
 
 @pytest.mark.parametrize(

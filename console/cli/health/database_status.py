@@ -42,7 +42,7 @@ class DatabaseStatus:
     partitions: tuple[str, ...]
     months_ahead: int
     """Whole months after this one that have a partition; -1 if not even this month has one."""
-    standby: bool = False
+    standby: bool
 
     @property
     def current(self) -> bool:
