@@ -3031,7 +3031,10 @@ CREATE VIEW ledger.entry WITH (security_invoker='true') AS
     event.hash,
     payload.body
    FROM (ledger.event
-     LEFT JOIN ledger.payload ON (((payload.project_id = event.project_id) AND (payload.run_id = event.run_id) AND (payload.version = event.version))));
+     LEFT JOIN LATERAL ( SELECT payload_1.body
+           FROM ledger.payload payload_1
+          WHERE ((payload_1.project_id = event.project_id) AND (payload_1.run_id = event.run_id) AND (payload_1.version = event.version))
+         OFFSET 0) payload ON (true));
 
 CREATE FUNCTION ledger.history(p_project text, p_run uuid, p_after integer DEFAULT NULL::integer, p_heartbeats boolean DEFAULT NULL::boolean, p_limit integer DEFAULT NULL::integer) RETURNS SETOF ledger.entry
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -3049,16 +3052,10 @@ BEGIN
         AND run.token IS NOT NULL AND run.lease_credential = ledger.credential())) THEN
     PERFORM ledger.check_access(p_project, '{read}');
   END IF;
-  -- OFFSET 0: each content is looked up by its key. Where runs are short, the planner would read
-  -- all contents of this one again for each of its events.
-  RETURN QUERY SELECT event.*, payload.body FROM ledger.event
-  LEFT JOIN LATERAL (
-    SELECT payload.body FROM ledger.payload WHERE payload.project_id = event.project_id
-      AND payload.run_id = event.run_id AND payload.version = event.version OFFSET 0
-  ) AS payload ON true
-  WHERE event.project_id = p_project AND event.run_id = p_run
-    AND event.version > coalesce(p_after, 0)
-    AND (p_heartbeats IS NOT FALSE OR event.type <> 'lease.heartbeat') ORDER BY event.version
+  RETURN QUERY SELECT entry.* FROM ledger.entry
+  WHERE entry.project_id = p_project AND entry.run_id = p_run
+    AND entry.version > coalesce(p_after, 0)
+    AND (p_heartbeats IS NOT FALSE OR entry.type <> 'lease.heartbeat') ORDER BY entry.version
   LIMIT p_limit;
 END $$;
 
