@@ -34,6 +34,12 @@ from runfold.projections.rebuild_plan import BadRun, OnProgress, RebuildPlan, Re
 
 EVENTS_A_RANGE: Final = 60_000
 MAX_ERRORS: Final = 100
+FOLDING: Final = (
+    "SET LOCAL jit = off; SET LOCAL work_mem = '64MB'; "
+    "SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL TimeZone = 'UTC'; "
+    "SET LOCAL DateStyle = 'ISO, MDY'; SET LOCAL IntervalStyle = 'postgres'"
+)
+"""For a transaction that folds: the same functions and the same meaning of texts for each login."""
 
 _UNFINISHED: Final = """
 SELECT rebuild_id, moment FROM ledger.rebuild
@@ -191,10 +197,7 @@ class Rebuild:
             row = row or await connection.fetchrow(_OPEN_RANGE, self.rebuild_id)
             if row is None:
                 return False
-            await connection.execute(
-                "SET LOCAL synchronous_commit = off; SET LOCAL jit = off; "
-                "SET LOCAL work_mem = '64MB'; SET LOCAL search_path = pg_catalog, pg_temp"
-            )
+            await connection.execute(f"SET LOCAL synchronous_commit = off; {FOLDING}")
             moment = [self.moment] if self.moment else []
             arguments = (row["first"], row["last"], *self.plan.args, *moment)
             try:

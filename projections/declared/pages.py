@@ -21,14 +21,12 @@ from runfold.projections.bad_data import is_bad_data
 from runfold.projections.declared.projection import Projection
 from runfold.projections.declared.sources import texts
 from runfold.projections.declared.statements import RUNS_ASIDE, taken_sql
+from runfold.projections.rebuild import FOLDING
 
 ERROR_LIMIT: Final = 2_000
 
-SETTINGS: Final = (
-    "SET LOCAL enable_seqscan = off; SET LOCAL jit = off; SET LOCAL work_mem = '64MB'; "
-    "SET LOCAL search_path = pg_catalog, pg_temp"
-)
-"""For a transaction that folds: plans for pages, and the same functions for every login."""
+SETTINGS: Final = f"SET LOCAL enable_seqscan = off; {FOLDING}"
+"""For a transaction that folds a page: plans for pages."""
 _FIRST: Final = (
     "SELECT event.project_id, event.run_id, event.version, event.position"
     f" FROM {feed.PAGE} AS event"

@@ -15,6 +15,8 @@ TYPES: Final = (
     "text", "int", "bigint", "numeric", "boolean", "uuid", "date", "timestamptz", "interval",
 )  # fmt: skip
 """The types that a field of a payload can be read as."""
+_TIMES: Final = ("date", "timestamptz")
+_RELATIVE: Final = "'now|today|tomorrow|yesterday'"
 
 
 def field(
@@ -27,7 +29,8 @@ def field(
 
     `type` is one of `TYPES`. It is null where the payload lacks it, and after the payload was
     erased. An event of another schema version than those given stops the projection: its fields may
-    mean something else.
+    mean something else. A time without a zone is in UTC; one such as "today", which means something
+    else each time that it is read, cannot be folded.
     """
     if type not in TYPES:
         raise InvalidValue("type of a field", type, f"must be one of {', '.join(TYPES)}")
@@ -40,8 +43,11 @@ def field(
     versions = tuple(
         sorted(check_int("schema version", version, least=1) for version in schema_versions)
     )
+    value = f"payload.body #>> ARRAY[{steps}]"
+    if type in _TIMES:
+        value = f"regexp_replace({value}, {_RELATIVE}, 'no time: \\&', 'i')"  # fails to be cast
     return Source(
-        f"(SELECT payload.body #>> ARRAY[{steps}] FROM ledger.payload AS payload "
+        f"(SELECT {value} FROM ledger.payload AS payload "
         "WHERE payload.project_id = event.project_id AND payload.run_id = event.run_id "
         "AND payload.version = event.version)"
         f"::{type}",
