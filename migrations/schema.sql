@@ -2065,25 +2065,32 @@ END $$;
 CREATE FUNCTION ledger.due_deliveries(p_project text, p_webhook text, p_limit integer, p_lease interval) RETURNS TABLE(run_id uuid, version integer, type text, body text, attempts integer)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
     AS $$
 #variable_conflict use_column
+DECLARE
+  -- a variable, because an index is not searched for a volatile function
+  moment CONSTANT timestamptz := ledger.now();
 BEGIN
   PERFORM ledger.check_access(p_project, '{read}');
   IF (p_lease BETWEEN '0' AND '1 day' AND p_limit BETWEEN 1 AND 10000) IS NOT TRUE THEN
     RAISE EXCEPTION 'at most 10,000 deliveries are taken, for a day at most'
       USING ERRCODE = '22023';
   END IF;
-  RETURN QUERY UPDATE ledger.delivery SET next_at = ledger.now() + p_lease
+  IF NOT EXISTS (SELECT FROM ledger.webhook WHERE webhook.project_id = p_project
+    AND webhook.webhook_id = p_webhook AND NOT webhook.is_paused) THEN
+    RETURN;
+  END IF;
+  RETURN QUERY UPDATE ledger.delivery SET next_at = moment + p_lease
   FROM (
     SELECT waiting.run_id, waiting.version FROM ledger.delivery AS waiting
-    WHERE waiting.project_id = p_project AND waiting.webhook_id = p_webhook
-      AND waiting.next_at <= ledger.now()
-      AND NOT EXISTS (
-        SELECT FROM ledger.delivery AS earlier
-        WHERE earlier.webhook_id = p_webhook AND earlier.run_id = waiting.run_id
-          AND earlier.version < waiting.version AND earlier.next_at IS NOT NULL)
-      AND EXISTS (
-        SELECT FROM ledger.webhook WHERE webhook.webhook_id = p_webhook AND NOT webhook.is_paused)
+    WHERE waiting.webhook_id = p_webhook AND NOT waiting.follows AND waiting.next_at <= moment
     ORDER BY waiting.next_at LIMIT p_limit FOR UPDATE SKIP LOCKED
   ) AS due
   WHERE delivery.webhook_id = p_webhook AND delivery.run_id = due.run_id
@@ -2889,13 +2896,15 @@ CREATE FUNCTION ledger.forget_deliveries(p_project text) RETURNS integer
     AS $$
 DECLARE
   checked CONSTANT boolean := ledger.check_access(p_project, '{read}');
+  -- a variable, because an index is not searched for a volatile function
+  before CONSTANT timestamptz := ledger.now() - interval '30 days';
   forgotten int;
 BEGIN
   DELETE FROM ledger.delivery USING (
     SELECT ended.webhook_id, ended.run_id, ended.version FROM ledger.webhook CROSS JOIN LATERAL (
       SELECT sent.webhook_id, sent.run_id, sent.version FROM ledger.delivery AS sent
       WHERE sent.webhook_id = webhook.webhook_id
-        AND sent.created_at < ledger.now() - interval '30 days' AND sent.next_at IS NULL
+        AND sent.created_at < before AND sent.next_at IS NULL
       ORDER BY sent.created_at LIMIT 100
     ) AS ended WHERE webhook.project_id = p_project
   ) AS old
@@ -4358,6 +4367,12 @@ END $$;
 CREATE FUNCTION ledger.queue_deliveries(p_project text, p_webhook text, p_before text, p_checkpoint text, p_runs uuid[], p_versions integer[], p_types text[], p_bodies text[]) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
     AS $$
 DECLARE
   checked boolean;
@@ -4381,11 +4396,27 @@ BEGIN
   IF NOT FOUND THEN
     RETURN false;
   END IF;
+  -- Whoever ends the newest open delivery of a run waits for this call, and sees what it notes.
+  PERFORM FROM (SELECT DISTINCT unnest(p_runs) AS run_id ORDER BY run_id) AS noted
+  CROSS JOIN LATERAL (
+    SELECT FROM ledger.delivery AS newest
+    WHERE newest.webhook_id = p_webhook AND newest.run_id = noted.run_id
+      AND newest.next_at IS NOT NULL
+    ORDER BY newest.version DESC LIMIT 1 FOR NO KEY UPDATE
+  ) AS newest;
   INSERT INTO ledger.delivery
-    (project_id, webhook_id, run_id, version, type, body, created_at, next_at)
+    (project_id, webhook_id, run_id, version, type, body, created_at, next_at, follows)
   SELECT p_project, p_webhook, noted.run_id, noted.version, noted.type, noted.body, ledger.now(),
-    ledger.now()
+    ledger.now(), EXISTS (
+      SELECT FROM ledger.delivery AS earlier
+      WHERE earlier.webhook_id = p_webhook AND earlier.run_id = noted.run_id
+        AND earlier.version < noted.version AND earlier.next_at IS NOT NULL)
+      OR rank() OVER (PARTITION BY noted.run_id ORDER BY noted.version) > 1
   FROM unnest(p_runs, p_versions, p_types, p_bodies) AS noted (run_id, version, type, body)
+  WHERE NOT EXISTS (
+    SELECT FROM ledger.delivery AS known
+    WHERE known.webhook_id = p_webhook AND known.run_id = noted.run_id
+      AND known.version = noted.version)
   ON CONFLICT DO NOTHING;
   RETURN true;
 END $$;
@@ -4780,6 +4811,12 @@ $$;
 CREATE FUNCTION ledger.record_attempt(p_project text, p_webhook text, p_run uuid, p_version integer, p_attempt integer, p_duration_ms integer, p_status integer, p_error text, p_again interval) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
     AS $$
 DECLARE
   checked boolean;
@@ -4788,6 +4825,10 @@ BEGIN
   IF p_again NOT BETWEEN '0' AND '30 days' OR (p_duration_ms >= 0) IS NOT TRUE THEN
     RAISE EXCEPTION 'an attempt lasted 0 ms or more, and the next is within 30 days'
       USING ERRCODE = '22023';
+  END IF;
+  IF p_status = 410 THEN -- before its delivery, as ledger.queue_deliveries locks them
+    PERFORM FROM ledger.webhook
+    WHERE webhook.project_id = p_project AND webhook.webhook_id = p_webhook FOR NO KEY UPDATE;
   END IF;
   UPDATE ledger.delivery SET attempts = p_attempt, next_at = ledger.now() + p_again,
     delivered_at = CASE WHEN p_error IS NULL THEN ledger.now() ELSE delivery.delivered_at END
@@ -4799,6 +4840,15 @@ BEGIN
       attempted_at, duration_ms, status, error)
     VALUES (p_project, p_webhook, p_run, p_version, p_attempt, ledger.now(), p_duration_ms,
       p_status, left(p_error, 500));
+    IF p_again IS NULL THEN
+      UPDATE ledger.delivery SET follows = false
+      WHERE delivery.webhook_id = p_webhook AND delivery.run_id = p_run AND delivery.follows
+        AND delivery.version = (
+          SELECT waiting.version FROM ledger.delivery AS waiting
+          WHERE waiting.webhook_id = p_webhook AND waiting.run_id = p_run
+            AND waiting.next_at IS NOT NULL
+          ORDER BY waiting.version LIMIT 1);
+    END IF;
     IF p_status = 410 THEN -- the endpoint is gone, and says so
       UPDATE ledger.webhook SET is_paused = true, actor = ledger.credential(),
         reason = 'the endpoint answered 410'
@@ -5082,6 +5132,7 @@ END $$;
 CREATE FUNCTION ledger.resend_delivery(p_project text, p_actor text, p_webhook text, p_run uuid, p_version integer) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
     AS $$
 DECLARE
   checked boolean;
@@ -5089,12 +5140,23 @@ BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
-  UPDATE ledger.delivery SET next_at = ledger.now()
+  PERFORM ledger.lock_row('ledger.webhook', 'webhook_id', p_project, p_webhook);
+  PERFORM FROM ledger.delivery AS sent
+  WHERE sent.project_id = p_project AND sent.webhook_id = p_webhook AND sent.run_id = p_run
+    AND (sent.version = p_version OR sent.next_at IS NOT NULL)
+  ORDER BY sent.version FOR NO KEY UPDATE;
+  UPDATE ledger.delivery SET next_at = ledger.now(), follows = EXISTS (
+    SELECT FROM ledger.delivery AS earlier
+    WHERE earlier.webhook_id = p_webhook AND earlier.run_id = p_run
+      AND earlier.version < p_version AND earlier.next_at IS NOT NULL)
   WHERE delivery.project_id = p_project AND delivery.webhook_id = p_webhook
     AND delivery.run_id = p_run AND delivery.version = p_version;
   IF NOT FOUND THEN
     RETURN false;
   END IF;
+  UPDATE ledger.delivery SET follows = true
+  WHERE delivery.webhook_id = p_webhook AND delivery.run_id = p_run
+    AND delivery.version > p_version AND delivery.next_at IS NOT NULL AND NOT delivery.follows;
   PERFORM ledger.append_control(p_project, 'delivery.resent',
     'delivery:' || concat_ws(':', p_webhook, p_run, p_version), NULL, p_actor, NULL);
   RETURN true;
@@ -6030,7 +6092,8 @@ CREATE TABLE ledger.delivery (
     created_at timestamp with time zone NOT NULL,
     next_at timestamp with time zone,
     attempts integer DEFAULT 0 NOT NULL,
-    delivered_at timestamp with time zone
+    delivered_at timestamp with time zone,
+    follows boolean DEFAULT false NOT NULL
 );
 ALTER TABLE ONLY ledger.delivery ALTER COLUMN webhook_id SET STATISTICS 0;
 ALTER TABLE ONLY ledger.delivery ALTER COLUMN body SET STATISTICS 0;
@@ -6500,9 +6563,11 @@ CREATE INDEX archive_event_standing ON ledger.archive_event USING btree (month, 
 
 CREATE INDEX control_event_subject ON ledger.control_event USING btree (subject, number);
 
-CREATE INDEX delivery_due ON ledger.delivery USING btree (webhook_id, next_at) WHERE (next_at IS NOT NULL);
+CREATE INDEX delivery_due ON ledger.delivery USING btree (webhook_id, next_at) WHERE ((next_at IS NOT NULL) AND (NOT follows));
 
 CREATE INDEX delivery_newest ON ledger.delivery USING btree (webhook_id, created_at);
+
+CREATE INDEX delivery_open ON ledger.delivery USING btree (webhook_id, run_id, version) WHERE (next_at IS NOT NULL);
 
 CREATE INDEX event_feed ON ONLY ledger.event USING btree (txid, "position");
 

@@ -185,6 +185,7 @@ delivery: Final = Table(
     Column("next_at", _TIME),
     Column("attempts", Integer, nullable=False),
     Column("delivered_at", _TIME),
+    Column("follows", Boolean, nullable=False),
 )
 
 delivery_attempt: Final = Table(

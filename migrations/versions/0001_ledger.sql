@@ -452,6 +452,8 @@ CREATE TABLE ledger.webhook_secret (
 );
 
 -- What is to be sent to a webhook, or was; next_at is null once it is delivered or given up.
+-- follows: an earlier delivery of the run has not ended, so this one is not due, whatever its
+-- next_at says. A backlog is thus found without a look at all that waits behind others.
 CREATE TABLE ledger.delivery (
   project_id text NOT NULL,
   webhook_id varchar(40) NOT NULL REFERENCES ledger.webhook ON DELETE CASCADE,
@@ -463,9 +465,13 @@ CREATE TABLE ledger.delivery (
   next_at timestamptz,
   attempts int NOT NULL DEFAULT 0,
   delivered_at timestamptz,
+  follows boolean NOT NULL DEFAULT false,
   PRIMARY KEY (webhook_id, run_id, version)
 );
-CREATE INDEX delivery_due ON ledger.delivery (webhook_id, next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX delivery_due ON ledger.delivery (webhook_id, next_at)
+  WHERE next_at IS NOT NULL AND NOT follows;
+CREATE INDEX delivery_open ON ledger.delivery (webhook_id, run_id, version)
+  WHERE next_at IS NOT NULL;
 CREATE INDEX delivery_newest ON ledger.delivery (webhook_id, created_at);
 
 CREATE TABLE ledger.delivery_attempt (

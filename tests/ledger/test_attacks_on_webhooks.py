@@ -175,12 +175,12 @@ async def test_a_delivery_is_taken_once_in_its_turn_and_by_its_own_project(
     held, ended, both = (f"01890000-0000-7000-8000-00000000000{number}" for number in (1, 2, 3))
     await connection.executemany(
         "INSERT INTO ledger.delivery (project_id, webhook_id, run_id, version, type, body, "
-        "created_at, next_at) VALUES ('test', $1, $2, $3, 'run.failed', '{}', now(), "
-        "now() + $4::text::interval)",
+        "created_at, next_at, follows) VALUES ('test', $1, $2, $3, 'run.failed', '{}', now(), "
+        "now() + $4::text::interval, $5)",
         [
-            (webhook, held, 1, "1 day"), (webhook, held, 3, "-1 min"),
-            (webhook, ended, 1, None), (webhook, ended, 2, "-1 min"),
-            (webhook, both, 1, "-1 min"), (webhook, both, 2, "-1 min"),
+            (webhook, held, 1, "1 day", False), (webhook, held, 3, "-1 min", True),
+            (webhook, ended, 1, None, False), (webhook, ended, 2, "-1 min", False),
+            (webhook, both, 1, "-1 min", False), (webhook, both, 2, "-1 min", True),
         ],
     )  # fmt: skip
     due = "SELECT run_id, version FROM ledger.due_deliveries($1, $2, 10, '1 hour')"

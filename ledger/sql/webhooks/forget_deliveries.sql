@@ -7,13 +7,15 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   checked CONSTANT boolean := ledger.check_access(p_project, '{read}');
+  -- a variable, because an index is not searched for a volatile function
+  before CONSTANT timestamptz := ledger.now() - interval '30 days';
   forgotten int;
 BEGIN
   DELETE FROM ledger.delivery USING (
     SELECT ended.webhook_id, ended.run_id, ended.version FROM ledger.webhook CROSS JOIN LATERAL (
       SELECT sent.webhook_id, sent.run_id, sent.version FROM ledger.delivery AS sent
       WHERE sent.webhook_id = webhook.webhook_id
-        AND sent.created_at < ledger.now() - interval '30 days' AND sent.next_at IS NULL
+        AND sent.created_at < before AND sent.next_at IS NULL
       ORDER BY sent.created_at LIMIT 100
     ) AS ended WHERE webhook.project_id = p_project
   ) AS old
