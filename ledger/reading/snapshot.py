@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -20,8 +20,10 @@ SELECT event.run_id FROM ledger.event AS event WHERE event.project_id = $1
   AND event.run_id BETWEEN $2 AND $3
 ORDER BY event.run_id, event.version OFFSET $4 LIMIT 1
 """
-_PYTHON_TIMES: Final = (-63_082_281_600_000_000, 252_455_615_999_999_999)
-"""The microseconds from 2000-01-01 that a datetime can hold: the years 1 to 9999."""
+_FIRST_DAY: Final = date(2000, 1, 1)
+_FIRST_INSTANT: Final = datetime(2000, 1, 1, tzinfo=UTC)
+"""From where PostgreSQL counts days and microseconds."""
+_INFINITE_DAYS: Final = {-(2**31): date.min, 2**31 - 1: date.max}
 _INFINITIES: Final = {
     -(2**63): datetime.min,  # noqa: DTZ901  as the driver reads them
     2**63 - 1: datetime.max,  # noqa: DTZ901
@@ -50,7 +52,7 @@ async def snapshot(pool: Pool) -> AsyncIterator[Any]:
     try:
         async with (
             pool.acquire() as connection,
-            _every_time(connection),
+            every_time(connection),
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             # Before the snapshot: a month that is detached now is read here or known as archived.
@@ -61,25 +63,55 @@ async def snapshot(pool: Pool) -> AsyncIterator[Any]:
 
 
 @asynccontextmanager
-async def _every_time(connection: Any) -> AsyncIterator[None]:
-    await connection.set_type_codec(
-        "timestamptz", schema="pg_catalog", encoder=_no_time, decoder=_time, format="tuple"
-    )
+async def every_time(connection: Any) -> AsyncIterator[None]:
+    """Have the connection read every date, time and interval: as text where Python has no such."""
+    for type_, read in _READERS.items():
+        await connection.set_type_codec(
+            type_, schema="pg_catalog", encoder=_no_time, decoder=read, format="tuple"
+        )
     try:
         yield
     finally:
-        await connection.reset_type_codec("timestamptz", schema="pg_catalog")
+        for type_ in _READERS:
+            await connection.reset_type_codec(type_, schema="pg_catalog")
+
+
+def _day(wire: tuple[int]) -> date | str:
+    (days,) = wire
+    if days in _INFINITE_DAYS:
+        return _INFINITE_DAYS[days]
+    try:
+        return _FIRST_DAY + timedelta(days=days)
+    except OverflowError:
+        return f"a date out of range, {days} days from 2000"
 
 
 def _time(wire: tuple[int]) -> datetime | str:
-    """Return an instant as the driver reads it; a text for one that Python cannot hold."""
     (microseconds,) = wire
     if microseconds in _INFINITIES:
         return _INFINITIES[microseconds]
-    if not _PYTHON_TIMES[0] <= microseconds <= _PYTHON_TIMES[1]:
+    try:
+        return _FIRST_INSTANT + timedelta(microseconds=microseconds)
+    except OverflowError:
         return f"a time out of range, {microseconds} microseconds from 2000"
-    return datetime(2000, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+
+
+def _interval(wire: tuple[int, int, int]) -> timedelta | str:
+    months, days, microseconds = wire
+    years = int(months / 12)
+    try:
+        return timedelta(
+            days=365 * years + 30 * (months - 12 * years) + days, microseconds=microseconds
+        )
+    except OverflowError:
+        return (
+            f"an interval out of range, {months} months, {days} days, {microseconds} microseconds"
+        )
+
+
+_READERS: Final = {"date": _day, "timestamptz": _time, "interval": _interval}
+"""By type, as the driver reads it where it can."""
 
 
 def _no_time(value: object) -> tuple[int]:
-    raise TypeError(f"no statement of a check takes a time: {value!r}")
+    raise TypeError(f"no statement here takes a time: {value!r}")

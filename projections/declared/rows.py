@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from runfold.ledger.errors import InvalidValue
-from runfold.ledger.postgres.connections import Pool, fetch
+from runfold.ledger.postgres.connections import FAILURES, Pool, fetch
+from runfold.ledger.postgres.errors import translated
+from runfold.ledger.reading.snapshot import every_time
 from runfold.ledger.validation import check_int
 from runfold.projections.declared.status import require
 
@@ -42,7 +44,8 @@ async def rows(
 ) -> list[dict[str, Any]]:
     """Return rows of the projection's view in the order of its key.
 
-    `where` has columns and the texts that their values must read as.
+    `where` has columns and the texts that their values must read as. A time that Python cannot
+    hold, such as one of the year 10000, is a text that says so.
 
     Raises ProjectionNotFound, and InvalidValue for a projection without a table or a column that it
     does not have.
@@ -59,11 +62,16 @@ async def rows(
     conditions = " AND ".join(
         f'"{column}"::text = ${number}' for number, column in enumerate(where or {}, 2)
     )
+    values = [*(where or {}).values()]
     query = (
         f"SELECT * FROM {table['view']}{' WHERE ' + conditions if conditions else ''} "
         f"ORDER BY {', '.join(_quoted(column) for column in table['key'])} LIMIT $1"
     )
-    return [dict(row) for row in await fetch(pool, query, limit, *(where or {}).values())]
+    try:
+        async with pool.acquire() as connection, every_time(connection):
+            return [dict(row) for row in await connection.fetch(query, limit, *values)]
+    except (*FAILURES, OSError) as error:
+        raise translated(error) from error
 
 
 def _quoted(column: str) -> str:

@@ -57,3 +57,30 @@ async def test_a_time_that_depends_on_when_it_is_read_is_not_folded(ledger: Ledg
         aside = await set_aside(ledger.pool, projection.name)
         assert len(aside) == len(texts)
         assert all("no time" in str(run.error) for run in aside)
+
+
+async def test_rows_are_read_whatever_their_times(
+    ledger: Ledger, subtests: pytest.Subtests
+) -> None:
+    await install(ledger.pool, BOOKED)
+    texts = {
+        '{"at":"99999-01-01","took":"2000000000 days"}': (str, str, str),
+        '{"at":"4713-01-01 BC","took":"-170000000 years"}': (str, str, str),
+        '{"at":"infinity","took":"-14 months 1 s"}': (datetime, date, timedelta),
+    }
+    runs = {}
+    for text in texts:
+        run = (await ledger.submit("parse")).run_id
+        await append(ledger, run, "acme.read", 1, text)
+        runs[run] = text
+    await CatchUp(ledger.pool, BOOKED).to_the_end()
+
+    shown = {row["run_id"]: row for row in await rows(ledger.pool, "booked")}
+    for run, text in runs.items():
+        with subtests.test(text):
+            columns = [shown[run][column] for column in ("at", "day", "took")]
+            assert [type(value) for value in columns] == list(texts[text])
+    assert shown[run]["took"] == timedelta(days=-425, seconds=1)
+    assert shown[run]["took"] == await ledger.pool.fetchval(
+        "SELECT took FROM projection.booked WHERE run_id = $1", run
+    )
