@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, NoReturn
 
 from runfold.ledger.errors import InvalidValue, LedgerError
@@ -116,10 +116,24 @@ def version_or_instant(text: str, name: str = "--at") -> int | datetime:
 def instant(name: str, text: str, *, or_else: str = "must be") -> datetime:
     """Return an instant written in ISO 8601 with its time zone; raises InvalidValue."""
     form = f"{or_else} a time with its zone such as 2026-01-31T12:00:00Z"
-    try:
-        value = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise InvalidValue(name, text, form) from None
+    value = _time(name, text, form)
     if value.tzinfo is None:
         raise InvalidValue(name, text, f"has no time zone: {form}")
     return value
+
+
+def day_or_instant(name: str, text: str) -> datetime:
+    """Return a day or a time, without a zone in UTC, as an instant in UTC; raises InvalidValue."""
+    form = "must be a day or a time such as 2026-01-31 or 2026-01-31T12:00:00Z"
+    value = _time(name, text, form)
+    try:
+        return value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
+    except OverflowError:
+        raise InvalidValue(name, text, form) from None
+
+
+def _time(name: str, text: str, form: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise InvalidValue(name, text, form) from None

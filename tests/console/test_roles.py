@@ -88,3 +88,5 @@ def test_a_grant_that_is_past_its_end_is_shown_as_ended(cli: Cli) -> None:
     assert cli.ok(*words, "2020-01-01").out.endswith(", ended 2020-01-01 00:00\n")
     assert ", ended 2020" in cli.ok("access", "list").out
     assert cli.ok(*words, "2999-01-01").out.endswith(" until 2999-01-01 00:00\n")
+    assert cli.ok(*words, "2999-01-01T01:30+02:00").out.endswith(" until 2998-12-31 23:30\n")
+    assert "must be a day or a time" in cli(*words, "9999-12-31T23:00-14:00").err

@@ -13,7 +13,7 @@ from runfold.console.cli.commands import access_reads, access_tokens
 from runfold.console.cli.kit import exits
 from runfold.console.cli.kit.options import WORKER, Actor, OrderReason, command, program
 from runfold.console.cli.kit.session import Session
-from runfold.console.shared.values import Misuse
+from runfold.console.shared.values import Misuse, day_or_instant
 from runfold.ledger import access
 from runfold.ledger.access import Grant
 from runfold.ledger.control_history import control_history
@@ -44,7 +44,7 @@ Actors = Annotated[
     ),
 ]
 Until = Annotated[
-    datetime | None, typer.Option("--until", metavar="TIME", help="The end of the grant, in UTC.")
+    str | None, typer.Option("--until", metavar="TIME", help="The end of the grant, in UTC.")
 ]
 Everywhere = Annotated[
     bool, typer.Option("--all-projects", help="In every project, also in those to come.")
@@ -84,7 +84,7 @@ async def grant(
             credential,
             [right.strip() for right in rights.split(",")],
             actors=actors or None,
-            until=None if until is None else until.replace(tzinfo=until.tzinfo or UTC),
+            until=None if until is None else day_or_instant("--until", until),
             everywhere=everywhere,
             actor=actor,
             reason=reason,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -11,6 +10,7 @@ import typer
 from runfold.console.cli.kit.options import OWNER, Actor, OrderReason, command
 from runfold.console.cli.kit.run_id import find_run
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared.values import day_or_instant
 from runfold.ledger import payload_reads
 
 
@@ -43,7 +43,7 @@ async def reads(
 async def drop_reads(
     session: Session,
     before: Annotated[
-        datetime,
+        str,
         typer.Argument(
             metavar="TIME", help="In UTC, at least 184 days ago; those from before it are deleted."
         ),
@@ -54,7 +54,7 @@ async def drop_reads(
 ) -> None:
     """Delete old records of who read what, on record in the control history."""
     async with session.ledger() as ledger:
-        moment = before.replace(tzinfo=before.tzinfo or UTC)
+        moment = day_or_instant("TIME", before)
         dropped = await payload_reads.drop_reads(ledger.project, moment, actor=actor, reason=reason)
     if session.as_json:
         session.out.json({"before": moment, "dropped": dropped})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -11,7 +10,7 @@ from pydantic import Field
 from runfold.console.shared.approval_requests import pending_requests
 from runfold.console.shared.inbox import change_inbox
 from runfold.console.shared.plain import jsonable
-from runfold.console.web.api.shapes import Body, Key, RunId, Shown, shown, version_of
+from runfold.console.web.api.shapes import Body, Instant, Key, RunId, Shown, shown, version_of
 from runfold.console.web.callers import Decider, Reader
 from runfold.console.web.read_log import reads_of
 from runfold.ledger.events import ApprovalRequested
@@ -48,7 +47,7 @@ class Decision(Body):
 class Snooze(Body):
     """How long a person does not want to see a request."""
 
-    until: datetime | None = Field(
+    until: Instant | None = Field(
         description="At most 90 days away, and before the request lapses; null puts it back."
     )
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from runfold.console.shared.bulk import BATCH, Bulk, batch, bulk_of, preview
 from runfold.console.shared.plain import jsonable
 from runfold.console.web.api.runs import Reason
-from runfold.console.web.api.shapes import Body, Shown
+from runfold.console.web.api.shapes import Body, Instant, Shown
 from runfold.console.web.callers import Reader, Submitter
 
 router = APIRouter(prefix="/bulk", tags=["runs"])
@@ -29,7 +29,7 @@ class Chosen(Body):
 class Act(Chosen, Reason):
     """One batch of a bulk."""
 
-    moment: AwareDatetime | None = Field(
+    moment: Instant | None = Field(
         None,
         description="The `moment` of the preview or of the batch before: only runs submitted"
         " before it.",

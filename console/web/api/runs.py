@@ -6,7 +6,7 @@ import asyncio
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response, status
-from pydantic import AwareDatetime, Field, FiniteFloat, ValidationError
+from pydantic import Field, FiniteFloat, ValidationError
 
 from runfold.console.shared.json_lists import without_content
 from runfold.console.shared.plain import jsonable
@@ -14,6 +14,7 @@ from runfold.console.shared.rerun import rerun as rerun_runs
 from runfold.console.web.api.shapes import (
     MAX_WAIT,
     Body,
+    Deadline,
     IfMatch,
     Key,
     RunId,
@@ -43,7 +44,7 @@ class Submission(Body):
     priority: int = 0
     delay: float | None = Field(None, description="Seconds before it can be claimed.")
     max_attempts: int = 3
-    deadline: AwareDatetime | float | None = Field(None, description="An instant, or seconds.")
+    deadline: Deadline = Field(None, description="An instant, or seconds.")
     tags: list[str] = Field(default_factory=list)
     parent: str | None = Field(None, description="The run that asks for this one.")
 

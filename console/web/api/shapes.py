@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import Header, Path, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from runfold.console.shared import values
 from runfold.console.shared.json_lists import without_content
 from runfold.console.shared.plain import jsonable
 from runfold.ledger.errors import InvalidValue
@@ -36,6 +39,32 @@ IfMatch = Annotated[
         description="The ETag of the run as it was read; 412 if it has moved on since.",
     ),
 ]
+
+
+def _deadline(value: object) -> object:
+    if isinstance(value, str):
+        return _read(values.deadline, value)
+    if isinstance(value, bool):
+        raise ValueError("must be a time or a number of seconds")  # noqa: TRY004  pydantic's own
+    return value
+
+
+def _instant(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("must be a time, as a text")  # noqa: TRY004  pydantic's own
+    return _read(partial(values.instant, ""), value)
+
+
+def _read(reading: Callable[[str], object], text: str) -> object:
+    try:
+        return reading(text)
+    except InvalidValue as error:
+        raise ValueError(error.remedy) from None
+
+
+# Read as on the command line: pydantic takes numbers, also in texts, for seconds since 1970.
+Deadline = Annotated[datetime | float | None, BeforeValidator(_deadline)]
+Instant = Annotated[datetime, BeforeValidator(_instant)]
 
 
 class Sent(BaseModel):

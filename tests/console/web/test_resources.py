@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+from uuid import uuid4
+
 import httpx
 import pytest
 import structlog
@@ -335,6 +338,28 @@ async def test_a_step_has_a_finite_cost_and_the_members_of_its_type(
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid-value"), said
         assert answer.json()["detail"].startswith(problem)
     assert (await ledger.get(lease.run_id)).version == lease.token
+
+
+async def test_a_time_in_a_body_is_what_it_is_on_the_command_line(
+    web: httpx.AsyncClient, subtests: pytest.Subtests
+) -> None:
+    """The library of the bodies takes a number, also in a text, for seconds since 1970."""
+    for said in ("90", "1.5m", 90):
+        with subtests.test(repr(said)):
+            run = (await web.post("/v1/runs", json={"kind": "parse", "deadline": said})).json()
+            begun, end = (datetime.fromisoformat(run[name]) for name in ("created_at", "deadline"))
+            assert end - begun == timedelta(seconds=90)
+    for member, path, body, values in (
+        ("deadline", "/v1/runs", {"kind": "parse"}, ("1e3", "2100-01-01", True)),
+        ("until", f"/v1/runs/{uuid4()}/snooze", {}, (4_102_444_800, "4102444800", "2100-01-01")),
+        ("moment", "/v1/bulk", {"action": "cancel", "query": "kind:a"}, (1_700_000_000, "60")),
+    ):
+        for value in values:
+            with subtests.test(f"{member} {value!r}"):
+                headers = {"If-Match": '"1"'} if member == "until" else {}
+                refused = await web.post(path, json={**body, member: value}, headers=headers)
+                assert refused.status_code == 422
+                assert "must be a" in refused.json()["detail"], refused.text
 
 
 async def test_a_probe_may_ask_by_head_and_all_methods_of_a_path_are_named(
