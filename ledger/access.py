@@ -14,7 +14,7 @@ from runfold.ledger.errors import AccessDenied, InvalidValue, UnknownProject
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading.permitted import check_may
-from runfold.ledger.validation import check_actor, check_list, check_text, check_year
+from runfold.ledger.validation import check_actor, check_instant, check_list, check_text
 
 Right: TypeAlias = Literal[
     "submit", "work", "read", "decide", "schedule", "erase", "audit", "admin"
@@ -84,9 +84,7 @@ async def grant(
         raise InvalidValue("rights", chosen, "must not be empty; `revoke` takes all of them")
     speaks_for = None if actors is None else [check_actor(name) for name in actors]
     if until is not None:
-        if until.tzinfo is None:
-            raise InvalidValue("until", until, "must have a time zone")
-        check_year("until", until)
+        check_instant("until", until)
     change = (chosen, speaks_for, until)
     await _change(project, credential, change, everywhere=everywhere, actor=actor, reason=reason)
 

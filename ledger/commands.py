@@ -30,12 +30,12 @@ from runfold.ledger.validation import (
     check_correction,
     check_cost,
     check_duration,
+    check_instant,
     check_int,
     check_reason,
     check_run_id,
     check_text,
     check_trimmed,
-    check_year,
 )
 
 MAX_TAGS: Final = 50
@@ -275,18 +275,11 @@ def _allowed_content(state: State, content: Mapping[str, Any]) -> Mapping[str, A
 
 
 def _deadline(
-    value: datetime | float | timedelta | None,
+    value: datetime | float | timedelta,
 ) -> tuple[datetime | None, timedelta | None]:
     if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise InvalidValue(
-                "deadline",
-                value.isoformat(),
-                "has no time zone: use an aware datetime or a timedelta",
-            )
-        check_year("deadline", value)  # the ends of the calendar are infinity to the driver
-        return value, None
-    return None, None if value is None else check_duration("deadline", value, positive=True)
+        return check_instant("deadline", value), None
+    return None, check_duration("deadline", value, positive=True)
 
 
 def _array_literal(tags: Sequence[str]) -> str | None:

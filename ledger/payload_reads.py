@@ -14,7 +14,7 @@ from uuid import UUID
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.reading.permitted import check_found
-from runfold.ledger.validation import check_int, check_year
+from runfold.ledger.validation import check_instant, check_int
 
 _READS: Final = """
 SELECT read_at, run_id, credential, route FROM ledger.payload_read
@@ -61,7 +61,7 @@ async def drop_reads(
     On record in the control history, in transactions of 10,000 records. For the owner of the
     schema. Raises InvalidValue for a time that is less than 184 days ago.
     """
-    check_year("before", before)
+    check_instant("before", before)
     why = project.order_reason(reason)
     by = project.actor_or_default(actor)
     given, dropped = (project.project_id, by, before, why), 0

@@ -10,10 +10,9 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from runfold.ledger.errors import InvalidValue
 from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.validation import MAX_INT, check_int, check_run_id, check_year
+from runfold.ledger.validation import MAX_INT, check_instant, check_int, check_run_id
 
 MOST: Final = 500
 """Requests that one person has put off."""
@@ -67,9 +66,7 @@ async def snooze(
     90 days away.
     """
     if until is not None:
-        if until.tzinfo is None:
-            raise InvalidValue("until", until, "must have a time zone")
-        check_year("until", until)
+        check_instant("until", until)
     named = (check_run_id(run_id), check_int("version", version, least=1, most=MAX_INT), until)
     who = project.actor_or_default(actor)
     [row] = await fetch(project.pool, _CHANGE, project.project_id, who, *named)

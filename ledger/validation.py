@@ -183,12 +183,23 @@ def is_secure(url: str, *, loopback: bool) -> bool:
     return plain and bool(host) and url.isprintable() and (parts.scheme == "https" or near)
 
 
-def check_year(name: str, moment: datetime) -> None:
-    """Raise InvalidValue for a time that not every reader can read, as check_times.sql does."""
+def check_aware(name: str, value: object) -> datetime:
+    """Return a time; raise InvalidValue unless it is a datetime with a time zone."""
+    if not isinstance(value, datetime):
+        raise InvalidValue(name, value, "must be a datetime")
+    if value.tzinfo is None:
+        raise InvalidValue(name, value.isoformat(), "has no time zone: use an aware datetime")
+    return value
+
+
+def check_instant(name: str, value: object) -> datetime:
+    """Return an aware time; raise InvalidValue for one that check_times.sql refuses too."""
+    moment = check_aware(name, value)
     if not FIRST_YEAR <= moment.year <= LAST_YEAR:
         raise InvalidValue(
             name, moment.isoformat(), f"must be in the years {FIRST_YEAR} to {LAST_YEAR}"
         )
+    return moment
 
 
 def check_run_id(value: object) -> UUID:

@@ -25,12 +25,11 @@ from typing import Any, Final
 from uuid import UUID
 
 from runfold.ledger import Ledger
-from runfold.ledger.errors import InvalidValue
 from runfold.ledger.lifecycle import ATTEMPTS_EXHAUSTED
 from runfold.ledger.months import FIRST_RUN, first_run_at
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.reading.permitted import RUN_RIGHTS, check_found
-from runfold.ledger.validation import check_duration, check_int
+from runfold.ledger.validation import check_aware, check_duration, check_int
 from runfold.projections.state.run_state import LEASED
 
 MOST_SECONDS: Final = 3_600
@@ -298,8 +297,4 @@ async def judge(
 
 def _first_run(since: datetime | None) -> UUID:
     """Return the smallest id of a run submitted at an instant or later; raises InvalidValue."""
-    if since is None:
-        return FIRST_RUN
-    if since.tzinfo is None:
-        raise InvalidValue("since", since, "has no time zone")
-    return first_run_at(since)
+    return FIRST_RUN if since is None else first_run_at(check_aware("since", since))

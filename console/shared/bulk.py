@@ -21,7 +21,7 @@ from runfold.ledger.operations.cancel import cancel_many
 from runfold.ledger.postgres.clock import ledger_now
 from runfold.ledger.reading.query import Query, parse
 from runfold.ledger.reading.search import count, search
-from runfold.ledger.validation import check_int, check_reason, check_year
+from runfold.ledger.validation import check_instant, check_int, check_reason
 
 Action = Literal["cancel", "rerun"]
 ACTIONS: Final[tuple[Action, ...]] = ("cancel", "rerun")
@@ -105,7 +105,9 @@ async def bulk_of(ledger: Ledger, action: str, query: str, moment: datetime | No
     if chosen is None:
         raise InvalidValue("action", action, f"must be one of {', '.join(ACTIONS)}")
     present = await ledger_now(ledger.pool)
-    at = present if moment is None else min(_aware(moment), present)
+    at = (
+        present if moment is None else min(check_instant("moment", moment).astimezone(UTC), present)
+    )
     if not query.strip():
         raise InvalidValue("query", query, "must name runs, such as state:failed kind:review")
     states = [each for each in parse(query, at).choices if each.column == "state"]
@@ -174,10 +176,3 @@ def _of_rerun(run_id: UUID, answer: Any) -> Outcome:
     if not isinstance(answer, Rerun):
         return Outcome(run_id, answer.why, is_done=False)
     return Outcome(run_id, "rerun" if answer.created else "rerun before", answer.run_id)
-
-
-def _aware(moment: datetime) -> datetime:
-    if moment.tzinfo is None:
-        raise InvalidValue("moment", moment.isoformat(), "has no time zone")
-    check_year("moment", moment)
-    return moment.astimezone(UTC)

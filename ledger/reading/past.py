@@ -21,7 +21,7 @@ from runfold.ledger.reading.runs import get, require_kinds
 from runfold.ledger.reading.search import MAX_RUNS, Page, listed
 from runfold.ledger.reading.search_statements import EXAMINED
 from runfold.ledger.run import Run
-from runfold.ledger.validation import check_int, check_run_id, check_year
+from runfold.ledger.validation import check_instant, check_int, check_run_id
 
 MAX_FOLDED: Final = 1_000
 """Histories that one statement folds, so that no statement grows with the ledger."""
@@ -61,16 +61,12 @@ class Diff:
         return {name: (old, new) for name, old, new in pairs if old != new}
 
 
-async def check_instant(pool: Pool, project_id: str, time: datetime) -> datetime | None:
+async def _first_submission(pool: Pool, project_id: str, time: datetime) -> datetime | None:
     """Return when the project's first run was submitted, if any.
 
     Raises InvalidValue for a time without a zone, and FutureInstant by the database's clock.
     """
-    if not isinstance(time, datetime):
-        raise InvalidValue("time", time, "must be a datetime")
-    if time.tzinfo is None:
-        raise InvalidValue("time", time.isoformat(), "has no time zone: use an aware datetime")
-    check_year("time", time)
+    check_instant("time", time)
     (row,) = await fetch(pool, _BOUNDS, project_id)
     if time > row["now"]:
         raise FutureInstant(time, row["now"])
@@ -79,8 +75,8 @@ async def check_instant(pool: Pool, project_id: str, time: datetime) -> datetime
 
 
 async def check_project_instant(pool: Pool, project_id: str, time: datetime) -> None:
-    """Raise as `check_instant`, and BeforeFirstEvent for a time before the project's first run."""
-    first = await check_instant(pool, project_id, time)
+    """Raise InvalidValue, FutureInstant or BeforeFirstEvent for a time without a state."""
+    first = await _first_submission(pool, project_id, time)
     if first is not None and time < first:
         raise BeforeFirstEvent(project_id, time, first)
 
@@ -131,7 +127,7 @@ async def _point(
     pool: Pool, project_id: str, at: int | datetime
 ) -> tuple[int | None, datetime | None]:
     if isinstance(at, datetime):
-        await check_instant(pool, project_id, at)
+        await _first_submission(pool, project_id, at)
         return None, at
     if isinstance(at, bool) or not isinstance(at, int):
         raise InvalidValue("at", at, "must be a version, which is a number, or an aware datetime")

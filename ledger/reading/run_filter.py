@@ -8,10 +8,9 @@ from datetime import datetime
 from uuid import UUID
 
 from runfold.ledger.arguments import check_states
-from runfold.ledger.errors import InvalidValue
 from runfold.ledger.lifecycle import State
 from runfold.ledger.months import FIRST_RUN, LAST_RUN, first_run_at
-from runfold.ledger.validation import check_run_id, check_text
+from runfold.ledger.validation import check_aware, check_run_id, check_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +88,4 @@ def _texts(name: str, value: str | None) -> list[str] | None:
 
 
 def _instant(name: str, value: datetime | None) -> datetime | None:
-    if value is None:
-        return None
-    if not isinstance(value, datetime):
-        raise InvalidValue(name, value, "must be a datetime")
-    if value.tzinfo is None:
-        raise InvalidValue(name, value.isoformat(), "has no time zone: use an aware datetime")
-    return value
+    return None if value is None else check_aware(name, value)

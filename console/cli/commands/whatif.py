@@ -16,7 +16,7 @@ from runfold.console.shared.plain import moment, number_of, span
 from runfold.console.shared.values import duration, instant
 from runfold.ledger.archive.record import detached
 from runfold.ledger.months import FIRST_RUN, bounds
-from runfold.ledger.validation import check_duration, check_int, check_year
+from runfold.ledger.validation import check_duration, check_instant, check_int
 from runfold.projections.whatif import Policy, Verdict, WhatIf, judge
 
 app: Final = program()
@@ -97,9 +97,7 @@ async def whatif(
 
 def _since(text: str) -> datetime:
     """Return the instant of `--since`, within the years that runs can have."""
-    start = instant("--since", text)
-    check_year("--since", start)
-    return start.astimezone(UTC)
+    return check_instant("--since", instant("--since", text)).astimezone(UTC)
 
 
 def _first_run(start: datetime | None) -> UUID:

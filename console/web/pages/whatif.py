@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from runfold.console.shared.plain import number_of
 from runfold.console.web.pages.viewing import ReadViewer, page, router
 from runfold.ledger.postgres.clock import ledger_now
-from runfold.ledger.validation import check_year
+from runfold.ledger.validation import check_instant
 from runfold.projections.whatif import MOST_SECONDS, Policy, Verdict, WhatIf, judge
 
 EVENTS: Final = 20_000
@@ -114,5 +114,4 @@ def _span(seconds: float) -> timedelta | None:
 def _start(since: datetime | None, now: datetime) -> datetime:
     if since is None:
         return now - _DAY
-    check_year("since", since)
-    return since if since.tzinfo else since.replace(tzinfo=UTC)
+    return check_instant("since", since if since.tzinfo else since.replace(tzinfo=UTC))

@@ -12,9 +12,9 @@ from fastapi.responses import Response
 
 from runfold.console.shared.worker_queries import held_runs, holders, refused_writes
 from runfold.console.web.pages.viewing import ReadViewer, page, router
-from runfold.ledger.errors import InvalidValue
 from runfold.ledger.months import FIRST_RUN
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.validation import check_aware
 
 MOST: Final = 100
 """Leases on a page."""
@@ -39,8 +39,8 @@ async def workers(
     run: Annotated[UUID | None, Query()] = None,
 ) -> Response:
     """List the workers and their leases, with those that end first at the top."""
-    if after is not None and after.tzinfo is None:
-        raise InvalidValue("after", after.isoformat(), "has no time zone")
+    if after is not None:
+        check_aware("after", after)
     pool, project = viewer.ledger.pool, viewer.ledger.project_id
     start = run or FIRST_RUN
     rows = [dict(row) for row in await fetch(pool, _LEASES, project, after, start)]

@@ -212,6 +212,8 @@ async def test_the_owner_drops_old_records_of_reads_by_one_order(
         await payload_reads.drop_reads(ledger.project, datetime.now(UTC))
     with pytest.raises(InvalidValue, match="actor ''"):
         await payload_reads.drop_reads(ledger.project, datetime.now(UTC), actor="")
+    with pytest.raises(InvalidValue, match="no time zone"):
+        await payload_reads.drop_reads(ledger.project, datetime(2020, 1, 1))  # noqa: DTZ001
 
     before = datetime.now(UTC) - timedelta(days=200)
     assert await payload_reads.drop_reads(ledger.project, before, actor="ann", reason="old") == 2
