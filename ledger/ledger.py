@@ -821,14 +821,7 @@ class Ledger:
 
         Raises AccessDenied or InvalidValue.
         """
-        await roles.grant(
-            self.pool,
-            self.project_id,
-            role,
-            member,
-            actor=self.project.actor_or_default(actor),
-            reason=reason,
-        )
+        await roles.grant(self.project, role, member, actor=actor, reason=reason)
 
     async def revoke_role(
         self, role: str, member: str, *, actor: str | None = None, reason: str | None = None
@@ -837,14 +830,7 @@ class Ledger:
 
         Raises RoleNotHeld, AccessDenied or InvalidValue.
         """
-        await roles.revoke(
-            self.pool,
-            self.project_id,
-            role,
-            member,
-            actor=self.project.actor_or_default(actor),
-            reason=reason,
-        )
+        await roles.revoke(self.project, role, member, actor=actor, reason=reason)
 
     async def role_members(self, role: str | None = None) -> list[Member]:
         """Return the members of a role, or of every role. Raises InvalidValue."""

@@ -10,9 +10,10 @@ from datetime import datetime
 from typing import Final
 
 from runfold.ledger.errors import NobodyHasRole, RoleNotHeld
+from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading.permitted import check_found
-from runfold.ledger.validation import check_actor, check_text, order_reason
+from runfold.ledger.validation import check_actor, check_text
 
 _CHANGE: Final = "SELECT ledger.change_role($1, $2, $3, $4, $5, $6) AS changed"
 _MEMBERS: Final = """
@@ -54,19 +55,19 @@ class Member:
 
 
 async def grant(
-    pool: Pool, project_id: str, role: str, member: str, *, actor: str, reason: str | None = None
+    project: Project, role: str, member: str, *, actor: str | None, reason: str | None = None
 ) -> None:
     """Grant a role; see `Ledger.grant_role`."""
-    await _change(pool, project_id, "role.granted", role, member, actor=actor, reason=reason)
+    check_actor(member, "member")
+    await _change(project, "role.granted", role, member, actor=actor, reason=reason)
 
 
 async def revoke(
-    pool: Pool, project_id: str, role: str, member: str, *, actor: str, reason: str | None = None
+    project: Project, role: str, member: str, *, actor: str | None, reason: str | None = None
 ) -> None:
     """Revoke a role; see `Ledger.revoke_role`."""
-    if not await _change(
-        pool, project_id, "role.revoked", role, member, actor=actor, reason=reason
-    ):
+    check_text("member", member)  # whatever was ever granted can be revoked
+    if not await _change(project, "role.revoked", role, member, actor=actor, reason=reason):
         raise RoleNotHeld(role, member)
 
 
@@ -100,21 +101,9 @@ async def require_members(pool: Pool, project_id: str, role: str, needed: int = 
 
 
 async def _change(
-    pool: Pool,
-    project_id: str,
-    type_: str,
-    role: str,
-    member: str,
-    *,
-    actor: str,
-    reason: str | None,
+    project: Project, type_: str, role: str, member: str, *, actor: str | None, reason: str | None
 ) -> bool:
-    check_text("role", role)
-    if type_ == "role.granted":
-        check_actor(member, "member")
-    else:  # whatever was ever granted can be revoked
-        check_text("member", member)
-    check_actor(actor)
-    why = order_reason(reason)
-    [row] = await fetch(pool, _CHANGE, project_id, actor, type_, role, member, why)
+    who, why = project.actor_or_default(actor), project.order_reason(reason)
+    values = (project.project_id, who, type_, check_text("role", role), member, why)
+    [row] = await fetch(project.pool, _CHANGE, *values)
     return bool(row["changed"])

@@ -168,7 +168,7 @@ def test_the_inbox_has_what_waits_and_what_a_person_may_decide(cli: Cli) -> None
         (str(second.run_id), True),
     ]
     assert "bob does not have the role finance" in waiting_[0]["bar"]
-    cli.given(lambda ledger: grant(ledger.pool, ledger.project_id, "finance", "bob", actor="ann"))
+    cli.given(lambda ledger: grant(ledger.project, "finance", "bob", actor="ann"))
     mine = cli.ok("approvals", "--mine", "--actor", "bob", "--json").lines
     assert [one["prompt"] for one in mine] == ["first", "second"]
     assert '"first"' in cli.ok("approvals").out

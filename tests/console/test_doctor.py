@@ -266,7 +266,7 @@ def test_a_run_that_waits_for_a_version_of_its_handler_and_a_role_that_nobody_ha
 
     async def waiting_for_a_version(run: Run) -> None:
         async with Ledger.open(cli.url, PROJECT) as ledger:
-            await roles.grant(ledger.pool, PROJECT, "finance", "ann", actor="root", reason="head")
+            await roles.grant(ledger.project, "finance", "ann", actor="root", reason="head")
             await ledger.approve(run, actor="ann")
             async with working(ledger, second_version):
                 await given_back(ledger, run)

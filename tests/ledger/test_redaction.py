@@ -155,7 +155,10 @@ async def test_redaction_can_be_turned_off(database: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("RUNFOLD_REDACT", "false")
     async with Ledger.open(database, PROJECT) as opened:
         run = await opened.submit("parse", {"password": "hunter2"})
+        await opened.grant_role("desk", "ann", reason="password=hunter2")
+        [member] = await opened.role_members()
     assert run.input == {"password": "hunter2"}
+    assert member.reason == "password=hunter2"
 
 
 class Login(BaseModel):

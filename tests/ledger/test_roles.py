@@ -18,7 +18,9 @@ from runfold.ledger.errors import (
     RoleNotHeld,
 )
 from runfold.ledger.events import NoteAdded
+from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.urls import driver_url
+from runfold.ledger.settings import Settings
 from runfold.workers import Context, handler
 from tests.support.databases import PROJECT
 from tests.support.logins import with_login
@@ -69,10 +71,10 @@ async def test_a_role_is_asked_for_under_the_lock_and_counts_from_the_moment_of_
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:
     run_id = (await asking(ledger, role="finance")).run_id
-    await roles.grant(ledger.pool, PROJECT, "finance", "ann", **WHY)
-    await roles.grant(ledger.pool, PROJECT, "other", "bob", **WHY)
+    await roles.grant(ledger.project, "finance", "ann", **WHY)
+    await roles.grant(ledger.project, "other", "bob", **WHY)
     await connection.execute("INSERT INTO ledger.project (project_id) VALUES ('another')")
-    await roles.grant(ledger.pool, "another", "finance", "bob", **WHY)
+    await roles.grant(Project(ledger.pool, "another", Settings()), "finance", "bob", **WHY)
     with pytest.raises(DecisionRefused, match="does not have the role") as caught:
         await ledger.approve(await ledger.get(run_id), actor="bob")
     assert caught.value.why == "role"
@@ -87,11 +89,11 @@ async def test_a_role_is_asked_for_under_the_lock_and_counts_from_the_moment_of_
         )
         deciding = asyncio.create_task(grant(ledger, run_id, "ann"))
         await awaited(connection)
-        await roles.revoke(ledger.pool, PROJECT, "finance", "ann", **WHY)
+        await roles.revoke(ledger.project, "finance", "ann", **WHY)
     with pytest.raises(DecisionRefused):
         await deciding
 
-    await roles.grant(ledger.pool, PROJECT, "finance", "ann", **WHY)
+    await roles.grant(ledger.project, "finance", "ann", **WHY)
     await ledger.approve(await ledger.get(run_id), actor="ann")
 
 
@@ -100,8 +102,8 @@ async def test_a_decision_is_judged_and_dated_when_its_lock_is_had(
 ) -> None:
     run_id = (await asking(ledger, role="finance")).run_id
     other_id = (await asking(ledger, role="finance")).run_id
-    await roles.grant(ledger.pool, PROJECT, "finance", "ann", **WHY)
-    await roles.grant(ledger.pool, PROJECT, "finance", "bob", **WHY)
+    await roles.grant(ledger.project, "finance", "ann", **WHY)
+    await roles.grant(ledger.project, "finance", "bob", **WHY)
 
     # Both wait for a row that another only locks, and leaves as it is.
     locked = connection.transaction()
@@ -110,7 +112,7 @@ async def test_a_decision_is_judged_and_dated_when_its_lock_is_had(
     revoked = asyncio.create_task(grant(ledger, run_id, "ann"))
     granted = asyncio.create_task(grant(ledger, other_id, "bob"))
     await awaited(connection, 2)
-    await roles.revoke(ledger.pool, PROJECT, "finance", "ann", **WHY)
+    await roles.revoke(ledger.project, "finance", "ann", **WHY)
     moment = await connection.fetchval("SELECT clock_timestamp()")
     await locked.rollback()
 
@@ -122,12 +124,12 @@ async def test_a_decision_is_judged_and_dated_when_its_lock_is_had(
 async def test_every_change_of_a_role_is_recorded_and_made_by_the_owner_alone(
     ledger: Ledger, connection: asyncpg.Connection, database: str
 ) -> None:
-    await roles.grant(ledger.pool, PROJECT, "finance", "ann", **WHY)
-    await roles.grant(ledger.pool, PROJECT, "finance", "ann", **WHY)
-    await roles.grant(ledger.pool, PROJECT, "finance", "bob", **WHY)
-    await roles.revoke(ledger.pool, PROJECT, "finance", "ann", **WHY)
+    await roles.grant(ledger.project, "finance", "ann", **WHY)
+    await roles.grant(ledger.project, "finance", "ann", **WHY)
+    await roles.grant(ledger.project, "finance", "bob", **WHY)
+    await roles.revoke(ledger.project, "finance", "ann", **WHY)
     with pytest.raises(RoleNotHeld, match="ann does not have the role 'finance'"):
-        await roles.revoke(ledger.pool, PROJECT, "finance", "ann", **WHY)
+        await roles.revoke(ledger.project, "finance", "ann", **WHY)
 
     assert [one.member for one in await roles.members(ledger.pool, PROJECT)] == ["bob"]
     assert await roles.members(ledger.pool, PROJECT, "other") == []
@@ -142,13 +144,13 @@ async def test_every_change_of_a_role_is_recorded_and_made_by_the_owner_alone(
             await connection.execute(statement)
     for wrong in ("", "x" * 201, "a\x00"):
         with pytest.raises(InvalidValue):
-            await roles.grant(ledger.pool, PROJECT, wrong, "ann", **WHY)
+            await roles.grant(ledger.project, wrong, "ann", **WHY)
     async with (
         with_login(database, "runfold_worker", rights=("decide", "work")) as url,
         asyncpg.create_pool(driver_url(url), min_size=1) as pool,
     ):
         with pytest.raises(AccessDenied, match="lacks the right admin"):
-            await roles.grant(pool, PROJECT, "finance", "mallory", **WHY)
+            await roles.grant(Project(pool, PROJECT, Settings()), "finance", "mallory", **WHY)
         assert [one.member for one in await roles.members(pool, PROJECT)] == ["bob"]
 
 
@@ -164,7 +166,7 @@ async def test_an_approval_for_a_role_that_nobody_has_waits_for_somebody_and_say
     async with working(ledger, payment):
         await reached(ledger, run, State.WAITING_APPROVAL)
         assert "runfold roles grant finance NAME" in capsys.readouterr().err
-        await roles.grant(ledger.pool, ledger.project_id, "finance", "ann", **WHY)
+        await roles.grant(ledger.project, "finance", "ann", **WHY)
         await ledger.approve(await ledger.get(run.run_id), actor="ann")
 
         assert (await ended(ledger, run)).output == "ann"
@@ -191,7 +193,7 @@ async def test_a_role_that_fewer_have_than_must_approve_is_said_and_waits_for_mo
 
 
 async def test_a_handler_asks_for_somebody_with_a_role(ledger: Ledger) -> None:
-    await roles.grant(ledger.pool, PROJECT, "finance", "ann", **WHY)
+    await roles.grant(ledger.project, "finance", "ann", **WHY)
     run = await ledger.submit("payment")
     async with working(ledger, payment):
         await reached(ledger, run, State.WAITING_APPROVAL)

@@ -318,7 +318,7 @@ async def typed(ctx: Context) -> str:
 
 
 async def test_a_role_may_be_of_an_enumeration(ledger: Ledger) -> None:
-    await roles.grant(ledger.pool, ledger.project_id, "finance", "ann", actor="owner")
+    await roles.grant(ledger.project, "finance", "ann", actor="owner")
     run = await ledger.submit("typed")
     async with working(ledger, typed):
         await reached(ledger, run, State.WAITING_APPROVAL)

@@ -40,9 +40,7 @@ async def grant(
 ) -> None:
     """Grant a role to a member."""
     async with session.ledger() as ledger:
-        await roles.grant(
-            ledger.pool, ledger.project_id, role, name, actor=actor or ledger.actor, reason=reason
-        )
+        await ledger.grant_role(role, name, actor=actor, reason=reason)
         _write(session, (await roles.history(ledger.pool, ledger.project_id, role))[-1])
 
 
@@ -52,9 +50,7 @@ async def revoke(
 ) -> None:
     """Revoke a role from a member."""
     async with session.ledger() as ledger:
-        await roles.revoke(
-            ledger.pool, ledger.project_id, role, name, actor=actor or ledger.actor, reason=reason
-        )
+        await ledger.revoke_role(role, name, actor=actor, reason=reason)
         _write(session, (await roles.history(ledger.pool, ledger.project_id, role))[-1])
 
 

@@ -129,7 +129,7 @@ async def worked(url: str, mallory: asyncpg.Connection, folder: Path) -> None:
         await ledger.complete(lease, output={"lines": 3}, key="end")
         await ledger.pause_kind("parse")
         await ledger.limit_kind("load", 3, ahead=True)
-        await grant(ledger.pool, PROJECT, "release", "ann", actor="bob", reason="on call")
+        await grant(ledger.project, "release", "ann", actor="bob", reason="on call")
         await ledger.schedule("nightly", "parse", "x", cron="0 3 * * *")
         credential, _ = await api_tokens.make_token(ledger.project, "ci")
         await access.grant(ledger.project, credential, ["submit"], actors=["ci"])
