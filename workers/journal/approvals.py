@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar, Literal, TypeAlias, TypedDict
 
 from runfold.ledger import State, names, roles
-from runfold.ledger.arguments import check_approvals, check_wait_outcome
+from runfold.ledger.arguments import check_wait_outcome
 from runfold.ledger.errors import NobodyHasRole
 from runfold.ledger.events import ApprovalLapsed, ApprovalRequested
-from runfold.ledger.operations.decide import shown_sha256
+from runfold.ledger.operations.decide import request
 from runfold.ledger.validation import check_duration
 from runfold.workers.journal.call import Call
 from runfold.workers.journal.journal import Journal
@@ -89,28 +89,20 @@ class Approvals:
         """Return what was recorded about exactly this, or park the run until something is."""
         recorder = self._recorder
         with recorder.asking():
-            shown = as_json("show", show)
-            if (redaction := recorder.rules.redaction) is not None:
-                prompt = redaction.value(prompt, "prompt")
-                shown = redaction.value(shown, "show")
-            digest = shown_sha256(prompt, shown)
+            content = request(
+                prompt,
+                as_json("show", show),
+                role=role,
+                other_person=other_person,
+                approvals=approvals,
+                redaction=recorder.rules.redaction,
+            )
             wait = None if timeout is None else check_duration("timeout", timeout, positive=True)
             outcome = check_wait_outcome("on_timeout", on_timeout)
-            check_approvals(approvals)
             if call.earlier is not None and call.is_answered:
-                return self._decided(call.earlier, digest)
-            content = {
-                "prompt": prompt,
-                "show": shown,
-                "shown_sha256": digest,
-                "based_on": recorder.version,
-            }
-            if other_person:
-                content["other_person"] = True
-            if approvals > 1:
-                content["approvals"] = approvals
+                return self._decided(call.earlier, content["shown_sha256"])
+            content["based_on"] = recorder.version
             if role is not None:
-                content["role"] = role
                 await self._warn_if_too_few_have(role, approvals)
             return await self._tools.park(
                 call, State.WAITING_APPROVAL, content, wait=wait, wait_outcome=outcome
