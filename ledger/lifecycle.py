@@ -44,7 +44,8 @@ AFTER_TERMINAL: Final = frozenset({"write.refused", "note.added", "payload.erase
 """The only event types that may follow a terminal state."""
 
 OPEN: Final = frozenset(State) - TERMINAL
-_AT_WORK: Final = frozenset({State.RUNNING}) | WAITING
+HELD: Final = frozenset({State.RUNNING}) | WAITING
+"""The states in which a worker may hold a run."""
 
 
 def _moves(
@@ -55,11 +56,11 @@ def _moves(
 
 MOVES: Final[dict[str, frozenset[tuple[State, State | None]]]] = {
     "lease.acquired": _moves(WAITING | {State.PENDING}, State.RUNNING),
-    "lease.heartbeat": _moves(_AT_WORK, None),
-    "lease.released": _moves(_AT_WORK, State.PENDING),
-    "lease.expired": _moves(_AT_WORK, State.PENDING),
-    "step.completed": _moves(_AT_WORK, None),
-    "step.failed": _moves(_AT_WORK, None),
+    "lease.heartbeat": _moves(HELD, None),
+    "lease.released": _moves(HELD, State.PENDING),
+    "lease.expired": _moves(HELD, State.PENDING),
+    "step.completed": _moves(HELD, None),
+    "step.failed": _moves(HELD, None),
     "tool.requested": _moves(frozenset({State.RUNNING}), State.WAITING_TOOL),
     "tool.completed": _moves(frozenset({State.WAITING_TOOL}), State.RUNNING, None),
     "tool.failed": _moves(frozenset({State.WAITING_TOOL}), State.RUNNING, None),
@@ -74,7 +75,7 @@ MOVES: Final[dict[str, frozenset[tuple[State, State | None]]]] = {
     "run.cancelled": _moves(OPEN, State.CANCELLED),
     "run.timed_out": _moves(frozenset({State.RUNNING, State.WAITING_APPROVAL}), State.TIMEOUT),
     "run.retried": _moves(frozenset({State.RUNNING, State.WAITING_TOOL}), State.PENDING),
-    "cancel.requested": _moves(_AT_WORK, None),
+    "cancel.requested": _moves(HELD, None),
     "signal.received": _moves(OPEN, None),
     **dict.fromkeys(sorted(AFTER_TERMINAL), _moves(frozenset(State), None)),
 }

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Final, Self
 from uuid import UUID
 
-from runfold.ledger.lifecycle import TERMINAL, State
+from runfold.ledger.lifecycle import TERMINAL, WAITING, State
 from runfold.ledger.payload import decode_payload
 
 
@@ -67,7 +67,7 @@ class Run:
     @property
     def is_parked(self) -> bool:
         """Whether the run waits and no worker holds it."""
-        return self.token is None and self.state in {State.WAITING_TOOL, State.WAITING_APPROVAL}
+        return self.token is None and self.state in WAITING
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:

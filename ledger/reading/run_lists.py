@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from runfold.ledger.lifecycle import State
+from runfold.ledger.lifecycle import HELD, State
 from runfold.ledger.reading.run_filter import RunFilter
 
 _KINDS: Final = "(SELECT DISTINCT known.kind FROM ledger.kind AS known WHERE known.project_id = $1)"
@@ -119,16 +119,12 @@ class _Lists:
 
 
 _WAITING: Final = _Lists(
-    "priority", "run.available_at <= run.created_at", frozenset({State.PENDING.value})
+    "priority", "run.available_at <= run.created_at", frozenset({State.PENDING})
 )
-_HELD: Final = frozenset(
-    {State.RUNNING.value, State.WAITING_TOOL.value, State.WAITING_APPROVAL.value}
-)
-"""The states that held runs may have."""
 _OTHERS: Final = _Lists(
     "state",
     "run.token IS NULL AND (run.available_at <= run.created_at) IS NOT TRUE",
-    frozenset(state.value for state in State if state != State.RUNNING),
+    frozenset(State) - {State.RUNNING},
 )
 
 
@@ -246,7 +242,7 @@ def _listed(
 ) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """Yield the query of held runs, and the words of the template for the lists of each index."""
     kinds = _kinds(chosen, conditions.bound)
-    if chosen.worker_ids is not None or _may_be(_HELD, chosen):
+    if chosen.worker_ids is not None or _may_be(HELD, chosen):
         yield _HELD_PART.format(kinds=kinds, others=conditions.without("kind"), **words), None
     for lists in _lists(chosen):
         own = {

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from runfold.ledger import Lease, Ledger, State, Transition
+from runfold.ledger import Lease, Ledger, Transition
 from runfold.ledger.errors import LedgerError
+from runfold.ledger.lifecycle import HELD
 from runfold.ledger.operations.batching import Batcher, Listener, characters
 from runfold.ledger.operations.transition import Move
 from runfold.ledger.run import Receipt
@@ -14,8 +15,6 @@ from runfold.workers.leases.deadline import in_time, judged, raise_judged
 from runfold.workers.leases.heart import Heart
 
 LINGER_SECONDS: Final = 0.001
-_KEPT: Final = frozenset({State.RUNNING, State.WAITING_TOOL, State.WAITING_APPROVAL})
-"""The states in which a move keeps its lease, unless it parks the run."""
 
 
 class Writer:
@@ -85,7 +84,7 @@ class Writer:
 
 
 def _closes(move: Move) -> bool:
-    return move.row.park is True or move.row.to_state not in _KEPT
+    return move.row.park is True or move.row.to_state not in HELD
 
 
 def _lease(move: Move) -> Lease:
