@@ -188,12 +188,6 @@ def driver_url(url: str) -> str:
     return "postgresql" + url[url.index("://") :]
 
 
-def sqlalchemy_url(url: str) -> str:
-    """Return the URL with the scheme that SQLAlchemy takes; raise InvalidValue as `parse`."""
-    parse(url)
-    return "postgresql+asyncpg" + url[url.index("://") :]
-
-
 def shown(url: str) -> str:
     """Return the URL for people, without a password wherever it stands; a bad URL is hidden."""
     try:

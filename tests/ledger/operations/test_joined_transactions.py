@@ -16,7 +16,7 @@ from runfold.ledger.errors import (
     DuplicateKey,
     RunNotFound,
 )
-from runfold.ledger.postgres.urls import sqlalchemy_url
+from runfold.ledger.postgres.urls import driver_url
 from tests.ledger.operations.test_submit import ODD_TAGS
 from tests.support.runs import event_count
 from tests.support.waiting import blocked
@@ -24,7 +24,7 @@ from tests.support.waiting import blocked
 
 @pytest.fixture
 async def engine(database: str) -> AsyncIterator[AsyncEngine]:
-    made = create_async_engine(sqlalchemy_url(database))
+    made = create_async_engine(driver_url(database).replace("://", "+asyncpg://", 1))
     yield made
     await made.dispose()
 
