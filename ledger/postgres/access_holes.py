@@ -13,7 +13,8 @@ from runfold.ledger import log, names
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.postgres.compatibility import FIXED_MINORS
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.postgres.server_roles import ROLES
+from runfold.ledger.postgres.login_limits import LACKS
+from runfold.ledger.postgres.server_roles import HAS_POWERS, NO_POWERS, ROLES
 
 IDLE_SECONDS: Final = 60.0
 """How long a transaction that has changed something may do nothing before it is named."""
@@ -128,13 +129,11 @@ WHERE privilege.grantee <> given.owner
   -- without a schema, PUBLIC's right to call functions is the server's default
   AND (privilege.grantee <> 0 OR objects.type <> 'f' OR schema.oid IS NOT NULL)
 """
-_ROLES: Final = """
+_ROLES: Final = f"""
 SELECT format('role %s exists to be granted, but logs in or has powers of its own', role.rolname),
-  format('ALTER ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS',
-    role.rolname), true
+  format('ALTER ROLE %I {NO_POWERS}', role.rolname), true
 FROM given JOIN pg_roles AS role ON role.rolname = ANY (given.roles)
-WHERE role.rolcanlogin OR role.rolsuper OR role.rolcreaterole OR role.rolcreatedb
-  OR role.rolreplication OR role.rolbypassrls
+WHERE {HAS_POWERS}
 UNION ALL
 SELECT format('role %s has all that %s may', role.rolname, pg_get_userbyid(membership.roleid)),
   format('REVOKE %I FROM %I', pg_get_userbyid(membership.roleid), role.rolname), true
@@ -240,7 +239,7 @@ UNION ALL {_PREPARED} UNION ALL {_QUEUE} UNION ALL {_LOGGED} ORDER BY 1
 """
 # What doctor finds by comparing every object, told by the catalogs alone: a policy's comment says
 # how it was made.
-_WIDE: Final = """
+_WIDE: Final = f"""
   SELECT format('policy %s of ledger.%s is changed, or not the ledger''s', policy.polname,
     relation.relname), '', true
   FROM pg_policy AS policy JOIN pg_class AS relation ON relation.oid = policy.polrelid
@@ -276,10 +275,7 @@ _WIDE: Final = """
   FROM given, ledger.login_limits() AS bound, pg_roles AS login, pg_database AS database
   WHERE login.rolname = session_user AND database.datname = current_database()
     AND NOT pg_has_role(login.oid, given.owner, 'MEMBER')
-    AND NOT EXISTS (
-      SELECT FROM pg_db_role_setting AS stored CROSS JOIN unnest(stored.setconfig) AS each (setting)
-      WHERE stored.setrole IN (0, login.oid) AND stored.setdatabase IN (0, database.oid)
-        AND split_part(each.setting, '=', 1) = bound.name)
+    AND {LACKS}
   HAVING count(*) > 0
 """
 _AT_START: Final = f"""

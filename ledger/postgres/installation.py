@@ -9,7 +9,7 @@ from runfold.ledger.errors import ConfigurationError
 from runfold.ledger.postgres.compatibility import ENCODING, wrong_encoding
 from runfold.ledger.postgres.errors import of_an_unreleased_program
 from runfold.ledger.postgres.installed_objects import installed
-from runfold.ledger.postgres.server_roles import ROLES
+from runfold.ledger.postgres.server_roles import HAS_POWERS, NO_POWERS, ROLES
 
 if TYPE_CHECKING:  # SQLAlchemy takes a second to import
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -45,12 +45,9 @@ WHERE function.pronamespace = to_regnamespace('ledger')
   AND to_regclass('ledger.alembic_version') IS NULL
 ORDER BY 1 LIMIT 5
 """
-_MIGHTY: Final = """
+_MIGHTY: Final = f"""
 SELECT role.rolname FROM pg_roles AS role
-WHERE role.rolname = ANY ($1::text[])
-  AND (role.rolcanlogin OR role.rolsuper OR role.rolcreaterole OR role.rolcreatedb
-    OR role.rolreplication OR role.rolbypassrls)
-ORDER BY 1
+WHERE role.rolname = ANY ($1::text[]) AND {HAS_POWERS} ORDER BY 1
 """
 _COLUMNS: Final = """
 SELECT relation.relname, attribute.attname FROM pg_attribute AS attribute JOIN pg_class AS relation
@@ -100,8 +97,7 @@ async def refuse_unfit(connection: AsyncConnection) -> None:
     if mighty:
         raise ConfigurationError(
             "these roles exist to be granted, but log in or have powers of their own: "
-            f"{', '.join(mighty)}; take it from them (ALTER ROLE {mighty[0]} NOLOGIN NOSUPERUSER "
-            "NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS)"
+            f"{', '.join(mighty)}; take it from them (ALTER ROLE {mighty[0]} {NO_POWERS})"
         )
 
 

@@ -6,7 +6,12 @@ from typing import Any, Final
 
 from runfold.ledger.postgres.connections import fetch
 
-_UNLIMITED: Final = """
+LACKS: Final = """NOT EXISTS (
+  SELECT FROM pg_db_role_setting AS stored CROSS JOIN unnest(stored.setconfig) AS each (setting)
+  WHERE stored.setrole IN (0, login.oid) AND stored.setdatabase IN (0, database.oid)
+    AND split_part(each.setting, '=', 1) = bound.name)"""
+"""Whether nothing sets the `bound` for a `login` in a `database`."""
+_UNLIMITED: Final = f"""
 SELECT format('login %s has rights and no %s', login.rolname,
     concat_ws(', ', CASE WHEN login.rolconnlimit < 0 THEN 'connection limit' END, lacking.names))
   AS lack,
@@ -20,10 +25,7 @@ CROSS JOIN LATERAL (
     string_agg(format('ALTER ROLE %I IN DATABASE %I SET %I = %L', login.rolname, database.datname,
       bound.name, bound.value), '; ' ORDER BY bound.name) AS remedy
   FROM ledger.login_limits() AS bound
-  WHERE NOT EXISTS (
-    SELECT FROM pg_db_role_setting AS stored CROSS JOIN unnest(stored.setconfig) AS each (setting)
-    WHERE stored.setrole IN (0, login.oid) AND stored.setdatabase IN (0, database.oid)
-      AND split_part(each.setting, '=', 1) = bound.name)) AS lacking
+  WHERE {LACKS}) AS lacking
 WHERE schema.nspname = 'ledger' AND ($1::text IS NULL OR login.rolname = $1)
   AND (login.rolconnlimit < 0 OR lacking.names IS NOT NULL)
   AND EXISTS (SELECT FROM ledger.access_grant AS granted WHERE granted.credential = login.rolname

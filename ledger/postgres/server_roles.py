@@ -11,6 +11,10 @@ from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.locks import LOCK_TIMEOUT
 
 ROLES: Final = ("runfold_worker", "runfold_reader", "runfold_projector", "runfold_auditor")
+HAS_POWERS: Final = """(role.rolcanlogin OR role.rolsuper OR role.rolcreaterole
+  OR role.rolcreatedb OR role.rolreplication OR role.rolbypassrls)"""
+"""Whether a `role` of pg_roles can do more than be granted."""
+NO_POWERS: Final = "NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
 
 _MISSING: Final = """
 SELECT wanted.name FROM unnest($1::text[]) WITH ORDINALITY AS wanted (name, number)
