@@ -15,6 +15,7 @@ from runfold.ledger import log, names
 from runfold.ledger.archive.detach import detach_on
 from runfold.ledger.archive.file import EVENT, pages
 from runfold.ledger.archive.record import (
+    LOCK_ALL,
     Archive,
     archive_of,
     archives,
@@ -35,7 +36,6 @@ WAIT_SECONDS: Final = 600.0
 FOR_A_REBUILD: Final = "for the time of a rebuild"
 """The reason that `attached` records, by which it recognises its own records."""
 _REBUILD: Final = "rebuild"
-_LOCK_RECORDS: Final = "LOCK TABLE ledger.archive_event IN SHARE ROW EXCLUSIVE MODE"
 _HOLDERS: Final = "SELECT ledger.holders('ledger.archive_event', NULL)"
 _PAUSE_SECONDS: Final = 0.1
 _NAMES: Final = tuple(name for name, _ in EVENT)
@@ -118,7 +118,7 @@ async def _lock_records(connection: Any) -> None:
     async def lock() -> None:
         async with connection.transaction():
             await connection.execute(lock_limit())
-            await connection.execute(_LOCK_RECORDS)
+            await connection.execute(LOCK_ALL)
 
     async def holder_of(_: Exception) -> str:
         return str(await connection.fetchval(_HOLDERS))

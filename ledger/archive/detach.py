@@ -13,7 +13,7 @@ from uuid import UUID
 
 from runfold.ledger.archive.holds import holds
 from runfold.ledger.archive.obstacles import obstacles
-from runfold.ledger.archive.record import Archive, archive_of, record_archive
+from runfold.ledger.archive.record import LOCK_ALL, Archive, archive_of, record_archive
 from runfold.ledger.archive.request import alone, check_request
 from runfold.ledger.errors import ArchiveRefused
 from runfold.ledger.months import table_of
@@ -97,7 +97,7 @@ async def _drop_partition(connection: Any, month: str, newest: Mapping[str, Any]
     table = table_of(month)
     await connection.execute(f"ALTER TABLE ledger.event DETACH PARTITION ledger.{table}")
     # A hold that is being placed is waited for; a later one comes after the detach.
-    await connection.execute("LOCK TABLE ledger.archive_event IN SHARE ROW EXCLUSIVE MODE")
+    await connection.execute(LOCK_ALL)
     if await holds(connection, month):
         raise ArchiveRefused(month, ["a hold was placed meanwhile"])
     if await connection.fetch(_SINCE.format(table=table), newest["seen"], newest["base"]):

@@ -22,7 +22,7 @@ from runfold.ledger.archive.file import (
     put_in_place,
 )
 from runfold.ledger.archive.obstacles import held, obstacles
-from runfold.ledger.archive.record import Archive, archive_of, record_archive
+from runfold.ledger.archive.record import LOCK_ALL, Archive, archive_of, record_archive
 from runfold.ledger.archive.request import alone, check_request
 from runfold.ledger.errors import ArchiveRefused, ArchiveUnusable, ArchiveUnwritable
 from runfold.ledger.months import FIRST_RUN, bounds, table_of
@@ -87,7 +87,7 @@ async def _check_holds(connection: Any, month: str) -> None:
     One that is being placed is waited for.
     """
     await connection.execute(lock_limit(f"{HOLD_SECONDS}s"))
-    await connection.execute("LOCK TABLE ledger.archive_event IN SHARE ROW EXCLUSIVE MODE")
+    await connection.execute(LOCK_ALL)
     if in_the_way := await held(connection, month):
         raise ArchiveRefused(month, in_the_way)
 

@@ -39,6 +39,8 @@ OF_A_MONTH: Final = "*"
 """The project of the records of a whole month, which has runs of all projects."""
 # The table first, as the insert below locks it: a detach has the table when it comes to the list.
 _LOCK_TABLE: Final = "LOCK TABLE ledger.archive_event IN ROW EXCLUSIVE MODE"
+LOCK_ALL: Final = "LOCK TABLE ledger.archive_event IN SHARE ROW EXCLUSIVE MODE"
+"""Waits for whoever adds a record, and keeps others from it until the transaction ends."""
 _LOCK_LIST: Final = "SELECT ledger.lock_control($1)"
 _RECORD: Final = """
 INSERT INTO ledger.archive_event (project_id, number, recorded_at, type, actor, reason, month,
