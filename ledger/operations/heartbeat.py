@@ -6,13 +6,13 @@ what is here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
-from runfold.ledger.arguments import check_lease, identify
+from runfold.ledger.arguments import check_lease, identify_lease
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.operations.columns import check_distinct, columns
 from runfold.ledger.operations.project import Project
@@ -48,7 +48,7 @@ async def beat(
 ) -> dict[UUID, Beat]:
     """Send one beat for all the leases; those that are missing in the answer are lost."""
     accepted = await fetch(source, HEARTBEAT, project_id, *columns(rows))
-    return {row["run_id"]: _beat(row) for row in accepted}
+    return {row["run_id"]: Beat(**row) for row in accepted}
 
 
 async def refuse(
@@ -79,14 +79,8 @@ async def heartbeat(project: Project, leases: Sequence[Lease]) -> list[Lease]:
 
 
 def _row(lease: Lease) -> HeartbeatRow:
-    run_id, token = identify(lease)
-    assert token is not None  # a lease has one
-    ttl = check_lease_time("ttl", lease.ttl)
-    return HeartbeatRow(run_id, token, ttl, check_text("worker_id", lease.worker_id))
-
-
-def _beat(row: Mapping[str, Any]) -> Beat:
-    return Beat(row["run_id"], row["lease_until"], row["late_ms"], row["cancel_requested"])
+    ttl, worker = check_lease_time("ttl", lease.ttl), check_text("worker_id", lease.worker_id)
+    return HeartbeatRow(*identify_lease(lease), ttl, worker)
 
 
 def _renewed(lease: Lease, accepted: Beat | None) -> Lease:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
 
-from runfold.ledger.proof.chain import ChainCheck, Finding
+from runfold.ledger.proof.chain import MAX_FINDINGS, ChainCheck, Finding
 from runfold.ledger.proof.fold import Drift
-
-MAX_FINDINGS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)

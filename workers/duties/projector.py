@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from runfold.ledger import names
 from runfold.ledger.errors import CheckpointUnknown, DatabaseUnavailable, FeedArchived
 from runfold.ledger.postgres.connections import Pool
@@ -12,8 +10,6 @@ from runfold.projections.declared.catch_up import CatchUp
 from runfold.projections.declared.projection import Projection
 from runfold.projections.errors import ProjectionFailed, ProjectionPaused
 from runfold.workers.duties.duty import RETRY_SECONDS, Duty, Interruption
-
-STOPPED: Final = "projection_stopped"
 
 
 class Projector(Duty):
@@ -35,7 +31,7 @@ class Projector(Duty):
             taken = await self._catch_up.step()
         except (ProjectionFailed, FeedArchived, CheckpointUnknown) as error:
             # A rebuild puts it right, and it goes on from there.
-            self._interruption.begin_error(STOPPED, str(error))
+            self._interruption.begin_error(names.PROJECTION_STOPPED, str(error))
         except (ProjectionPaused, DatabaseUnavailable) as error:
             self._interruption.begin(str(error))
         else:

@@ -21,7 +21,8 @@ from runfold.ledger import Ledger, verified
 from runfold.ledger.errors import AccessDenied, DatabaseUnavailable, RunNotFound
 from runfold.ledger.postgres.clock import ledger_now
 from runfold.ledger.postgres.errors import is_read_only
-from runfold.ledger.reading.report import MAX_FINDINGS, Report
+from runfold.ledger.proof.chain import MAX_FINDINGS
+from runfold.ledger.reading.report import Report
 from runfold.ledger.reading.verify import verify as check
 
 app: Final = program()
