@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -99,9 +99,6 @@ class Submit:
     def row(self, rules: PayloadRules) -> SubmitRow:
         """Return the checked row; raise InvalidValue or PayloadTooLarge."""
         at, within = (None, None) if self.deadline is None else _deadline(self.deadline)
-        if at is not None and self.key is None and at <= datetime.now(UTC):
-            # With a key it may be a repeated command, which the database knows.
-            raise InvalidValue("deadline", at.isoformat(), "is in the past")
         content = {"input": self.input}
         if self.parent is not None:
             content["parent"] = str(check_run_id(self.parent))

@@ -29,6 +29,7 @@ DECLARE
   txid CONSTANT xid8 := pg_current_xact_id();
   ids uuid[];
   fresh boolean[];
+  past timestamptz;
 BEGIN
   checked := ledger.check_count(cardinality(p_kinds));
   checked := ledger.check_access(p_project, '{submit}', ARRAY[p_actor]);
@@ -90,11 +91,14 @@ BEGIN
   END IF;
 
   -- Only new runs are refused: a repeated command has its first outcome, however late it comes.
-  IF num_nonnulls(VARIADIC p_deadlines) > 0 AND EXISTS (
-    SELECT FROM unnest(fresh, p_deadlines) AS asked (fresh, deadline_at)
-      WHERE asked.fresh AND asked.deadline_at <= ledger.now()
-  ) THEN
-    RAISE EXCEPTION 'a deadline is in the past' USING ERRCODE = '22023';
+  IF num_nonnulls(VARIADIC p_deadlines) > 0 THEN
+    SELECT min(asked.deadline_at) INTO past
+    FROM unnest(fresh, p_deadlines) AS asked (fresh, deadline_at)
+    WHERE asked.fresh AND asked.deadline_at <= ledger.now();
+    IF past IS NOT NULL THEN
+      RAISE EXCEPTION 'deadline % is in the past by the database''s clock', past
+        USING ERRCODE = '22023';
+    END IF;
   END IF;
 
   RETURN QUERY

@@ -415,6 +415,14 @@ async def test_a_keyed_submit_repeated_after_its_deadline_gives_the_first_run_an
         await ledger.submit("parse", deadline=soon)
 
 
+async def test_the_databases_clock_alone_says_whether_a_deadline_is_past(ledger: Ledger) -> None:
+    await set_clock(ledger.pool, timedelta(hours=-2))
+
+    run = await ledger.submit("parse", deadline=datetime.now(UTC) - timedelta(hours=1))
+
+    assert run.state == State.PENDING
+
+
 async def test_an_unknown_run_is_not_found_by_any_operation(ledger: Ledger) -> None:
     await ledger.submit("parse")
     (lease,) = await ledger.claim("w:1")
