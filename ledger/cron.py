@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -12,6 +13,7 @@ from runfold.ledger.errors import InvalidValue
 from runfold.ledger.validation import check_text
 
 FIELDS = 5
+_OF_THE_MACHINE: Final = {"localtime", "posixrules"}
 
 
 def check_cron(cron: object, timezone: object) -> tuple[str, str]:
@@ -56,6 +58,10 @@ def _from(cron: str, start: datetime, *, reverse: bool) -> Iterator[datetime]:
 def _zone(name: str) -> tzinfo:
     if name == "UTC":
         return UTC
+    if name in _OF_THE_MACHINE:
+        raise InvalidValue(
+            "timezone", name, "is another zone on each machine: use a name such as Europe/Berlin"
+        )
     try:
         return ZoneInfo(name)
     except (OSError, ValueError, KeyError):

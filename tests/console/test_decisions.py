@@ -226,5 +226,6 @@ def test_a_request_is_put_off_and_shown_again(cli: Cli) -> None:
     assert run in cli.ok("approvals", "--snoozed", "--actor", "ann").out
     assert cli("snooze", run, "--until", "3h", "--actor", "ann").code == exits.USAGE  # it lapses
     assert cli("snooze", run, "--actor", "ann").code == exits.USAGE
+    assert cli("snooze", run, "--until", "9" * 20, "--actor", "ann").code == exits.USAGE
     cli.ok("snooze", run, "--undo", "--actor", "ann")
     assert run in cli.ok("approvals", "--mine", "--actor", "ann").out

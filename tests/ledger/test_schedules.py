@@ -106,7 +106,7 @@ async def test_a_schedule_of_one_name_in_another_project_stays_when_this_one_cha
 NO_SCHEDULES: tuple[tuple[Any, Any], ...] = (
     ("", "UTC"), ("* * * *", "UTC"), ("* * * * * *", "UTC"), ("61 * * * *", "UTC"),
     ("0 0 31 2 *", "UTC"), ("@daily", "UTC"), (5, "UTC"), ("* * * * *", "Mars/Base"),
-    ("* * * * *", "../etc/passwd"), ("* * * * *", None),
+    ("* * * * *", "../etc/passwd"), ("* * * * *", None), ("* * * * *", "localtime"),
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import typer
@@ -16,6 +16,7 @@ from runfold.console.shared.inbox import change_inbox
 from runfold.console.shared.plain import moment, relative
 from runfold.console.shared.values import Misuse
 from runfold.ledger.errors import IllegalTransition
+from runfold.ledger.validation import check_duration
 
 app: Final = program()
 
@@ -61,4 +62,4 @@ def _instant(text: str) -> datetime:
     chosen = values.deadline(text, "--until")
     if isinstance(chosen, datetime):
         return chosen
-    return datetime.now(UTC) + timedelta(seconds=chosen or 0)
+    return datetime.now(UTC) + check_duration("--until", chosen)
