@@ -9,6 +9,8 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from runfold.console.cli.health.waiting_checks import CHANGED
+from runfold.console.cli.health.work_checks import EXPIRED
 from runfold.console.shared import approval_requests
 from runfold.ledger import Ledger, api_tokens, payload_reads, roles, sessions, users
 from runfold.ledger.archive import holds, record
@@ -41,6 +43,14 @@ INSERT INTO ledger.role_event (project_id, number, recorded_at, type, role, memb
 INSERT INTO ledger.role_event (project_id, number, recorded_at, type, role, member, actor)
   SELECT 'test', 3000 + n, now(), 'role.granted', CASE WHEN n > 3 THEN 'desk' ELSE 'few' END,
     'm' || n, 'x' FROM generate_series(1, 3000) AS n;
+INSERT INTO ledger.kind (project_id, kind, run_id) VALUES ('test', 'parse', gen_random_uuid());
+INSERT INTO ledger.run_state (project_id, run_id, version, hash, kind, state, priority,
+    attempt_count, max_attempts, completed_at, created_at, updated_at, cost_usd, step_count, tags)
+  SELECT 'test', ledger.uuid7(), 3, '', 'parse', 'completed', 0, 1, 3, now(), now(), now(), 0, 0,
+    '{}' FROM generate_series(1, 3000) AS n;
+INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, error_code, hash)
+  SELECT project_id, run_id, version, now(), 'run.failed', 'w:1', 'E-' || version, ''
+  FROM ledger.run_state;
 INSERT INTO ledger.api_token (token_id, sha256, name, created_at, expires_at, actor)
   SELECT 't' || n, sha256(int4send(n)), 'x', now() + n * interval '1 s', now(), 'x'
   FROM generate_series(1, 3000) AS n;
@@ -94,6 +104,8 @@ CALLS: Final[dict[str, Any]] = {
     "set aside: none": lambda ledger: status.set_aside(ledger.pool, "few"),
     "set aside: many": lambda ledger: status.set_aside(ledger.pool, "many", limit=1),
     "taken back": lambda ledger: ledger.pool.execute(BACK, NOWHERE),
+    "handlers that were changed": lambda ledger: ledger.pool.fetch(CHANGED, "E-RUN-007"),
+    "leases that expired": lambda ledger: ledger.pool.fetch(EXPIRED, 1_000),
     "rebuilds": lambda ledger: status.unfinished(ledger.pool),
 }
 
@@ -107,7 +119,14 @@ async def test_a_list_reads_nothing_that_it_does_not_show(
 ) -> None:
     monkeypatch.setenv("RUNFOLD_POOL_SIZE", "1")
     superuser = await asyncpg.connect(driver_url(unverified_database))
-    for table in ("access_grant", "archive_event", "role_event", "api_token", "user_account"):
+    for table in (
+        "access_grant",
+        "archive_event",
+        "role_event",
+        "api_token",
+        "user_account",
+        "event",
+    ):
         await superuser.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER ALL")
     await superuser.execute(FILL)
     await superuser.execute("ANALYZE")

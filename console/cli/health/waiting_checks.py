@@ -14,26 +14,35 @@ from runfold.ledger.postgres.opening import Database
 _SHOWN: Final = 3
 _LOOKED_AT: Final = 1_000
 """Runs of a project that are looked at for the role that they ask for."""
-_CHANGED: Final = """
+# By the index of the runs that were given back, in its order, so that every plan reads it alone.
+CHANGED: Final = """
 SELECT changed.project_id, changed.kind, changed.number, changed.run_id,
   payload.body ->> 'error_detail' AS reason
 FROM (
-  SELECT run.project_id, run.kind, count(*) AS number,
+  SELECT asked.project_id, asked.kind, count(*) AS number,
     (array_agg(run.run_id ORDER BY run.run_id))[1] AS run_id,
     (array_agg(run.version ORDER BY run.run_id))[1] AS version
-  FROM ledger.run_state AS run
-  JOIN ledger.event AS event
-    ON event.project_id = run.project_id AND event.run_id = run.run_id
-      AND event.version = run.version
-  WHERE run.available_at IS NOT NULL AND run.version > 2
-    AND event.type = 'lease.released' AND event.error_code = $1
-  GROUP BY run.project_id, run.kind
+  FROM (SELECT DISTINCT known.project_id, known.kind FROM ledger.kind AS known) AS asked
+  CROSS JOIN LATERAL (
+    SELECT run.run_id, run.version FROM ledger.run_state AS run
+    WHERE run.project_id = asked.project_id AND run.kind = asked.kind
+      AND run.available_at > run.created_at AND run.version > 2
+    ORDER BY run.priority, run.available_at, run.run_id OFFSET 0
+  ) AS run
+  CROSS JOIN LATERAL (
+    SELECT event.type, event.error_code FROM ledger.event AS event
+    WHERE event.project_id = asked.project_id AND event.run_id = run.run_id
+      AND event.version = run.version OFFSET 0
+  ) AS event
+  WHERE event.type = 'lease.released' AND event.error_code = $1
+  GROUP BY asked.project_id, asked.kind
 ) AS changed
 LEFT JOIN ledger.payload AS payload
   ON payload.project_id = changed.project_id AND payload.run_id = changed.run_id
     AND payload.version = changed.version
 ORDER BY changed.number DESC, changed.project_id, changed.kind
 """
+"""The kinds with runs that no process with their version of the handler has taken."""
 VACANT: Final = f"""
 SELECT request.project_id, request.role, request.needs, has.members, count(*) AS number
 FROM (
@@ -60,7 +69,7 @@ ORDER BY count(*) DESC, request.project_id, request.role
 
 async def handlers(database: Database) -> Check:
     """Whether a run waits for a process with the version of the handler that began it."""
-    rows = await fetch(database.pool, _CHANGED, HISTORY_MISMATCH)
+    rows = await fetch(database.pool, CHANGED, HISTORY_MISMATCH)
     if not rows:
         return Check("handlers", Level.OK, "every open run fits its handler")
     return Check(

@@ -13,7 +13,7 @@ SWEEPS_MISSED: Final = 3
 WAITED_SECONDS: Final = 60.0
 _COUNTED: Final = 1_000
 
-_EXPIRED: Final = """
+EXPIRED: Final = """
 SELECT project.project_id, expired.number, expired.oldest FROM ledger.project AS project
 CROSS JOIN LATERAL (
   SELECT count(*) AS number,
@@ -30,7 +30,7 @@ CROSS JOIN LATERAL (
 
 async def leases(database: Database, reaper_seconds: float) -> Check:
     """Whether a lease expired so long ago that a reaper should have repaired it."""
-    rows = await fetch(database.pool, _EXPIRED, _COUNTED)
+    rows = await fetch(database.pool, EXPIRED, _COUNTED)
     if not rows:
         return Check("leases", Level.OK, "none has expired")
     shown = "; ".join(

@@ -1,7 +1,7 @@
 -- Sends a delivery again, under its old id, whether it was delivered, given up or waits; on
--- record. Returns whether there is such a delivery. Later ones of its run follow it. Needs the right
--- admin. Locks: the webhook, so that nothing is noted meanwhile, the open deliveries of the run;
--- waits two seconds for whoever holds them.
+-- record. Later ones of its run follow it. Returns whether there is such a delivery. Needs the
+-- right admin. Locks: the webhook, so that nothing is noted meanwhile, the open deliveries of the
+-- run; waits two seconds for whoever holds them.
 CREATE OR REPLACE FUNCTION ledger.resend_delivery(
   p_project text, p_actor text, p_webhook text, p_run uuid, p_version int
 ) RETURNS boolean
