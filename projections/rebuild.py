@@ -50,6 +50,7 @@ _BEGIN: Final = """
 INSERT INTO ledger.rebuild (projection, project_id, until, definition, moment)
 VALUES ($1, $2, $3, $4, $5) RETURNING rebuild_id
 """
+FINISHED: Final = "UPDATE ledger.rebuild SET finished_at = clock_timestamp() WHERE rebuild_id = $1"
 _RETRY_FAILED: Final = """
 UPDATE ledger.rebuild_range SET error = NULL, done_at = NULL
 WHERE rebuild_id = $1 AND error IS NOT NULL
@@ -173,11 +174,7 @@ class Rebuild:
         """Mark the rebuild as finished; drop the shadow table unless it is kept."""
         if not keep:
             await fetch(self.pool, f"DROP TABLE IF EXISTS {self.shadow}")
-        await fetch(
-            self.pool,
-            "UPDATE ledger.rebuild SET finished_at = clock_timestamp() WHERE rebuild_id = $1",
-            self.rebuild_id,
-        )
+        await fetch(self.pool, FINISHED, self.rebuild_id)
 
     async def _work(self, *, strict: bool, on_progress: OnProgress | None) -> None:
         while await self._fill_next(strict=strict):

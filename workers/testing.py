@@ -246,13 +246,8 @@ class Kit:
         return row is not None and not row["held"] and not row["claimable"]
 
     async def _open(self, kinds: Sequence[str]) -> list[Run]:
-        runs = [
-            run
-            for kind in kinds
-            for run in await self.ledger.runs(limit=10_000)
-            if run.kind == kind
-        ]
-        return [run for run in runs if not run.is_terminal]
+        runs = await self.ledger.runs(limit=10_000)
+        return [run for kind in kinds for run in runs if run.kind == kind and not run.is_terminal]
 
 
 class _Crashing(Ledger):

@@ -32,8 +32,6 @@ class Operation(ABC):
     """What the other types cannot do, as an error says it: "be added up"."""
     start: ClassVar[int | None] = None
     """The column before any event."""
-    ordered: ClassVar[bool] = False
-    """Whether the order of events matters, so that a merge has to know their positions."""
     keeps_null: ClassVar[bool] = False
     """Whether a null counts as a value."""
 

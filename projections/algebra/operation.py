@@ -36,11 +36,13 @@ class SourceOperation(Operation):
 
 
 class Ordered(SourceOperation):
-    """An operation whose result is the value of one event, chosen by position."""
+    """An operation whose result is the value of one event, chosen by position.
+
+    The column is stored with that position, which a merge has to know.
+    """
 
     types = SINGLE
     purpose = "be picked by order; fold it with `once`"
-    ordered = True
     direction: ClassVar[str] = "DESC"
 
     def aggregate_sql(self, facts: Placed, when: str, source_type: str) -> str:  # noqa: ARG002

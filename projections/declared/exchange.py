@@ -17,20 +17,19 @@ from runfold.ledger.reading.feed import Checkpoint
 from runfold.ledger.reading.permitted import permitted
 from runfold.projections.declared.catch_up import BATCH, checkpoint_of
 from runfold.projections.declared.installing import check_table, publish
+from runfold.projections.declared.interventions import NO_ERROR
 from runfold.projections.declared.pages import take_page
 from runfold.projections.declared.projection import Projection
 from runfold.projections.errors import TableChanged
-from runfold.projections.rebuild import Rebuild
+from runfold.projections.rebuild import FINISHED, Rebuild
 
 MOST_BEHIND: Final = 20_000
 """Events that the live table may lack to be compared: it takes them under the exchange's locks."""
 INSTALLED: Final = "SELECT * FROM ledger.projection WHERE name = $1"
 _MOMENT: Final = "UPDATE ledger.rebuild SET moment = $2 WHERE rebuild_id = $1"
-_FINISHED: Final = "UPDATE ledger.rebuild SET finished_at = clock_timestamp() WHERE rebuild_id = $1"
-_REPLACED: Final = """
+_REPLACED: Final = f"""
 UPDATE ledger.projection SET version = $2, digest = $3, generation = $4, snapshot = $5,
-  target = NULL, position = 0, moved_at = clock_timestamp(), failed_at = NULL, error = NULL,
-  error_project_id = NULL, error_run_id = NULL, error_version = NULL, error_position = NULL
+  target = NULL, position = 0, moved_at = clock_timestamp(), {NO_ERROR}
 WHERE name = $1
 """
 # By the first event that is left out: a rebuild leaves out the whole run.
@@ -123,7 +122,7 @@ async def _exchange(
     await publish(connection, projection)
     place = (here.generation, here.moment)
     await connection.execute(_REPLACED, *identity, projection.digest, *place)
-    await connection.execute(_FINISHED, rebuild.rebuild_id)
+    await connection.execute(FINISHED, rebuild.rebuild_id)
     facts = (rebuild.rebuild_id, wrong, order.actor, order.reason)
     await connection.execute(NOTED, projection.name, "swapped", projection.version, *facts)
     return wrong, kept_in

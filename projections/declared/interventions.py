@@ -16,10 +16,10 @@ _PAUSE: Final = """
 UPDATE ledger.projection SET paused_at = coalesce(paused_at, clock_timestamp()) WHERE name = $1
 RETURNING name
 """
-_NO_ERROR: Final = """failed_at = NULL, error = NULL, error_project_id = NULL, error_run_id = NULL,
+NO_ERROR: Final = """failed_at = NULL, error = NULL, error_project_id = NULL, error_run_id = NULL,
   error_version = NULL, error_position = NULL"""
 _RESUME: Final = f"""
-UPDATE ledger.projection SET paused_at = NULL, {_NO_ERROR} WHERE name = $1 RETURNING name
+UPDATE ledger.projection SET paused_at = NULL, {NO_ERROR} WHERE name = $1 RETURNING name
 """
 _RETRY: Final = """
 UPDATE ledger.projection_aside AS aside SET retry_at = clock_timestamp()
@@ -33,7 +33,7 @@ _SKIP: Final = f"""
 WITH stopped AS (
   SELECT * FROM ledger.projection WHERE name = $1 AND failed_at IS NOT NULL FOR UPDATE
 ), cleared AS (
-  UPDATE ledger.projection AS projection SET {_NO_ERROR}
+  UPDATE ledger.projection AS projection SET {NO_ERROR}
   FROM stopped WHERE projection.name = stopped.name
 )
 INSERT INTO ledger.projection_skip AS skip

@@ -12,6 +12,7 @@ import asyncpg
 
 from runfold.ledger.events import Event
 from runfold.projections.algebra.fold import Fold, NarrowedFold, types_of
+from runfold.projections.algebra.operation import Ordered
 from runfold.projections.algebra.source import Source, as_source
 from runfold.projections.declared import checks
 
@@ -94,7 +95,7 @@ class Projection:
         return types | {
             position_name(name): "bigint"
             for name, column in self.folds.items()
-            if column.fold.operation.ordered
+            if isinstance(column.fold.operation, Ordered)
         }
 
     @cached_property

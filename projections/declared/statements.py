@@ -71,8 +71,8 @@ def _folded_sql(name: str, column: NarrowedFold) -> list[str]:
     return folded
 
 
-def merge_sql(projection: Projection, rows: str, table: str | None = None) -> str:
-    """Merge folded rows, a SELECT as `rows_sql` makes it, into the table or into one like it."""
+def merge_sql(projection: Projection, rows: str, table: str) -> str:
+    """Merge folded rows, a SELECT as `rows_sql` makes it, into the table or one like it."""
     names, key = _names(projection.column_types()), _names(projection.key)
     sets = []
     for name, column in projection.folds.items():
@@ -87,7 +87,7 @@ def merge_sql(projection: Projection, rows: str, table: str | None = None) -> st
             sets.append(f'"{position_name(name)}" = {position}')
     changes = ",\n  ".join(sets)
     return (
-        f"INSERT INTO {table or projection.table} AS stored ({names})\n"
+        f"INSERT INTO {table} AS stored ({names})\n"
         f"SELECT {names} FROM (\n{rows}\n) AS folded\n"
         f"ORDER BY {key}\nON CONFLICT ({key}) DO UPDATE SET\n  {changes}"
     )
@@ -184,7 +184,7 @@ def _facts_sql(
         elif when:
             value = f"CASE WHEN {when} THEN {value} END"
         facts.append(f'{value} AS "{name}"')
-        if column.fold.operation.ordered:
+        if isinstance(column.fold.operation, Ordered):
             position = "NULL::bigint" if name not in counted else "event.position"
             if name in counted and when:
                 position = f"CASE WHEN {when} THEN event.position END"
