@@ -187,7 +187,7 @@ DECLARE
   unsampled name;
 BEGIN
   EXECUTE format('ALTER TABLE ledger.event ATTACH PARTITION ledger.%I FOR VALUES FROM (%L) TO (%L)',
-  partition, ledger.uuid7_floor(p_month), ledger.uuid7_floor(p_month + '1 month'));
+    partition, ledger.uuid7_floor(p_month), ledger.uuid7_floor(p_month + '1 month'));
   EXECUTE format('CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.%I '
     'EXECUTE FUNCTION ledger.refuse_change()', partition);
   EXECUTE format('CREATE TRIGGER refuse_insert BEFORE INSERT ON ledger.%I '
@@ -2022,10 +2022,11 @@ DECLARE
   dropped int;
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_project(p_project);
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_given('p_before', p_before IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
-  checked := ledger.check_texts(ARRAY[p_reason], 2000, true);
+  checked := ledger.check_texts(ARRAY[p_reason], 2000);
   IF p_before > clock_timestamp() - interval '184 days' THEN
     RAISE EXCEPTION 'records of reads are kept for 184 days, and % is later', p_before
       USING ERRCODE = '22023';
@@ -2296,7 +2297,7 @@ BEGIN
   WHILE this.end_position IS NOT NULL LOOP
     IF p_moment NOT LIKE '9223372036854775807:%' THEN
       RETURN QUERY SELECT this.generation, p_moment,
-      '9223372036854775807:9223372036854775807:@' || this.end_position;
+        '9223372036854775807:9223372036854775807:@' || this.end_position;
       RETURN;
     END IF;
     SELECT * INTO this FROM ledger.feed_generation AS known
@@ -2464,9 +2465,9 @@ BEGIN
       AND (event.position > seen_up_to OR NOT pg_visible_in_snapshot(event.txid, seen))
       AND (p_project IS NULL OR event.project_id = p_project)
       AND (allowed IS NULL OR event.project_id = ANY (allowed))
-        AND (p_types IS NULL OR event.type = ANY (p_types))
+      AND (p_types IS NULL OR event.type = ANY (p_types))
       AND (p_without IS NULL OR event.type <> ALL (p_without))
-        AND (p_states IS NULL OR event.state = ANY (p_states))
+      AND (p_states IS NULL OR event.state = ANY (p_states))
       AND (p_kinds IS NULL OR EXISTS (
         SELECT FROM ledger.event AS submitted
         WHERE submitted.project_id = event.project_id AND submitted.run_id = event.run_id
@@ -2485,10 +2486,10 @@ BEGIN
   ) AS event
   WHERE event.position <= up_to AND pg_visible_in_snapshot(event.txid, target)
     AND (p_project IS NULL OR event.project_id = p_project)
-      AND (allowed IS NULL OR event.project_id = ANY (allowed))
-      AND (p_types IS NULL OR event.type = ANY (p_types))
+    AND (allowed IS NULL OR event.project_id = ANY (allowed))
+    AND (p_types IS NULL OR event.type = ANY (p_types))
     AND (p_without IS NULL OR event.type <> ALL (p_without))
-      AND (p_states IS NULL OR event.state = ANY (p_states))
+    AND (p_states IS NULL OR event.state = ANY (p_states))
     AND (p_kinds IS NULL OR EXISTS (
       SELECT FROM ledger.event AS submitted
       WHERE submitted.project_id = event.project_id AND submitted.run_id = event.run_id
@@ -3598,7 +3599,7 @@ CREATE FUNCTION ledger.make_projection_table(p_table text, p_columns text[], p_t
     AS $$
 DECLARE
   types CONSTANT text[] := ARRAY['text', 'int', 'bigint', 'numeric', 'boolean', 'uuid', 'date',
-  'timestamptz', 'interval', 'bytea', 'text[]'];
+    'timestamptz', 'interval', 'bytea', 'text[]'];
   name CONSTANT text := '[a-z][a-z0-9_]{0,40}';
   everywhere CONSTANT text := '(SELECT ledger.projects_with(''read'', ''audit'')) IS NULL';
   in_project CONSTANT text :=
@@ -3608,7 +3609,7 @@ DECLARE
 BEGIN
   PERFORM ledger.check_access('*', '{read,admin}');
   PERFORM ledger.check_projection_name('table of a projection', p_table,
-  name || '_v[0-9]{1,5}|rebuild_[0-9]{1,9}_of_' || name);
+    name || '_v[0-9]{1,5}|rebuild_[0-9]{1,9}_of_' || name);
   IF cardinality(p_columns) IS DISTINCT FROM cardinality(p_types) OR NOT p_types <@ types
     OR NOT p_required <@ p_columns OR NOT p_key <@ p_columns OR cardinality(p_key) = 0 THEN
     RAISE EXCEPTION 'the columns of table % do not fit together', p_table
@@ -5382,7 +5383,7 @@ CREATE FUNCTION ledger.state_at(p_project text, p_run uuid, p_version integer DE
     AS $$
 BEGIN
   RETURN QUERY SELECT run.*, ledger.content_part(first.body, 'input'),
-  ledger.content_part(outcome.body, 'output'), ledger.content_part(outcome.body, 'error_detail')
+    ledger.content_part(outcome.body, 'output'), ledger.content_part(outcome.body, 'error_detail')
   FROM ledger.rebuild_run_state(p_project, p_run, p_run, p_version, p_time) AS run
   LEFT JOIN ledger.payload AS first ON first.project_id = p_project AND first.run_id = p_run
     AND first.version = 1

@@ -13,10 +13,11 @@ DECLARE
   dropped int;
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
+  checked := ledger.check_project(p_project);
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_given('p_before', p_before IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor], 200, true);
-  checked := ledger.check_texts(ARRAY[p_reason], 2000, true);
+  checked := ledger.check_texts(ARRAY[p_reason], 2000);
   IF p_before > clock_timestamp() - interval '184 days' THEN
     RAISE EXCEPTION 'records of reads are kept for 184 days, and % is later', p_before
       USING ERRCODE = '22023';

@@ -1,5 +1,5 @@
 -- Hashes one event of the control history and the hash of the one before it. The Python twin is
--- ledger/proof/encoding.py; docs/reference/encoding.md.
+-- ledger/proof/control.py; docs/reference/encoding.md.
 CREATE OR REPLACE FUNCTION ledger.control_hash(
   previous bytea, number bigint, recorded_at timestamptz, project_id text, credential text,
   type text, subject text, facts text, actor text, reason text

@@ -48,7 +48,7 @@ BEGIN
   WHILE this.end_position IS NOT NULL LOOP
     IF p_moment NOT LIKE '9223372036854775807:%' THEN
       RETURN QUERY SELECT this.generation, p_moment,
-      '9223372036854775807:9223372036854775807:@' || this.end_position;
+        '9223372036854775807:9223372036854775807:@' || this.end_position;
       RETURN;
     END IF;
     SELECT * INTO this FROM ledger.feed_generation AS known

@@ -44,9 +44,9 @@ BEGIN
       AND (event.position > seen_up_to OR NOT pg_visible_in_snapshot(event.txid, seen))
       AND (p_project IS NULL OR event.project_id = p_project)
       AND (allowed IS NULL OR event.project_id = ANY (allowed))
-        AND (p_types IS NULL OR event.type = ANY (p_types))
+      AND (p_types IS NULL OR event.type = ANY (p_types))
       AND (p_without IS NULL OR event.type <> ALL (p_without))
-        AND (p_states IS NULL OR event.state = ANY (p_states))
+      AND (p_states IS NULL OR event.state = ANY (p_states))
       AND (p_kinds IS NULL OR EXISTS (
         SELECT FROM ledger.event AS submitted
         WHERE submitted.project_id = event.project_id AND submitted.run_id = event.run_id
@@ -65,10 +65,10 @@ BEGIN
   ) AS event
   WHERE event.position <= up_to AND pg_visible_in_snapshot(event.txid, target)
     AND (p_project IS NULL OR event.project_id = p_project)
-      AND (allowed IS NULL OR event.project_id = ANY (allowed))
-      AND (p_types IS NULL OR event.type = ANY (p_types))
+    AND (allowed IS NULL OR event.project_id = ANY (allowed))
+    AND (p_types IS NULL OR event.type = ANY (p_types))
     AND (p_without IS NULL OR event.type <> ALL (p_without))
-      AND (p_states IS NULL OR event.state = ANY (p_states))
+    AND (p_states IS NULL OR event.state = ANY (p_states))
     AND (p_kinds IS NULL OR EXISTS (
       SELECT FROM ledger.event AS submitted
       WHERE submitted.project_id = event.project_id AND submitted.run_id = event.run_id

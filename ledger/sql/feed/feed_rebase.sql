@@ -2,9 +2,9 @@
 -- cluster: from here on transaction ids are this cluster's. Readers first finish the old
 -- generation, by the checkpoints they were restored with. Returns the generation. The sequence
 -- of positions is set to the last position, that of the newest time to the newest event's, and
--- those of identity columns to their last numbers:
--- logical replication brings rows and leaves sequences. Locks: `event` against writers, and so
--- waits for those at work; no event of the old generation is in progress afterwards.
+-- those of identity columns to their last numbers: logical replication brings rows and leaves
+-- sequences. Locks: `event` against writers, and so waits for those at work; no event of the old
+-- generation is in progress afterwards.
 CREATE OR REPLACE FUNCTION ledger.feed_rebase() RETURNS int
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

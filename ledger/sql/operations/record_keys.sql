@@ -1,7 +1,7 @@
 -- Records the idempotency key of each command that has just been kept: its run's newest event bears
 -- the key. The command's content is kept as a hash under a salt. The event's own hash is kept with
--- the key, which outlives the month of its run. Internal to ledger.append and ledger.transition,
--- which hold the locks of the runs.
+-- the key, which outlives the month of its run. Internal to operations that hold the locks of the
+-- runs.
 CREATE OR REPLACE FUNCTION ledger.record_keys(
   p_project text, p_runs uuid[], p_keys text[], p_contents text[], p_seed bytea
 ) RETURNS void

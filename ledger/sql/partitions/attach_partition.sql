@@ -10,7 +10,7 @@ DECLARE
   unsampled name;
 BEGIN
   EXECUTE format('ALTER TABLE ledger.event ATTACH PARTITION ledger.%I FOR VALUES FROM (%L) TO (%L)',
-  partition, ledger.uuid7_floor(p_month), ledger.uuid7_floor(p_month + '1 month'));
+    partition, ledger.uuid7_floor(p_month), ledger.uuid7_floor(p_month + '1 month'));
   EXECUTE format('CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger.%I '
     'EXECUTE FUNCTION ledger.refuse_change()', partition);
   EXECUTE format('CREATE TRIGGER refuse_insert BEFORE INSERT ON ledger.%I '

@@ -13,7 +13,7 @@ SET default_tablespace = ''
 AS $$
 DECLARE
   types CONSTANT text[] := ARRAY['text', 'int', 'bigint', 'numeric', 'boolean', 'uuid', 'date',
-  'timestamptz', 'interval', 'bytea', 'text[]'];
+    'timestamptz', 'interval', 'bytea', 'text[]'];
   name CONSTANT text := '[a-z][a-z0-9_]{0,40}';
   everywhere CONSTANT text := '(SELECT ledger.projects_with(''read'', ''audit'')) IS NULL';
   in_project CONSTANT text :=
@@ -23,7 +23,7 @@ DECLARE
 BEGIN
   PERFORM ledger.check_access('*', '{read,admin}');
   PERFORM ledger.check_projection_name('table of a projection', p_table,
-  name || '_v[0-9]{1,5}|rebuild_[0-9]{1,9}_of_' || name);
+    name || '_v[0-9]{1,5}|rebuild_[0-9]{1,9}_of_' || name);
   IF cardinality(p_columns) IS DISTINCT FROM cardinality(p_types) OR NOT p_types <@ types
     OR NOT p_required <@ p_columns OR NOT p_key <@ p_columns OR cardinality(p_key) = 0 THEN
     RAISE EXCEPTION 'the columns of table % do not fit together', p_table

@@ -14,7 +14,7 @@ SET jit = off
 AS $$
 BEGIN
   RETURN QUERY SELECT run.*, ledger.content_part(first.body, 'input'),
-  ledger.content_part(outcome.body, 'output'), ledger.content_part(outcome.body, 'error_detail')
+    ledger.content_part(outcome.body, 'output'), ledger.content_part(outcome.body, 'error_detail')
   FROM ledger.rebuild_run_state(p_project, p_run, p_run, p_version, p_time) AS run
   LEFT JOIN ledger.payload AS first ON first.project_id = p_project AND first.run_id = p_run
     AND first.version = 1

@@ -171,6 +171,8 @@ async def test_old_records_of_reads_go_on_record_and_younger_ones_stay(
     for wrong in ("NULL, now(), 'x'", "E'a\\x1b', now(), 'x'", "'ann', now(), E'a\\x1b'"):
         with pytest.raises(asyncpg.InvalidParameterValueError, match=r"p_actor|control"):
             await connection.fetchval(f"SELECT ledger.drop_reads('test', {wrong})")
+    with pytest.raises(asyncpg.PostgresError, match="project typo does not exist"):
+        await connection.fetchval(drop.replace("test", "typo"), timedelta(days=300))
     _, secret = await token(ledger, ["read"])
     async with connection.transaction():
         await connection.execute("SELECT set_config('runfold.token', $1, true)", secret)
@@ -216,8 +218,8 @@ async def test_the_owner_drops_old_records_of_reads_by_one_order(
         await payload_reads.drop_reads(ledger.project, datetime(2020, 1, 1))  # noqa: DTZ001
 
     before = datetime.now(UTC) - timedelta(days=200)
-    assert await payload_reads.drop_reads(ledger.project, before, actor="ann", reason="old") == 2
+    assert await payload_reads.drop_reads(ledger.project, before, actor="ann", reason=" old") == 2
 
     assert len(await payload_reads.reads(ledger.project)) == 1
     last = (await control_history(ledger.project))[-1]
-    assert (last.type, last.actor, last.reason) == ("reads.dropped", "ann", "old")
+    assert (last.type, last.actor, last.reason) == ("reads.dropped", "ann", " old")
