@@ -145,7 +145,6 @@ class Transition:
         state = check_state(self.to_state)
         if self.park or self.wait is not None or self.wait_outcome is not State.CANCELLED:
             self._check_waiting(state)
-        decided = state is State.WAITING_APPROVAL
         cost = check_cost("cost_usd_delta", self.cost_usd_delta)
         steps = check_int("step_count_delta", self.step_count_delta, least=-MAX_INT)
         check_correction(token, "cost_usd_delta", cost)
@@ -163,7 +162,7 @@ class Transition:
             steps or None,
             None if self.output_sha256 is None else check_sha256(self.output_sha256),
             None if self.wait is None else check_duration("wait", self.wait, positive=True),
-            str(self.wait_outcome) if decided else None,
+            str(self.wait_outcome) if state is State.WAITING_APPROVAL else None,
             check_version(self.expected_version),
             None if self.key is None else check_text("key", self.key),
             holder_of(self.run),

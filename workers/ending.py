@@ -273,9 +273,9 @@ class EndingWriter:
         steps: int,
         error_code: str | None = None,
     ) -> Move:
-        limit, lease = self._ledger.project.rules, self._lease
+        rules, lease = self._ledger.project.rules, self._lease
         row = closing_row(
-            lease, state, content, limit, error_code=error_code, cost=cost, steps=steps
+            lease, state, content, rules, error_code=error_code, cost=cost, steps=steps
         )
         return Move(lease, row)
 

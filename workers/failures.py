@@ -61,14 +61,14 @@ def described(error: BaseException, rules: PayloadRules) -> str:
 
 
 def _message(error: BaseException, rules: PayloadRules) -> str:
-    return _redacted(message_of(error)[: 4 * MAX_MESSAGE], rules)
+    return _redacted(_shown(error)[: 4 * MAX_MESSAGE], rules)
 
 
 def _redacted(text: str, rules: PayloadRules) -> str:
     return text if rules.redaction is None else rules.redaction.text(text, "error_detail")
 
 
-def message_of(error: BaseException) -> str:
+def _shown(error: BaseException) -> str:
     """Return an error's message, also if its class fails to give one."""
     try:
         return str(error)

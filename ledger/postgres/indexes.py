@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 
 import asyncpg
 
-from runfold.ledger.postgres.locks import LOCK_TIMEOUT
+from runfold.ledger.postgres.locks import LOCK_TIMEOUT, lock_limit
 
 BUILD_TIMEOUT: Final = "10min"
 """How long a build may wait for transactions that began before it; nobody waits behind it."""
@@ -97,7 +97,7 @@ async def _build_by_partitions(
     """Build partition by partition; the index is valid once every partition has its part."""
     if not begun:
         async with connection.transaction():
-            await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+            await connection.execute(lock_limit())
             await connection.execute(_WAIT.format(index.table))
             state = await connection.fetchrow(_STATE, index.name, index.table)
             if state is not None and state["valid"] is None:

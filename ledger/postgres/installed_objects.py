@@ -103,8 +103,9 @@ WHERE relation.relnamespace = 'ledger'::regnamespace AND relation.relforcerowsec
 ORDER BY 1
 """
 _SECURED: Final = """
-SELECT relation.relname::text AS name, relation.relispartition AS part FROM pg_class AS relation
-WHERE relation.relnamespace = 'ledger'::regnamespace AND relation.relrowsecurity ORDER BY 1
+SELECT relation.relname::text AS name FROM pg_class AS relation
+WHERE relation.relnamespace = 'ledger'::regnamespace AND relation.relrowsecurity
+  AND NOT relation.relispartition
 """
 _POLICIES: Final = """
 SELECT policy.tablename::text AS relation, policy.policyname::text AS policy, policy.cmd AS command,
@@ -138,7 +139,7 @@ async def installed(source: Any) -> Installed:
             )
             for row in await fetch(source, _GRANTS)
         ],
-        secured=frozenset(row["name"] for row in await fetch(source, _SECURED) if not row["part"]),
+        secured=frozenset(row["name"] for row in await fetch(source, _SECURED)),
         policies=frozenset(Policy(**row) for row in await fetch(source, _POLICIES)),
         added=[row["name"] for row in await fetch(source, _ADDED)],
     )

@@ -101,7 +101,6 @@ async def _as_made(connection: Any, rest: str) -> tuple[str, str | None]:
 
 async def _policies(connection: Any, now: Installed) -> Sequence[str]:
     """Compare policies with the ones that this code makes, on a temporary table as with views."""
-    expected: set[Policy] = set()
     transaction = connection.transaction()
     await transaction.start()
     try:
@@ -109,7 +108,7 @@ async def _policies(connection: Any, now: Installed) -> Sequence[str]:
         policies = [Policy(**row) for row in rows]
         written = {str(policy.rule) for policy in policies}
         rules = await _rules_as_made(connection, written)
-        expected |= {
+        expected = {
             replace(policy, role=policy.role.lower(), rule=rules[str(policy.rule)])
             for policy in policies
         }

@@ -45,11 +45,10 @@ class Strays:
     async def _give_back(self, held: Collection[tuple[UUID, int]]) -> None:
         project = self._ledger.project
         unbegun = await fetch(project.pool, _UNBEGUN, project.project_id, self._worker_id)
-        leases = [(row["run_id"], row["token"]) for row in unbegun]
         rows = [
-            RequeueRow(run_id, token, timedelta(0), None, None, self._worker_id)
-            for run_id, token in leases
-            if (run_id, token) not in held
+            RequeueRow(row["run_id"], row["token"], timedelta(0), None, None, self._worker_id)
+            for row in unbegun
+            if (row["run_id"], row["token"]) not in held
         ]
         if rows:
             await fetch(project.pool, REQUEUE, project.project_id, RELEASED, *columns(rows))
