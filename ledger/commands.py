@@ -41,7 +41,6 @@ from runfold.ledger.validation import (
 MAX_TAGS: Final = 50
 MAX_PRIORITY: Final = MAX_INT - 1
 """A claim looks for priorities below the greatest number."""
-_NO_COST: Final = Decimal(0)
 
 
 class SubmitRow(NamedTuple):
@@ -202,9 +201,9 @@ def closing_row(
     content: Mapping[str, Any],
     rules: PayloadRules,
     *,
-    error_code: str | None = None,
-    cost: Decimal = _NO_COST,
-    steps: int = 0,
+    error_code: str | None,
+    cost: Decimal,
+    steps: int,
 ) -> TransitionRow:
     """Return the row of a Transition that ends a run under a lease as `claim` returned it.
 

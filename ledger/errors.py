@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import ClassVar
 from uuid import UUID
 
 from runfold.ledger.redaction import scrubbed
@@ -148,7 +148,7 @@ class DecisionRefused(LedgerError):
 class NobodyHasRole(LedgerError):
     """The role has fewer members than must approve; its approvals wait for more members."""
 
-    def __init__(self, role: str, members: int = 0, needed: int = 1) -> None:
+    def __init__(self, role: str, members: int, needed: int) -> None:
         self.role, self.members, self.needed = role, members, needed
         have = "nobody has" if members == 0 else f"{members} of {needed} who must approve have"
         super().__init__(
@@ -213,7 +213,7 @@ class DatabaseUnavailable(LedgerError):
 class LockTimeout(LedgerError):
     """Rows or a table stayed locked by others through every try; each try changed nothing."""
 
-    def __init__(self, tries: int, limit: str, what: str, holder: str | None = None) -> None:
+    def __init__(self, tries: int, limit: str, what: str, holder: str | None) -> None:
         self.tries, self.limit, self.what, self.holder = tries, limit, what, holder or None
         by = f", by {holder}: end it, or wait for its end, and" if holder else ":"
         again = "run the same command again"
@@ -329,7 +329,7 @@ class NotMigrated(LedgerError):
 class NewerSchema(LedgerError):
     """The database was migrated by newer code, and does not work with this one."""
 
-    def __init__(self, found: str, wanted: str, oldest: str | None = None) -> None:
+    def __init__(self, found: str, wanted: str, oldest: str | None) -> None:
         self.found, self.wanted, self.oldest = found, wanted, oldest
         works = f" and works with code from {oldest} on" if oldest else ""
         super().__init__(
@@ -400,11 +400,10 @@ class WebhookNotFound(LedgerError):
 class UnknownEvent(LedgerError):
     """An event type or schema version that this code does not know where it must."""
 
-    def __init__(self, type_: str, schema_version: int, known: Any = None) -> None:
+    def __init__(self, type_: str, schema_version: int, why: str) -> None:
         self.type, self.schema_version = type_, schema_version
         super().__init__(
-            f"event type {type_!r} schema version {schema_version} is not known here:"
-            f" {known or 'upgrade runfold'}"
+            f"event type {type_!r} schema version {schema_version} is not known here: {why}"
         )
 
 

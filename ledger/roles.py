@@ -93,7 +93,7 @@ async def history(pool: Pool, project_id: str, role: str | None = None) -> list[
     return [Member(**row) for row in rows]
 
 
-async def require_members(pool: Pool, project_id: str, role: str, needed: int = 1) -> None:
+async def require_members(pool: Pool, project_id: str, role: str, needed: int) -> None:
     """Raise NobodyHasRole for a role with fewer members than are needed, or InvalidValue."""
     [row] = await fetch(pool, _HELD, project_id, check_text("role", role), needed)
     if row["held"] < needed:

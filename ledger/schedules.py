@@ -157,7 +157,7 @@ async def resume(project: Project, name: str, *, reason: str, actor: str | None 
     return await _one(project, name)
 
 
-async def run_now(project: Project, name: str, *, reason: str, actor: str | None = None) -> Run:
+async def run_now(project: Project, name: str, *, reason: str, actor: str | None) -> Run:
     """Submit a schedule's run beside its due times; see `Ledger.run_schedule`."""
     why = _order_reason(project, reason)
     known = await _one(project, name)
@@ -209,12 +209,11 @@ async def _not_found(project: Project, name: str) -> ScheduleNotFound:
     return ScheduleNotFound(name, [each.name for each in await schedules(project)])
 
 
-async def drop(project: Project, name: str, *, actor: str | None = None) -> bool:
+async def drop(project: Project, name: str) -> bool:
     """Remove a schedule; see `Ledger.unschedule`."""
     checked = check_text("name", name, limit=MAX_NAME)
-    [row] = await fetch(
-        project.pool, _DROP, project.project_id, project.actor_or_default(actor), checked
-    )
+    who = project.actor_or_default(None)
+    [row] = await fetch(project.pool, _DROP, project.project_id, who, checked)
     return bool(row["dropped"])
 
 

@@ -36,22 +36,22 @@ async def views(project: Project) -> list[View]:
     return [View(**row) for row in rows]
 
 
-async def save(project: Project, name: str, query: str, *, actor: str | None = None) -> bool:
+async def save(project: Project, name: str, query: str) -> bool:
     """Save a query under a name; return whether that changed anything.
 
     Raises InvalidQuery, or InvalidValue, for example if the project has 50 views already.
     """
     if not parse(query).text:
         raise InvalidValue("query", query, "must not be empty: all runs need no view")
-    return await _change(project, name, query.strip(), actor)
+    return await _change(project, name, query.strip())
 
 
-async def drop(project: Project, name: str, *, actor: str | None = None) -> bool:
+async def drop(project: Project, name: str) -> bool:
     """Remove a view; return whether there was one. Raises InvalidValue."""
-    return await _change(project, name, None, actor)
+    return await _change(project, name, None)
 
 
-async def _change(project: Project, name: str, query: str | None, actor: str | None) -> bool:
-    values = (project.actor_or_default(actor), check_trimmed("name", name), query)
+async def _change(project: Project, name: str, query: str | None) -> bool:
+    values = (project.actor_or_default(None), check_trimmed("name", name), query)
     [row] = await fetch(project.pool, _CHANGE, project.project_id, *values)
     return bool(row["changed"])

@@ -40,7 +40,7 @@ async def states_at(
     runs: Mapping[UUID, bytes],
     *,
     version: int | None = None,
-    time: datetime | None = None,
+    time: datetime | None,
 ) -> list[Run]:
     """Return those of these runs that are archived, as they were at a version or instant.
 

@@ -161,7 +161,7 @@ async def _first_run(project: Project, row: DecideRow) -> Run:
     return await run_after(project.pool, project.project_id, outcome)
 
 
-def shown_sha256(prompt: str, show: Any = None) -> str:
+def shown_sha256(prompt: str, show: Any) -> str:
     """Return the hex SHA-256 of an approval's prompt and content.
 
     It is taken of their JSON with sorted keys and no spaces.

@@ -48,8 +48,8 @@ async def requeue(
     lease: Lease,
     *,
     delay: float | timedelta,
-    error_code: str | None = None,
-    error_detail: Any = None,
+    error_code: str | None,
+    error_detail: Any,
 ) -> Run:
     """Put the run back to pending by an event of `type_`; see `Ledger.release`, `Ledger.retry`."""
     body = encode_payload({"error_detail": error_detail}, project.rules)

@@ -202,8 +202,8 @@ def _check_known(event: Event) -> None:
     # A type that only a newer release knows is passed on, as a user's is; functions pass it over.
     own = event.type in CATALOGUE and event.type.split(".", 1)[0] in RESERVED
     if isinstance(event, OpaqueEvent) and own:
-        reason = "this code is older than the event"
-        raise UnknownEvent(event.type, event.schema_version, reason)
+        why = "this code is older than the event"
+        raise UnknownEvent(event.type, event.schema_version, why)
 
 
 def _is_cancelled(error: BaseException) -> bool:

@@ -13,7 +13,6 @@ from runfold.projections.telemetry.trace import Span
 from runfold.version import __version__
 
 TIMEOUT_SECONDS: Final = 10
-SERVICE: Final = "runfold"
 
 
 class NotExported(LedgerError):
@@ -30,7 +29,7 @@ class Sender:
     `/v1/traces` is added to a URL without a path.
     """
 
-    def __init__(self, url: str, *, service: str = SERVICE) -> None:
+    def __init__(self, url: str, *, service: str) -> None:
         """Send nothing yet. Raises InvalidValue, or ConfigurationError without the extra."""
         if not url.startswith(("http://", "https://")):
             raise InvalidValue("OTLP URL", url, "must begin with http:// or https://")

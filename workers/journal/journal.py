@@ -24,7 +24,7 @@ FIRST_TOKEN: Final = 2
 class Journal:
     """Replays the calls that earlier attempts of a run recorded, and records this one's."""
 
-    def __init__(self, recorder: Recorder, version: str | None = None) -> None:
+    def __init__(self, recorder: Recorder, version: str | None) -> None:
         """Record nothing yet; `version`: of the handler, recorded with the run's first call."""
         self.recorder = recorder
         self._version, self._first_call = version, ""
