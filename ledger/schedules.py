@@ -117,7 +117,7 @@ async def put(
     facts = (who, name, kind, body, cron, timezone, due, None, ahead)
     async with known_kind(project.pool, project.project_id):
         await fetch(project.pool, _PUT, project.project_id, *facts)
-    return await _one(project, name)
+    return await _named(project, name)
 
 
 async def declare(
@@ -146,21 +146,21 @@ async def _first_due(project: Project, cron: str, timezone: str) -> datetime:
 async def pause(project: Project, name: str, *, reason: str, actor: str | None = None) -> Schedule:
     """Have a schedule submit nothing until it is resumed; see `Ledger.pause_schedule`."""
     await _change(project, name, "pause", None, reason=reason, actor=actor)
-    return await _one(project, name)
+    return await _named(project, name)
 
 
 async def resume(project: Project, name: str, *, reason: str, actor: str | None = None) -> Schedule:
     """Have a paused schedule go on from its next due time; see `Ledger.resume_schedule`."""
-    known = await _one(project, name)
+    known = await _named(project, name)
     due = await _first_due(project, known.cron, known.timezone)
     await _change(project, name, "resume", due, reason=reason, actor=actor)
-    return await _one(project, name)
+    return await _named(project, name)
 
 
 async def run_now(project: Project, name: str, *, reason: str, actor: str | None) -> Run:
     """Submit a schedule's run beside its due times; see `Ledger.run_schedule`."""
     why = _order_reason(project, reason)
-    known = await _one(project, name)
+    known = await _named(project, name)
     present = await ledger_now(project.pool)
     key = f"schedule:{name}:now:{present:%Y-%m-%dT%H:%M:%SZ}"
     command = Submit(kind=known.kind, input=known.input, key=key).row(project.rules)
@@ -197,7 +197,7 @@ def _order_reason(project: Project, reason: str) -> str | None:
     return why
 
 
-async def _one(project: Project, name: str) -> Schedule:
+async def _named(project: Project, name: str) -> Schedule:
     checked = check_text("name", name, limit=MAX_NAME)
     rows = await fetch(project.pool, _ONE, project.project_id, checked)
     if not rows:

@@ -26,11 +26,11 @@ from runfold.ledger.reading.permitted import check_may, permitted
 from runfold.ledger.validation import check_int
 from runfold.projections.declared.pages import (
     FeedPage,
+    filter_of,
     first_event,
     reason_of,
     retry_next,
     take_page,
-    which,
 )
 from runfold.projections.declared.projection import Projection
 from runfold.projections.errors import (
@@ -144,7 +144,7 @@ class CatchUp:
     async def _take(self, connection: Any, towards: Checkpoint, limit: int) -> FeedPage:
         if self.projection.apply is None:
             return await take_page(connection, self.projection, towards, limit)
-        events, after = await feed.read(connection, towards, limit, which(self.projection))
+        events, after = await feed.read(connection, towards, limit, filter_of(self.projection))
         known_as = (self.projection.name, self.projection.version)
         skipped = {row["position"] for row in await connection.fetch(_SKIPPED, *known_as)}
         await self._apply(connection, [event for event in events if event.position not in skipped])

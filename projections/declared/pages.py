@@ -144,7 +144,7 @@ async def _leave_aside(
     await connection.execute(_STILL_ASIDE, *which_run, *positions, *facts)
 
 
-def which(projection: Projection) -> Filter:
+def filter_of(projection: Projection) -> Filter:
     """Return which events the projection reads."""
     types = None if projection.types is None else sorted(projection.types)
     return Filter(
@@ -161,7 +161,7 @@ def reason_of(error: BaseException) -> str:
 
 async def first_event(connection: Any, projection: Projection, towards: Checkpoint) -> Any:
     """Return project, run, version and position of the next event, None if there is none."""
-    return await connection.fetchrow(_FIRST, *page_arguments(towards, 1, which(projection)))
+    return await connection.fetchrow(_FIRST, *page_arguments(towards, 1, filter_of(projection)))
 
 
 async def _merge(
@@ -169,7 +169,9 @@ async def _merge(
 ) -> FeedPage:
     await connection.execute(SETTINGS)
     statement = taken_sql(projection, f"SELECT event.* FROM {feed.PAGE} AS event", table)
-    row = await connection.fetchrow(statement, *page_arguments(towards, limit, which(projection)))
+    row = await connection.fetchrow(
+        statement, *page_arguments(towards, limit, filter_of(projection))
+    )
     after = towards.moved(row["position"]) if row["events"] >= limit else towards.arrived()
     return FeedPage(row["events"], after)
 

@@ -72,12 +72,12 @@ async def note_order(pool: Pool, projection: Projection, order: Order) -> None:
     """Record that somebody has a projection rebuilt, and why. Raises InvalidValue, AccessDenied."""
     if not (order.reason or "").strip():
         raise InvalidValue("reason", order.reason, "is needed: it is kept in the control history")
-    kept = _kept(order)
+    kept = _redacted(order)
     facts = (projection.version, None, None, kept.actor, kept.reason)
     await fetch(pool, NOTED, projection.name, "begun", *facts)
 
 
-def _kept(order: Order) -> Order:
+def _redacted(order: Order) -> Order:
     """Return an order as the control history keeps it: without secrets. Raises InvalidValue."""
     return Order(order.actor, order_reason(order.reason))
 
@@ -135,7 +135,7 @@ async def refold(
     LockTimeout.
     """
     _check_folded(projection)
-    order = _kept(order)  # before the work, not at its end
+    order = _redacted(order)  # before the work, not at its end
     await _check_installed(pool, projection)
     async with (
         attached(pool),
