@@ -32,7 +32,7 @@ from runfold.projections.declared.pages import (
     retry_next,
     take_page,
 )
-from runfold.projections.declared.projection import Projection
+from runfold.projections.declared.projection import IN_FORCE, Projection
 from runfold.projections.errors import (
     OtherVersion,
     ProjectionFailed,
@@ -47,10 +47,10 @@ MAX_BATCH: Final = 100_000
 _USERS_PATH: Final = """SET LOCAL search_path = "$user", public"""
 """A user's function expects the user's tables; our connections search pg_catalog only."""
 _OWN_PATH: Final = "SET LOCAL search_path = pg_catalog, pg_temp"
-_LOOK: Final = """
+_LOOK: Final = f"""
 SELECT projection.*, EXISTS (
   SELECT FROM ledger.projection_aside AS aside
-  WHERE aside.relation = format('projection.%s_v%s', projection.name, projection.version)
+  WHERE aside.relation = {IN_FORCE}
     AND aside.retry_at IS NOT NULL
 ) AS retrying
 FROM ledger.projection AS projection WHERE projection.name = $1

@@ -8,7 +8,7 @@ from uuid import UUID
 from runfold.ledger.errors import RunNotFound
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.validation import check_actor, check_int, check_run_id, check_text
-from runfold.projections.declared.projection import Projection
+from runfold.projections.declared.projection import IN_FORCE, Projection
 from runfold.projections.declared.status import require
 from runfold.projections.errors import NotStopped
 
@@ -21,11 +21,11 @@ NO_ERROR: Final = """failed_at = NULL, error = NULL, error_project_id = NULL, er
 _RESUME: Final = f"""
 UPDATE ledger.projection SET paused_at = NULL, {NO_ERROR} WHERE name = $1 RETURNING name
 """
-_RETRY: Final = """
+_RETRY: Final = f"""
 UPDATE ledger.projection_aside AS aside SET retry_at = clock_timestamp()
 FROM ledger.projection AS projection
 WHERE projection.name = $1
-  AND aside.relation = format('projection.%s_v%s', projection.name, projection.version)
+  AND aside.relation = {IN_FORCE}
   AND ($2::text IS NULL OR aside.project_id = $2) AND ($3::uuid IS NULL OR aside.run_id = $3)
 RETURNING aside.run_id
 """
@@ -43,11 +43,11 @@ FROM stopped ON CONFLICT DO NOTHING RETURNING skip.run_id, skip.event_version
 """
 # The run that was set aside first, at the event that could not be folded; a rebuild knows only the
 # run.
-_SKIP_ASIDE: Final = """
+_SKIP_ASIDE: Final = f"""
 WITH first AS (
   SELECT aside.*, projection.version
   FROM ledger.projection_aside AS aside JOIN ledger.projection AS projection
-    ON aside.relation = format('projection.%s_v%s', projection.name, projection.version)
+    ON aside.relation = {IN_FORCE}
   WHERE projection.name = $1 AND aside.error IS NOT NULL AND aside.event_version IS NOT NULL
     AND aside.retry_at IS NULL
   ORDER BY aside.set_aside_at, aside.run_id LIMIT 1 FOR UPDATE OF aside

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import asyncpg
 
@@ -16,6 +16,8 @@ from runfold.projections.algebra.operation import Ordered
 from runfold.projections.algebra.source import Source, as_source
 from runfold.projections.declared import checks
 
+IN_FORCE: Final = "format('projection.%s_v%s', projection.name, projection.version)"
+"""The table that a row `projection` of `ledger.projection` is about; see `Projection.table`."""
 Apply: TypeAlias = Callable[["asyncpg.Connection[Any]", Sequence[Event]], Awaitable[None]]
 """An async function of the connection and of one or more events, in this order."""
 

@@ -10,10 +10,11 @@ from runfold.ledger.postgres.connections import FAILURES, Pool, fetch
 from runfold.ledger.postgres.errors import translated
 from runfold.ledger.reading.snapshot import every_time
 from runfold.ledger.validation import check_int
+from runfold.projections.declared.projection import IN_FORCE
 from runfold.projections.declared.status import require
 
 MAX_ROWS: Final = 10_000
-_TABLE: Final = """
+_TABLE: Final = f"""
 SELECT format('projection.%I', projection.name) AS view,
   array(SELECT attribute.attname::text FROM pg_attribute AS attribute
     WHERE attribute.attrelid = to_regclass(format('projection.%I', projection.name))
@@ -22,8 +23,7 @@ SELECT format('projection.%I', projection.name) AS view,
   array(SELECT attribute.attname::text FROM pg_index AS index JOIN pg_attribute AS attribute
       ON attribute.attrelid = index.indrelid AND attribute.attnum = ANY (index.indkey::int2[])
     WHERE index.indisprimary
-      AND index.indrelid = to_regclass(
-        format('projection.%s_v%s', projection.name, projection.version))
+      AND index.indrelid = to_regclass({IN_FORCE})
     ORDER BY array_position(index.indkey::int2[], attribute.attnum)) AS key
 FROM ledger.projection AS projection WHERE projection.name = $1
 """

@@ -12,12 +12,12 @@ from runfold.ledger.errors import CheckpointUnknown, FeedArchived
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.reading import feed
 from runfold.projections.declared.catch_up import checkpoint_of
-from runfold.projections.declared.projection import Projection
+from runfold.projections.declared.projection import IN_FORCE, Projection
 from runfold.projections.errors import ProjectionNotFound, ProjectionUnseen
 
 # Of the table that is in force, those with an error first.
-_ASIDES: Final = """FROM ledger.projection_aside AS aside
-  WHERE aside.relation = format('projection.%s_v%s', projection.name, projection.version)"""
+_ASIDES: Final = f"""FROM ledger.projection_aside AS aside
+  WHERE aside.relation = {IN_FORCE}"""
 _ORDER: Final = "(aside.error IS NULL), aside.set_aside_at, aside.run_id"
 _ROWS: Final = f"""
 SELECT projection.*,

@@ -17,6 +17,7 @@ from runfold.ledger.errors import ConfigurationError
 from runfold.ledger.postgres.connections import FAILURES, Pool, fetch
 from runfold.ledger.postgres.errors import translated
 from runfold.ledger.postgres.locks import lock_limit
+from runfold.projections.declared.projection import IN_FORCE
 
 PATIENCE: Final = "1s"
 """How long a scrape waits for a read model that somebody exchanges, drops or keeps locked."""
@@ -74,7 +75,7 @@ SELECT head.project_id, head.kind,
 FROM head WHERE head.available_at <= ledger.now()
 GROUP BY head.project_id, head.kind ORDER BY head.project_id, head.kind
 """
-_PROJECTIONS: Final = """
+_PROJECTIONS: Final = f"""
 SELECT projection.name, projection.failed_at IS NOT NULL OR EXISTS (
     SELECT FROM ledger.archive AS archived
     WHERE archived.detached AND NOT ledger.feed_passed(projection.generation,
@@ -83,8 +84,7 @@ SELECT projection.name, projection.failed_at IS NOT NULL OR EXISTS (
   greatest((SELECT sequence.last_value FROM ledger.event_position AS sequence)
     - split_part(projection.snapshot, '@', 2)::bigint, 0) AS behind,
   (SELECT count(*) FROM ledger.projection_aside AS aside
-   WHERE aside.relation = format('projection.%s_v%s', projection.name,
-     projection.version)) AS set_aside
+   WHERE aside.relation = {IN_FORCE}) AS set_aside
 FROM ledger.projection AS projection ORDER BY projection.name
 """
 _READ: Final = {
