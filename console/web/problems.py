@@ -211,6 +211,15 @@ def answer_to(error: Exception) -> tuple[HTTPStatus, type, str]:
     return status, kind, str(error)
 
 
+def reason_of(error: Exception) -> str:
+    """Return what a caller may read of an error that ended work in the background; log a defect."""
+    expected = known(error)
+    if expected is None:
+        logger().error(names.REQUEST_FAILED, exc_info=error)
+        return UNEXPECTED
+    return answer_to(as_known(expected))[2]
+
+
 def _facts(error: Exception) -> dict[str, Any]:
     hidden = {"value"}  # the detail has it, cut to a line
     facts = {name: value for name, value in vars(error).items() if name not in hidden}
@@ -243,6 +252,4 @@ async def _of_defect(_: Request, error: Exception) -> JSONResponse:
     expected = known(error)
     if expected is not None:
         return of_error(expected)
-    return problem(
-        HTTPStatus.INTERNAL_SERVER_ERROR, "defect", "the server's log says what happened"
-    )
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "defect", UNEXPECTED)

@@ -10,10 +10,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from runfold.console.shared.known_errors import known
-from runfold.console.web.problems import UNEXPECTED, answer_to, as_known
-from runfold.ledger import names
-from runfold.ledger.log import logger
+from runfold.console.web.problems import reason_of
 from runfold.ledger.postgres.connections import Pool
 from runfold.projections.declared.exchange import Order
 from runfold.projections.declared.projection import Projection
@@ -76,7 +73,4 @@ async def _rebuild(pool: Pool, projection: Projection, rebuilding: Rebuilding) -
         )
         rebuilding.progress, rebuilding.wrong, rebuilding.is_done = done.progress, done.wrong, True
     except Exception as error:
-        expected = known(error)
-        if expected is None:
-            logger().exception(names.REQUEST_FAILED)
-        rebuilding.error = UNEXPECTED if expected is None else answer_to(as_known(expected))[2]
+        rebuilding.error = reason_of(error)

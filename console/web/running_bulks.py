@@ -16,12 +16,10 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 from runfold.console.shared.bulk import Bulk, Outcome, batch
-from runfold.console.shared.known_errors import known
-from runfold.console.web.problems import UNEXPECTED, answer_to, as_known
+from runfold.console.web.problems import reason_of
 from runfold.console.web.rates import TooManyRequests
-from runfold.ledger import Ledger, names
+from runfold.ledger import Ledger
 from runfold.ledger.errors import InvalidValue
-from runfold.ledger.log import logger
 
 REMEMBERED: Final = 25
 """The bulks of a project that are remembered; of the ended ones, the newest."""
@@ -119,10 +117,7 @@ async def _run(running: RunningBulk, ledger: Ledger, turn: asyncio.Lock) -> None
             if older is None:
                 break
     except Exception as error:
-        expected = known(error)
-        if expected is None:
-            logger().exception(names.REQUEST_FAILED)
-        running.error = UNEXPECTED if expected is None else answer_to(as_known(expected))[2]
+        running.error = reason_of(error)
     finally:
         running.ended_at = datetime.now(UTC)
 
