@@ -370,7 +370,6 @@ DECLARE
   speaks_for text[] := coalesce(p_actors, ARRAY[p_credential, p_credential || ':*']);
 BEGIN
   checked := ledger.check_access(p_project, '{admin}', ARRAY[p_actor]);
-  checked := p_project = '*' OR ledger.check_project(p_project);
   checked := ledger.check_given('p_actor', p_actor IS NOT NULL);
   checked := ledger.check_given('p_credential', p_credential IS NOT NULL);
   checked := ledger.check_texts(ARRAY[p_actor, p_credential] || speaks_for, 200, true);
@@ -751,9 +750,10 @@ CREATE FUNCTION ledger.check_access(p_project text, p_rights text[], p_actors te
     AS $$
 DECLARE
   speaks_for text[];
+  place text; -- a project with a grant of its own exists
 BEGIN
   IF ledger.is_owner() THEN
-    RETURN true;
+    RETURN p_project = '*' OR ledger.check_project(p_project);
   END IF;
   IF current_setting('transaction_isolation') <> 'read committed'
     AND current_setting('transaction_read_only') = 'off' THEN
@@ -762,13 +762,14 @@ BEGIN
   -- Without sub-selects, which would cost every call even where they are not evaluated. Where there
   -- is a grant for the project and one for all projects, either may be found; if that one does not
   -- suffice, ledger.check_grants looks at all of them.
-  SELECT granted.actors INTO speaks_for FROM ledger.access_grant AS granted
+  SELECT granted.actors, granted.project_id INTO speaks_for, place
+  FROM ledger.access_grant AS granted
   WHERE granted.credential = ledger.credential() AND granted.project_id IN (p_project, '*')
     AND p_rights && granted.rights AND (granted.until IS NULL OR granted.until > ledger.now());
   -- Names that are granted literally need no query.
   IF FOUND AND (p_actors IS NULL OR '*' = ANY (speaks_for)
     OR array_remove(p_actors, NULL) <@ speaks_for) THEN
-    RETURN true;
+    RETURN place = p_project OR ledger.check_project(p_project);
   END IF;
   IF NOT FOUND OR EXISTS (
     SELECT FROM unnest(p_actors) AS asked
@@ -778,7 +779,7 @@ BEGIN
         AND starts_with(asked, left(known, length(known) - 1)))) THEN
     PERFORM ledger.check_grants(p_project, p_rights, p_actors);
   END IF;
-  RETURN true;
+  RETURN place = p_project OR ledger.check_project(p_project);
 END $$;
 
 CREATE FUNCTION ledger.check_checkpoint(p_checkpoint text) RETURNS boolean
@@ -1089,11 +1090,10 @@ END $$;
 
 CREATE FUNCTION ledger.check_project(p_project text) RETURNS boolean
     LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-  PERFORM ledger.check_given('p_project', p_project IS NOT NULL);
   IF NOT EXISTS (SELECT FROM ledger.project AS project WHERE project.project_id = p_project) THEN
+    PERFORM ledger.check_given('p_project', p_project IS NOT NULL);
     RAISE EXCEPTION 'project % does not exist', p_project USING ERRCODE = 'RF404';
   END IF;
   RETURN true;
@@ -3067,6 +3067,9 @@ BEGIN
     AND entry.version > coalesce(p_after, 0)
     AND (p_heartbeats IS NOT FALSE OR entry.type <> 'lease.heartbeat') ORDER BY entry.version
   LIMIT p_limit;
+  IF NOT FOUND THEN -- the owner may read projects that do not exist
+    PERFORM ledger.check_access(p_project, '{read,work}');
+  END IF;
 END $$;
 
 CREATE FUNCTION ledger.holders(p_relation regclass, p_project text) RETURNS text
@@ -4488,6 +4491,9 @@ BEGIN
   ELSIF ledger.check_access(p_project, '{submit,work,decide}') THEN
     RETURN QUERY SELECT run.*, NULL::text, NULL::text, NULL::text FROM ledger.run_state AS run
     WHERE run.project_id = p_project AND run.run_id = p_run;
+  END IF;
+  IF NOT FOUND THEN -- the owner may read projects that do not exist
+    PERFORM ledger.check_access(p_project, '{read,submit,work,decide}');
   END IF;
 END $$;
 

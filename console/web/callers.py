@@ -31,7 +31,6 @@ MAX_SECRET: Final = 200
 USED_SECONDS: Final = 60.0
 """How often the use of a token is recorded."""
 _CHECK: Final = "SELECT ledger.check_my_access($1, $2, NULL)"
-_EXISTS: Final = "SELECT FROM ledger.project WHERE project_id = $1"
 
 
 @dataclass(slots=True)
@@ -103,7 +102,8 @@ class Callers:
     async def _looked_up(self, pair: tuple[bytes, str], secret: str | None, project: str) -> _Known:
         known = self._known.get(pair)
         if secret is None:
-            return known or _Known(await self._for_anybody(project), 0)
+            is_own = project in {self.own.project_id, EVERYWHERE}
+            return known or _Known(self.own if is_own else self.of_server(project), 0)
         if known is None:
             credential = await self._credential(secret)
             return _Known(token_ledger(self.own, secret, credential, project), time.monotonic())
@@ -120,14 +120,6 @@ class Callers:
         if credential is None:
             raise Unauthenticated(NOT_KNOWN)
         return credential
-
-    async def _for_anybody(self, project: str) -> Ledger:
-        own = self.own
-        if project in {own.project_id, EVERYWHERE}:
-            return own
-        if not await fetch(own.pool, _EXISTS, project):
-            raise UnknownProject(project)
-        return self.of_server(project)
 
     def of_server(self, project: str) -> Ledger:
         """Return the ledger of a project with the server's own login; check the caller first."""

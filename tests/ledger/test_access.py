@@ -175,6 +175,21 @@ async def keeper(database: str) -> AsyncIterator[asyncpg.Connection[Any]]:
         await opened.close()
 
 
+async def test_who_may_do_all_everywhere_is_refused_a_project_that_does_not_exist(
+    database: str, connection: asyncpg.Connection[Any], subtests: pytest.Subtests
+) -> None:
+    """Else a worker or a reaper of a mistyped project would find nothing, for ever."""
+    async with with_login(database, *ROLES, rights=access.RIGHTS, project="*") as url:
+        everywhere = await asyncpg.connect(driver_url(url))
+        for name, (statement, arguments) in (await calls(uuid4(), "nowhere")).items():
+            for who, session in (("owner", connection), ("login", everywhere)):
+                with subtests.test(name, who=who):
+                    with pytest.raises(asyncpg.PostgresError, match="project nowhere") as refused:
+                        await session.fetch(statement, *arguments)
+                    assert refused.value.sqlstate == "RF404"
+        await everywhere.close()
+
+
 async def test_no_function_tells_a_project_of_others_from_one_that_does_not_exist(
     ledger: Ledger, other: Ledger, keeper: asyncpg.Connection[Any]
 ) -> None:

@@ -168,6 +168,7 @@ async def test_deliveries_that_ended_long_ago_are_forgotten_of_a_paused_webhook_
     assert [one.next_at is None for one in left] == [True, False]
 
 
+@pytest.mark.usefixtures("other")
 async def test_a_delivery_is_taken_once_in_its_turn_and_by_its_own_project(
     ledger: Ledger, connection: asyncpg.Connection, database: str
 ) -> None:
@@ -219,6 +220,7 @@ async def test_a_delivery_is_taken_once_in_its_turn_and_by_its_own_project(
         assert tuple(row) == kept
 
 
+@pytest.mark.usefixtures("other")
 async def test_a_project_moves_sends_again_and_forgets_nothing_of_anothers_webhook(
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:

@@ -25,4 +25,7 @@ BEGIN
     AND entry.version > coalesce(p_after, 0)
     AND (p_heartbeats IS NOT FALSE OR entry.type <> 'lease.heartbeat') ORDER BY entry.version
   LIMIT p_limit;
+  IF NOT FOUND THEN -- the owner may read projects that do not exist
+    PERFORM ledger.check_access(p_project, '{read,work}');
+  END IF;
 END $$;

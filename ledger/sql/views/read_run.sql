@@ -18,4 +18,7 @@ BEGIN
     RETURN QUERY SELECT run.*, NULL::text, NULL::text, NULL::text FROM ledger.run_state AS run
     WHERE run.project_id = p_project AND run.run_id = p_run;
   END IF;
+  IF NOT FOUND THEN -- the owner may read projects that do not exist
+    PERFORM ledger.check_access(p_project, '{read,submit,work,decide}');
+  END IF;
 END $$;
