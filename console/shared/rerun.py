@@ -15,6 +15,8 @@ from runfold.ledger.archive.record import Archive, detached
 from runfold.ledger.errors import DuplicateKey, LedgerError
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.payload import Unreadable
+from runfold.ledger.reading.run_filter import RunFilter
+from runfold.ledger.reading.search import listed
 
 NOTE: Final = "run.rerun"
 """The name of the notes that link an old run and its rerun."""
@@ -107,12 +109,23 @@ async def _problem(ledger: Ledger, run: Run, archived: Sequence[Archive]) -> Not
 async def _submitted(
     ledger: Ledger, runs: Sequence[Run], actor: str, reason: str | None
 ) -> list[Rerun]:
-    submissions = await ledger.submit_many(map(_again, runs), actor=actor)
-    pairs = list(zip(runs, submissions, strict=True))
-    for some in _batches(pairs, _NOTED):
-        links = (_link(ledger, run.run_id, new.run_id, actor, reason) for run, new in some)
+    reruns = await _rerun_before(ledger, runs)
+    first = [run for run in runs if run.run_id not in reruns]
+    submissions = await ledger.submit_many(map(_again, first), actor=actor)
+    for run, new in zip(first, submissions, strict=True):
+        reruns[run.run_id] = Rerun(new.run_id, run.run_id, new.created)
+    done = [reruns[run.run_id] for run in runs]
+    for some in _batches(done, _NOTED):
+        links = (_link(ledger, each.rerun_of, each.run_id, actor, reason) for each in some)
         await asyncio.gather(*links)
-    return [Rerun(new.run_id, run.run_id, new.created) for run, new in pairs]
+    return done
+
+
+async def _rerun_before(ledger: Ledger, runs: Sequence[Run]) -> dict[UUID, Rerun]:
+    """Return the reruns that are there: to submit them again could meet another redaction."""
+    of = {rerun_key(run.run_id): run.run_id for run in runs}
+    found = await listed(ledger.pool, ledger.project_id, RunFilter(keys=list(of)), limit=len(of))
+    return {of[new.key]: Rerun(new.run_id, of[new.key], created=False) for new in found if new.key}
 
 
 def _again(run: Run) -> Submit:

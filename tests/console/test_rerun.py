@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
+import pytest
+
 from runfold.console.cli.kit import exits
 from runfold.ledger import Ledger, State
 from tests.console.test_decisions import typed
@@ -69,6 +71,21 @@ def test_runs_are_rerun_by_filter_with_a_count_and_a_reason(cli: Cli) -> None:
     assert {one["rerun_of"] for one in done} == others
     assert cli.ok("runs", "--count", "--json").json["states"] == {"pending": 2, "failed": 3}
     assert str(timed_out) not in others
+
+
+def test_a_rerun_is_found_again_although_its_input_is_redacted_otherwise_by_now(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, other = str(cli.given(failed)), str(cli.given(failed))
+    first = cli.ok("rerun", old, "--json").json["run_id"]
+    monkeypatch.setenv("RUNFOLD_REDACT_NAMES", "path")
+
+    words = ("--query", "state:failed", "--reason", "fixed", "--count", "2", "--json")
+    done = {one["run_id"]: one for one in cli.ok("rerun", *words).lines}
+
+    assert (done[old]["what"], done[old]["new_run_id"]) == ("rerun before", first)
+    assert done[other]["what"] == "rerun"
+    assert cli.ok("rerun", old, "--json").json["run_id"] == first
 
 
 def test_a_terminal_is_asked_before_many_runs_are_rerun(cli: Cli, database: str) -> None:
