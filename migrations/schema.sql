@@ -2212,6 +2212,10 @@ BEGIN
   PERFORM ledger.check_projection_name('projection', p_name);
   SELECT format('%s_v%s', projection.name, projection.version) INTO live
   FROM ledger.projection WHERE projection.name = p_name FOR UPDATE;
+  -- The view first, as its readers do: they hold it while they wait for its table.
+  IF to_regclass(format('projection.%I', p_name)) IS NOT NULL THEN
+    EXECUTE format('LOCK TABLE projection.%I', p_name);
+  END IF;
   IF live IS DISTINCT FROM next THEN
     EXECUTE format('DROP VIEW IF EXISTS projection.%I', p_name);
   END IF;

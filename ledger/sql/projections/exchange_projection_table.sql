@@ -1,7 +1,7 @@
 -- Puts the table that a rebuild filled in the place of a projection's, and keeps that one as
 -- replaced_<rebuild>_of_<name>, whose name it returns. Needs the right read or admin in all
--- projects. Locks: the row of ledger.projection, which the caller holds; then both tables, for
--- which it waits as long as the caller's lock_timeout.
+-- projects. Locks: the row of ledger.projection, which the caller holds; then the view and both
+-- tables, for which it waits as long as the caller's lock_timeout.
 CREATE OR REPLACE FUNCTION ledger.exchange_projection_table(
   p_name text, p_version int, p_rebuild int
 ) RETURNS text
@@ -18,6 +18,10 @@ BEGIN
   PERFORM ledger.check_projection_name('projection', p_name);
   SELECT format('%s_v%s', projection.name, projection.version) INTO live
   FROM ledger.projection WHERE projection.name = p_name FOR UPDATE;
+  -- The view first, as its readers do: they hold it while they wait for its table.
+  IF to_regclass(format('projection.%I', p_name)) IS NOT NULL THEN
+    EXECUTE format('LOCK TABLE projection.%I', p_name);
+  END IF;
   IF live IS DISTINCT FROM next THEN
     EXECUTE format('DROP VIEW IF EXISTS projection.%I', p_name);
   END IF;

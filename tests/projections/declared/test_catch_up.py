@@ -16,6 +16,7 @@ from runfold.ledger import Ledger, State
 from runfold.ledger.errors import CheckpointUnknown, InvalidValue
 from runfold.ledger.events import Event, NoteAdded, StepCompleted
 from runfold.ledger.postgres.connections import fetch
+from runfold.ledger.postgres.urls import driver_url
 from runfold.projections.algebra.operation import total
 from runfold.projections.declared import exchange
 from runfold.projections.declared.catch_up import CatchUp
@@ -35,7 +36,7 @@ from runfold.projections.errors import (
 from runfold.workers.duties.projector import Projector
 from tests.support.projections import read, sizes, sizes_of
 from tests.support.runs import TINY, waiting
-from tests.support.waiting import lapsed, passed, until
+from tests.support.waiting import awaited, blocked, lapsed, passed, until
 
 SHIPPED = sorted(declared())
 
@@ -355,6 +356,29 @@ async def test_a_rebuild_goes_on_under_load_and_after_it_was_killed(ledger: Ledg
             "sum(runs)::bigint AS count", "projection.run_counts", "HAVING sum(runs) > 0"
         )
     )
+
+
+async def test_readers_wait_for_an_exchange_and_never_it_for_them_and_they_for_it(
+    ledger: Ledger, database: str
+) -> None:
+    reading = "SELECT kind, reads FROM projection.sizes"
+    await install(ledger.pool, sizes())
+    await read(ledger, (await ledger.submit("parse")).run_id, "1")
+    await CatchUp(ledger.pool, sizes()).to_the_end()
+    first, second = [await asyncpg.connect(driver_url(database)) for _ in range(2)]
+    try:
+        async with first.transaction():
+            await first.fetch(reading)
+            rebuilding = asyncio.create_task(refold(ledger.pool, sizes()))
+            await awaited(first)
+            behind = asyncio.create_task(second.fetch(reading))
+            await blocked(ledger, second.get_server_pid())
+
+        assert (await rebuilding).wrong == 0
+        assert [tuple(row) for row in await behind] == [("parse", 1)]
+    finally:
+        await first.close()
+        await second.close()
 
 
 async def test_a_projection_as_of_then_is_built_beside_the_live_one(ledger: Ledger) -> None:
