@@ -6,6 +6,7 @@ import getpass
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Self
 
@@ -21,7 +22,7 @@ from pydantic import (
 )
 
 from runfold.ledger.errors import ConfigurationError, InvalidValue
-from runfold.ledger.redaction import chosen_names
+from runfold.ledger.redaction import Redaction, chosen_names
 from runfold.ledger.validation import check_actor, is_secure
 
 if TYPE_CHECKING:
@@ -144,6 +145,10 @@ class Settings(BaseModel):
         return (
             self.heartbeat_seconds if self.held_sleep_seconds is None else self.held_sleep_seconds
         )
+
+    def redaction(self, tell: Callable[[str, str], None] | None = None) -> Redaction | None:
+        """Return what takes secrets out of content and reasons; None if nothing does."""
+        return Redaction(self.redact_names, tell) if self.redact else None
 
     @classmethod
     def load(cls) -> Self:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.months import FIRST_YEAR, LAST_YEAR
-from runfold.ledger.redaction import scrubbed
+from runfold.ledger.redaction import Redaction
 
 MAX_TEXT: Final = 200
 MAX_REASON: Final = 2_000
@@ -86,17 +86,11 @@ def check_reason(value: object) -> str | None:
     return value
 
 
-def order_reason(value: str | None) -> str | None:
+def order_reason(value: str | None, redaction: Redaction | None) -> str | None:
     """Return a reason as the control history keeps it: without secrets. Raises InvalidValue."""
-    why = None if value is None else scrubbed(value)
-    check_order_reason(why)
-    return why
-
-
-def check_order_reason(value: str | None) -> None:
-    """Raise InvalidValue for a reason that is too long for the control history."""
-    if value is not None:
-        check_text("reason", value, limit=MAX_REASON)
+    if value is not None and redaction is not None:
+        value = redaction.text(value, "reason")
+    return None if value is None else check_text("reason", value, limit=MAX_REASON)
 
 
 def check_int(name: str, value: object, *, least: int, most: int = MAX_INT) -> int:

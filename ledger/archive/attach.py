@@ -47,12 +47,12 @@ async def attach(pool: Pool, month: str, *, actor: str, reason: str | None = Non
 
     Raises ArchiveRefused, ArchiveUnusable, InvalidValue or AccessDenied.
     """
-    check_request(month, actor, reason)
+    why = check_request(month, actor, reason)
     async with alone(pool, month) as connection:
         archive = await archive_of(connection, month)
         if archive is None or not archive.detached:
             raise ArchiveRefused(month, ["the month is not detached"])
-        return await _attach(connection, archive, actor, reason)
+        return await _attach(connection, archive, actor, why)
 
 
 @asynccontextmanager

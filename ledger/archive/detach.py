@@ -47,9 +47,9 @@ async def detach(pool: Pool, month: str, *, actor: str, reason: str | None = Non
     Repeat it when it was interrupted. Raises ArchiveRefused, ArchiveUnusable, LockTimeout,
     InvalidValue or AccessDenied.
     """
-    check_request(month, actor, reason)
+    why = check_request(month, actor, reason)
     async with alone(pool, month) as connection:
-        return await detach_on(connection, month, actor, reason)
+        return await detach_on(connection, month, actor, why)
 
 
 async def detach_on(connection: Any, month: str, actor: str, reason: str | None) -> Archive:

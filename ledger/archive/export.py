@@ -58,7 +58,7 @@ async def export(
     Raises ArchiveRefused when the month is still needed or another file has the name,
     ArchiveUnusable when the file does not check or cannot be written, InvalidValue or AccessDenied.
     """
-    check_request(month, actor, reason)
+    why = check_request(month, actor, reason)
     path = await asyncio.to_thread(folder.resolve) / f"{table_of(month)}.parquet"
     async with alone(pool, month) as connection:
         written = path.with_name(f"{path.stem}.{token_hex(8)}.part")
@@ -71,7 +71,7 @@ async def export(
                 await asyncio.to_thread(put_in_place, written, path)
                 file = {**facts, "file": str(path)}
                 return await record_archive(
-                    connection, "archive.exported", month, file, actor=actor, reason=reason
+                    connection, "archive.exported", month, file, actor=actor, reason=why
                 )
         except OSError as error:
             problem = f"cannot be written ({error.strerror})"

@@ -34,7 +34,7 @@ async def hold(
     """
     run = None if isinstance(target, str) else target
     month = check_month(target) if isinstance(target, str) else month_of(target[1])
-    check_request(month, actor, reason)
+    why = check_request(month, actor, reason)
     if run is not None and not await fetch(pool, _KNOWN, *run):
         raise RunNotFound(run[1], run[0])
     held = [(row["project_id"], row["run_id"]) for row in await holds(pool, month)]
@@ -43,7 +43,7 @@ async def hold(
     type_ = "hold.placed" if placed else "hold.released"
     try:
         async with pool.acquire() as connection:
-            await record(connection, type_, month, actor=actor, reason=reason, run=run)
+            await record(connection, type_, month, actor=actor, reason=why, run=run)
     except (*FAILURES, OSError) as error:
         raise translated(error) from error
 

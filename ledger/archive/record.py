@@ -19,7 +19,6 @@ from runfold.ledger.archive.watched import OnStep, unwatched
 from runfold.ledger.errors import ArchiveUnusable
 from runfold.ledger.months import FIRST_RUN, LAST_RUN, check_month
 from runfold.ledger.postgres.connections import Pool, fetch
-from runfold.ledger.redaction import scrubbed
 from runfold.ledger.settings import Settings
 
 ARCHIVES: Final = """(
@@ -155,13 +154,12 @@ async def record(
     of no other. Locks: that list of the control history, which fails after two seconds.
     """
     known = facts or {}
-    why = None if reason is None else scrubbed(reason)
     project_id, run_id = run or (OF_A_MONTH, None)
-    values = (type_, actor, why, month, project_id, run_id, *(known.get(name) for name in _FACTS))
+    values = (type_, actor, reason, month, project_id, run_id)
     async with connection.transaction():
         await fetch(connection, _LOCK_TABLE)
         await fetch(connection, _LOCK_LIST, project_id)
-        await fetch(connection, _RECORD, *values)
+        await fetch(connection, _RECORD, *values, *(known.get(name) for name in _FACTS))
 
 
 async def record_archive(

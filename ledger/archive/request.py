@@ -13,18 +13,18 @@ from runfold.ledger.months import check_month
 from runfold.ledger.postgres.at_work import at_work
 from runfold.ledger.postgres.connections import FAILURES, Pool
 from runfold.ledger.postgres.errors import translated
-from runfold.ledger.validation import check_actor, check_text
+from runfold.ledger.settings import Settings
+from runfold.ledger.validation import check_actor, order_reason
 
 ARCHIVE: Final = "archive"
 """What a command is at work on alone, and rebuilds that have months attached share."""
 
 
-def check_request(month: str, actor: str, reason: str | None) -> None:
-    """Raise InvalidValue unless the month is one, and actor and reason are texts to keep."""
+def check_request(month: str, actor: str, reason: str | None) -> str | None:
+    """Return the reason without secrets; raise InvalidValue for what cannot be recorded."""
     check_month(month)
     check_actor(actor)
-    if reason is not None:
-        check_text("reason", reason, limit=2_000)
+    return order_reason(reason, Settings.load().redaction())
 
 
 @asynccontextmanager

@@ -9,10 +9,9 @@ from runfold.ledger.arguments import Target
 from runfold.ledger.operations.wakeups import Waker
 from runfold.ledger.payload import PayloadRules
 from runfold.ledger.postgres.connections import Pool
-from runfold.ledger.redaction import Redaction
 from runfold.ledger.run import Lease
 from runfold.ledger.settings import Settings, default_actor
-from runfold.ledger.validation import check_actor, check_order_reason, check_text
+from runfold.ledger.validation import check_actor, check_text, order_reason
 
 
 class Project:
@@ -27,8 +26,7 @@ class Project:
         self.actor = settings.actor or speaker or default_actor()
         """The actor of calls that name none."""
         self.waker = Waker(pool, project_id)
-        redaction = Redaction(settings.redact_names, self._redacted) if settings.redact else None
-        self.rules = PayloadRules(settings.payload_limit_bytes, redaction)
+        self.rules = PayloadRules(settings.payload_limit_bytes, settings.redaction(self._redacted))
 
     def log(self, **bound: Any) -> Any:
         """Return a logger that names the project."""
@@ -45,10 +43,7 @@ class Project:
 
     def order_reason(self, reason: str | None) -> str | None:
         """Return a reason for the control history, without secrets. Raises InvalidValue."""
-        if reason is not None and self.rules.redaction is not None:
-            reason = self.rules.redaction.text(reason, "reason")
-        check_order_reason(reason)
-        return reason
+        return order_reason(reason, self.rules.redaction)
 
     def actor_or_default(self, actor: str | None) -> str:
         """Return the named actor, or the default one. Raises InvalidValue."""

@@ -7,7 +7,14 @@ from uuid import UUID
 
 from runfold.ledger.errors import RunNotFound
 from runfold.ledger.postgres.connections import Pool, fetch
-from runfold.ledger.validation import check_actor, check_int, check_run_id, check_text
+from runfold.ledger.settings import Settings
+from runfold.ledger.validation import (
+    check_actor,
+    check_int,
+    check_run_id,
+    check_text,
+    order_reason,
+)
 from runfold.projections.declared.projection import IN_FORCE, Projection
 from runfold.projections.declared.status import require
 from runfold.projections.errors import NotStopped
@@ -111,9 +118,9 @@ async def skip(pool: Pool, name: str, *, actor: str, reason: str) -> tuple[UUID,
     out as well.
     """
     check_actor(actor)
-    check_text("reason", reason, limit=1_000)
+    why = order_reason(check_text("reason", reason, limit=1_000), Settings.load().redaction())
     for statement in (_SKIP, _SKIP_ASIDE):
-        if rows := await fetch(pool, statement, name, actor, reason):
+        if rows := await fetch(pool, statement, name, actor, why):
             return rows[0]["run_id"], rows[0]["event_version"]
     await require(pool, name)
     raise NotStopped(name)
@@ -126,10 +133,9 @@ async def skip_event(
     checked = check_run_id(run_id)
     check_int("version", version, least=1)
     check_actor(actor)
-    check_text("reason", reason, limit=1_000)
-    if not await fetch(
-        pool, _SKIP_EVENT, projection.name, projection.version, actor, reason, checked, version
-    ):
+    why = order_reason(check_text("reason", reason, limit=1_000), Settings.load().redaction())
+    given = (projection.name, projection.version, actor, why, checked, version)
+    if not await fetch(pool, _SKIP_EVENT, *given):
         raise RunNotFound(checked, "any project")
 
 

@@ -20,6 +20,7 @@ from runfold.ledger.reading import feed
 from runfold.ledger.reading.feed import Checkpoint
 from runfold.ledger.reading.past import check_project_instant
 from runfold.ledger.reading.permitted import permitted
+from runfold.ledger.settings import Settings
 from runfold.ledger.validation import order_reason
 from runfold.projections.declared.exchange import INSTALLED, NOTED, Order, catch_up, replace_table
 from runfold.projections.declared.installing import install
@@ -79,7 +80,7 @@ async def note_order(pool: Pool, projection: Projection, order: Order) -> None:
 
 def _redacted(order: Order) -> Order:
     """Return an order as the control history keeps it: without secrets. Raises InvalidValue."""
-    return Order(order.actor, order_reason(order.reason))
+    return Order(order.actor, order_reason(order.reason, Settings.load().redaction()))
 
 
 def plan(projection: Projection, moment: Checkpoint, until: datetime | None = None) -> RebuildPlan:

@@ -8,8 +8,9 @@ from uuid import UUID
 
 import asyncpg
 
-from runfold.ledger import Ledger, log, names
+from runfold.ledger import Ledger, names
 from runfold.ledger.errors import LedgerError
+from runfold.ledger.operations.project import Project
 from runfold.ledger.postgres.connections import FAILURES
 from runfold.ledger.postgres.errors import translated
 from runfold.ledger.proof.fold import Drift
@@ -62,15 +63,16 @@ async def repair(ledger: Ledger, runs: Sequence[UUID], *, actor: str, reason: st
     check_text("reason", reason, limit=1_000)
     try:
         async with ledger.pool.acquire() as connection, connection.transaction():
-            return await repair_on(connection, ledger.project_id, runs, actor=actor, reason=reason)
+            return await repair_on(connection, ledger.project, runs, actor=actor, reason=reason)
     except (*FAILURES, OSError) as error:
         raise translated(error, (ledger.project_id,)) from error
 
 
 async def repair_on(
-    connection: Connection, project_id: str, runs: Sequence[UUID], *, actor: str, reason: str
+    connection: Connection, project: Project, runs: Sequence[UUID], *, actor: str, reason: str
 ) -> list[Drift]:
     """Repair within an open transaction of the driver."""
+    project_id = project.project_id
     # No month is detached meanwhile, whose runs would seem to have no events.
     await connection.execute("LOCK TABLE ledger.event IN ACCESS SHARE MODE")
     # One repair at a time: two that insert the same missing row would not see each other's notes.
@@ -83,8 +85,8 @@ async def repair_on(
     repairable = [drift for drift in drifted if drift.expected]
     await connection.execute(_REMOVE, project_id, phantoms)
     for run_id in phantoms:
-        log.logger(project_id=project_id, run_id=str(run_id)).warning(
-            names.PHANTOM_REMOVED, actor=actor, reason=reason
+        project.log(run_id=str(run_id)).warning(
+            names.PHANTOM_REMOVED, actor=actor, reason=project.order_reason(reason)
         )
     if repairable:
         repaired = [drift.run_id for drift in repairable]
@@ -96,5 +98,5 @@ async def repair_on(
                 "run `runfold doctor`"
             )
         notes = {drift.run_id: f"{reason}: {drift}" for drift in repairable}
-        await note_repairs(connection, project_id, REPAIRED, notes, actor=actor)
+        await note_repairs(connection, project, REPAIRED, notes, actor=actor)
     return drifted

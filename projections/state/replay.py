@@ -176,6 +176,6 @@ async def exchange(
     async def work(connection: Any) -> list[Drift]:
         await connection.execute(_KEPT.format(old=old))
         await connection.execute(_KEEP.format(old=old), ledger.project_id, runs)
-        return await repair_on(connection, ledger.project_id, runs, actor=actor, reason=reason)
+        return await repair_on(connection, ledger.project, runs, actor=actor, reason=reason)
 
     return await with_lock_retries(ledger.pool, work, f"{len(runs)} rows", ledger.project_id)

@@ -72,7 +72,7 @@ async def repair_tags(ledger: Ledger, wrong: Sequence[WrongTag], *, actor: str, 
         texts = {
             run_id: f"{reason}: {'; '.join(those)}" for run_id, those in notes.items() if those
         }
-        await note_repairs(connection, ledger.project_id, TAGS_REPAIRED, texts, actor=actor)
+        await note_repairs(connection, ledger.project, TAGS_REPAIRED, texts, actor=actor)
         return len(removed) + len(added)
 
     return await with_lock_retries(ledger.pool, work, f"{len(runs)} runs", ledger.project_id)
