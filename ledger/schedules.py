@@ -62,11 +62,12 @@ WHERE project_id = $1 AND {_IN_FORCE} AND next_at <= $3 ORDER BY next_at, name L
 _SOONEST: Final = f"""
 SELECT min(next_at) AS next_at FROM ledger.schedule WHERE project_id = $1 AND {_IN_FORCE}
 """
+# The instant is a subquery, because no index is searched for a volatile value.
 _ORPHANS: Final = f"""
 SELECT {_COLUMNS} FROM ledger.schedule
 WHERE project_id = $1 AND NOT paused AND release IS NOT NULL AND NOT name = ANY ($2::text[])
-  AND next_at < ledger.now() - make_interval(secs => $3)
-ORDER BY name LIMIT $4
+  AND next_at < (SELECT ledger.now() - make_interval(secs => $3))
+ORDER BY next_at, name LIMIT $4
 """
 
 

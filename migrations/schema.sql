@@ -6614,6 +6614,8 @@ CREATE INDEX run_parked ON ledger.run_state USING btree (project_id, kind, ((can
 
 CREATE INDEX run_returning ON ledger.run_state USING btree (project_id, kind, priority, available_at, run_id) WHERE (available_at > created_at);
 
+CREATE INDEX schedule_due ON ledger.schedule USING btree (project_id, next_at) WHERE (NOT paused);
+
 CREATE INDEX web_session_credential ON ledger.web_session USING btree (credential, created_at);
 
 CREATE INDEX web_session_open ON ledger.web_session USING btree (expires_at) WHERE (ended_at IS NULL);

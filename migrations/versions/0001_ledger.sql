@@ -380,6 +380,7 @@ CREATE TABLE ledger.schedule (
   reason varchar(2000),
   PRIMARY KEY (project_id, name)
 );
+CREATE INDEX schedule_due ON ledger.schedule (project_id, next_at) WHERE NOT paused;
 
 CREATE TABLE ledger.saved_view (
   project_id text NOT NULL REFERENCES ledger.project,

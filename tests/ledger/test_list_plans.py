@@ -12,7 +12,7 @@ import pytest
 from runfold.console.cli.health.waiting_checks import CHANGED
 from runfold.console.cli.health.work_checks import EXPIRED
 from runfold.console.shared import approval_requests
-from runfold.ledger import Ledger, api_tokens, payload_reads, roles, sessions, users
+from runfold.ledger import Ledger, api_tokens, payload_reads, roles, schedules, sessions, users
 from runfold.ledger.archive import holds, record
 from runfold.ledger.postgres.urls import driver_url
 from runfold.projections.declared import status
@@ -43,6 +43,9 @@ INSERT INTO ledger.role_event (project_id, number, recorded_at, type, role, memb
 INSERT INTO ledger.role_event (project_id, number, recorded_at, type, role, member, actor)
   SELECT 'test', 3000 + n, now(), 'role.granted', CASE WHEN n > 3 THEN 'desk' ELSE 'few' END,
     'm' || n, 'x' FROM generate_series(1, 3000) AS n;
+INSERT INTO ledger.schedule (project_id, name, kind, cron, timezone, next_at, actor)
+  SELECT 'test', 's' || n, 'parse', '* * * * *', 'UTC', now() + interval '1 h', 'x'
+  FROM generate_series(1, 3000) AS n;
 INSERT INTO ledger.kind (project_id, kind, run_id) VALUES ('test', 'parse', gen_random_uuid());
 INSERT INTO ledger.run_state (project_id, run_id, version, hash, kind, state, priority,
     attempt_count, max_attempts, completed_at, created_at, updated_at, cost_usd, step_count, tags)
@@ -106,6 +109,9 @@ CALLS: Final[dict[str, Any]] = {
     "taken back": lambda ledger: ledger.pool.execute(BACK, NOWHERE),
     "handlers that were changed": lambda ledger: ledger.pool.fetch(CHANGED, "E-RUN-007"),
     "leases that expired": lambda ledger: ledger.pool.fetch(EXPIRED, 1_000),
+    "schedules that are due": lambda ledger: schedules.due(ledger.project, []),
+    "the next schedule": lambda ledger: schedules.until_next(ledger.project, []),
+    "schedules of no handler": lambda ledger: schedules.orphans(ledger.project, []),
     "rebuilds": lambda ledger: status.unfinished(ledger.pool),
 }
 
@@ -126,6 +132,7 @@ async def test_a_list_reads_nothing_that_it_does_not_show(
         "api_token",
         "user_account",
         "event",
+        "schedule",
     ):
         await superuser.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER ALL")
     await superuser.execute(FILL)
