@@ -116,7 +116,10 @@ class Assign(Ordered):
 
 
 class Once(SourceOperation):
-    """Take the value of the only counted event; arrays too."""
+    """Take the value of the only counted event; arrays too.
+
+    Should a projection count several after all, it takes the largest value, in any order.
+    """
 
     name = "once"
 
@@ -132,11 +135,12 @@ class Once(SourceOperation):
         """Compile the fold of a group; max() is the cheapest aggregate of one value."""
         if source_type in COMPARABLE or source_type.endswith("[]"):
             return f"max({facts.value}){filter_sql(when)}"
-        return f"(array_agg({facts.value}){filter_sql(when, f'{facts.value} IS NOT NULL')})[1]"
+        present = filter_sql(when, f"{facts.value} IS NOT NULL")
+        return f"(array_agg({facts.value} ORDER BY {facts.value} DESC){present})[1]"
 
     def merge_sql(self, stored: Placed, folded: Placed) -> str:
         """Compile the merge: the value that there is."""
-        return f"coalesce({stored.value}, {folded.value})"
+        return f"greatest({stored.value}, {folded.value})"
 
 
 class Total(SourceOperation):

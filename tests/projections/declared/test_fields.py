@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from urllib.parse import quote
+from uuid import UUID
 
 import pytest
 
 from runfold.ledger import Ledger
-from runfold.projections import CatchUp, Projection, field, install, last, refold, rows, set_aside
+from runfold.projections import (
+    CatchUp,
+    Projection,
+    field,
+    install,
+    last,
+    of_run,
+    once,
+    refold,
+    rows,
+    set_aside,
+)
 from tests.support.databases import PROJECT
 from tests.support.projections import append
 
@@ -84,3 +96,26 @@ async def test_rows_are_read_whatever_their_times(
     assert shown[run]["took"] == await ledger.pool.fetchval(
         "SELECT took FROM projection.booked WHERE run_id = $1", run
     )
+
+
+async def test_once_takes_the_largest_of_several_in_any_order(ledger: Ledger) -> None:
+    """A declaration that is wrong about "once" gives the same table in any batches, and rebuilt."""
+    projection = Projection(
+        "once_each",
+        key={"kind": of_run("kind")},
+        columns={
+            type_: once(field(type_, type_), {"acme.read"}) for type_ in ("text", "boolean", "uuid")
+        },
+    )
+    await install(ledger.pool, projection)
+    run = (await ledger.submit("parse")).run_id
+    ids = [UUID(int=number) for number in (1, 3, 2)]
+    for text, truth, id_ in zip(("b", "c", "a"), ("false", "true", "false"), ids, strict=True):
+        body = f'{{"text": "{text}", "boolean": {truth}, "uuid": "{id_}"}}'
+        await append(ledger, run, "acme.read", 1, body)
+    await CatchUp(ledger.pool, projection, batch=1).to_the_end()
+
+    assert await rows(ledger.pool, "once_each") == [
+        {"kind": "parse", "text": "c", "boolean": True, "uuid": ids[1]}
+    ]
+    assert (await refold(ledger.pool, projection)).wrong == 0
