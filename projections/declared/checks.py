@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from runfold.ledger.errors import InvalidValue
-from runfold.ledger.events import check_named_types
 from runfold.ledger.validation import check_int
 from runfold.projections.algebra.fold import NarrowedFold
 from runfold.projections.algebra.source import Source, as_source
 from runfold.projections.declared.derived import check_derived
-from runfold.projections.declared.sources import EACH
+from runfold.projections.declared.sources import EACH, check_column, check_types
 from runfold.projections.state.run_state import TABLE
 
 MAX_COLUMNS: Final = 200
@@ -100,7 +99,7 @@ def _check_column(name: str, column: NarrowedFold, key: Mapping[str, str | Sourc
         raise InvalidValue("column", name, "a default belongs to run_state only: leave it out")
     for other in (column.present, column.absent):
         if other is not None:
-            as_source(other)
+            check_column(other)
     if _is_many(fold.source) or any(map(_is_many, (column.key or {}).values())):
         raise InvalidValue("column", name, "cannot fold `each`, which belongs into the key")
     for part, source in (column.key or {}).items():
@@ -114,11 +113,6 @@ def _check_column(name: str, column: NarrowedFold, key: Mapping[str, str | Sourc
 
 def _is_many(source: str | Source) -> bool:
     return as_source(source).sql.startswith(EACH)
-
-
-def check_types(on: Iterable[str] | None) -> None:
-    """Check that the event types can exist."""
-    check_named_types("event type", tuple(on or ()))
 
 
 def _check_name(what: str, name: str) -> None:

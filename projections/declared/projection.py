@@ -15,6 +15,7 @@ from runfold.projections.algebra.fold import Fold, NarrowedFold, types_of
 from runfold.projections.algebra.operation import Ordered
 from runfold.projections.algebra.source import Source, as_source
 from runfold.projections.declared import checks
+from runfold.projections.declared.sources import check_types
 
 IN_FORCE: Final = "format('projection.%s_v%s', projection.name, projection.version)"
 """The table that a row `projection` of `ledger.projection` is about; see `Projection.table`."""
@@ -51,7 +52,7 @@ class Projection:
         checks.check_identity(self.name, self.version)
         if self.apply is not None:
             checks.check_apply(self.name, self.apply, has_table=bool(self.key or self.columns))
-            checks.check_types(types_of(self.on))
+            check_types(types_of(self.on))
         else:
             checks.check_table(self.name, self.on, self.key, self.folds, self.derived)
 

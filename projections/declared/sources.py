@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from runfold.ledger.errors import InvalidValue
+from runfold.ledger.events import check_named_types
 from runfold.ledger.validation import check_encodable, check_int
+from runfold.projections.algebra.fold import Types, types_of
 from runfold.projections.algebra.source import Source, as_source
 
 EACH: Final = "unnest("
@@ -43,6 +45,8 @@ def field(
     versions = tuple(
         sorted(check_int("schema version", version, least=1) for version in schema_versions)
     )
+    if not versions:
+        raise InvalidValue("schema versions", versions, "name one or more")
     value = f"payload.body #>> ARRAY[{steps}]"
     if type in _TIMES:
         value = f"regexp_replace({value}, {_RELATIVE}, 'no time: \\&', 'i')"  # fails to be cast
@@ -58,7 +62,7 @@ def field(
 
 def of_run(column: str) -> Source:
     """Read a column of the run's first event, such as its kind, its tags, its time."""
-    source = as_source(column)
+    source = check_column(column)
     return Source(
         f"(SELECT first.{column} FROM ledger.event AS first "
         "WHERE first.project_id = event.project_id AND first.run_id = event.run_id "
@@ -74,8 +78,9 @@ def earlier(column: str, on: Iterable[str] | None = None, *, inclusive: bool = F
 
     `inclusive`: the event itself counts as well, if it is of these types.
     """
-    source = as_source(column)
-    which = f"earlier.{column} IS NOT NULL" if on is None else f"earlier.type IN ({texts(on)})"
+    source = check_column(column)
+    types = check_types(types_of(on))
+    which = f"earlier.{column} IS NOT NULL" if not types else f"earlier.type IN ({texts(types)})"
     return Source(
         f"(SELECT earlier.{column} FROM ledger.event AS earlier "
         "WHERE earlier.project_id = event.project_id AND earlier.run_id = event.run_id "
@@ -92,7 +97,7 @@ def since(on: Iterable[str]) -> Source:
 
 def of_lease(column: str) -> Source:
     """Read a column of the `lease.acquired` under which the event happened, else null."""
-    source = as_source(column)
+    source = check_column(column)
     run = "lease.project_id = event.project_id AND lease.run_id = event.run_id"
     token = (
         "CASE WHEN event.token IS NOT NULL THEN event.token "
@@ -107,7 +112,7 @@ def of_lease(column: str) -> Source:
 
 def day(column: str = "recorded_at") -> Source:
     """Return the day, in UTC, of a time that the event names."""
-    if as_source(column).type != "timestamptz":
+    if check_column(column).type != "timestamptz":
         raise InvalidValue("source", column, "is not a time, so it has no day")
     return Source(f"(event.{column} AT TIME ZONE 'UTC')::date", "date")
 
@@ -125,16 +130,38 @@ def each(source: str | Source) -> Source:
 
 
 def either(*values: str | Source) -> Source:
-    """Take the first of these that is not null; raise InvalidValue unless they are of one type."""
+    """Take the first of these that is not null.
+
+    Raises InvalidValue unless they are of one type, and know one schema version at least together.
+    """
     sources = [as_source(value) for value in values]
     if len({source.type for source in sources}) != 1:
         raise InvalidValue(
             "sources", [source.type for source in sources], "must be one or more of one type"
         )
-    versions = next((source.schema_versions for source in sources if source.schema_versions), None)
+    if any(source.sql.startswith(EACH) for source in sources):
+        raise InvalidValue("sources", values, "has an `each` in it, which belongs around all of it")
+    known = [set(source.schema_versions) for source in sources if source.schema_versions]
+    versions = tuple(sorted(set.intersection(*known))) if known else None
+    if known and not versions:
+        raise InvalidValue("sources", values, "have no schema version that all of them know")
     return Source(
         f"coalesce({', '.join(source.sql for source in sources)})", sources[0].type, versions
     )
+
+
+def check_types(on: Types) -> Types:
+    """Return the event types; raise InvalidValue for none, or for one that no event can have."""
+    if on is not None and not check_named_types("event type", tuple(on)):
+        raise InvalidValue("event types", (), "name one or more, or leave them out")
+    return on
+
+
+def check_column(name: str) -> Source:
+    """Return the source of an event's column; raise InvalidValue for anything else."""
+    if not isinstance(name, str):
+        raise InvalidValue("source", name, "is no text that names a column of an event")
+    return as_source(name)
 
 
 def text(value: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, cast
 
 import asyncpg
 import pytest
@@ -18,9 +18,11 @@ from runfold.projections.declared.installing import declared, install_on
 from runfold.projections.declared.projection import Projection
 from runfold.projections.declared.sources import (
     day,
+    each,
     earlier,
     either,
     field,
+    of_lease,
     of_run,
     since,
 )
@@ -73,6 +75,7 @@ async def nothing(connection: Connection, events: Sequence[Event]) -> None:
         ({"columns": {"x": greatest("hash")}}, "is of type bytea, which cannot be compared"),
         ({"columns": {"x": count({"run.finished"})}}, "'run.' are: run.cancelled, "),
         ({"columns": {"x": count({"Acme"})}}, "is not an event type, such as 'run.failed'"),
+        ({"columns": {"x": count(())}}, "name one or more"),
         ({"columns": {"x": last("attempt", default=0)}}, "leave it out"),
         ({"columns": {"x": count().where(present="colour")}}, "not a column of an event"),
         ({"columns": {"x": count().where(key={"day": day()})}}, "not part of the key"),
@@ -105,6 +108,41 @@ def test_a_field_of_a_payload_has_a_path_and_a_type() -> None:
         either("worker_id", "version")
     with pytest.raises(InvalidValue, match="not a time"):
         day("actor")
+
+
+WRONG_SOURCES: tuple[tuple[Callable[[], object], str], ...] = (
+    (lambda: of_run(cast("str", field("name"))), "names a column"),
+    (lambda: earlier(cast("str", of_run("kind"))), "names a column"),
+    (lambda: of_lease(cast("str", of_run("kind"))), "names a column"),
+    (lambda: day(cast("str", of_run("recorded_at"))), "names a column"),
+    (lambda: count().where(present=cast("str", field("name"))), "names a column"),
+    (lambda: since({"run.finished"}), "'run.' are: run.cancelled, "),
+    (lambda: earlier("state", ()), "name one or more"),
+    (lambda: field("a", schema_versions=()), "name one or more"),
+    (lambda: either(each("tags"), "kind"), "belongs around"),
+    (
+        lambda: either(field("a", schema_versions=(1,)), field("b", schema_versions=(2,))),
+        "no schema version",
+    ),
+)
+
+
+@pytest.mark.parametrize(("source", "why"), WRONG_SOURCES)
+def test_a_source_that_is_no_value_of_an_event_is_an_error_where_it_is_declared(
+    source: Callable[[], Any], why: str
+) -> None:
+    with pytest.raises(InvalidValue, match=why):
+        spend(columns={"x": source()})
+
+
+def test_sources_hold_for_the_schema_versions_that_all_of_them_know_and_a_type_is_no_letters() -> (
+    None
+):
+    both = either(field("a", schema_versions=(1, 2)), field("b", schema_versions=(2, 3)), "actor")
+
+    assert both.schema_versions == (2,)
+    assert since("tool.requested") == since({"tool.requested"})
+    assert earlier("state", "tool.requested") == earlier("state", {"tool.requested"})
 
 
 def test_the_type_of_a_column_follows_from_its_source_and_its_operation() -> None:
