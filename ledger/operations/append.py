@@ -141,14 +141,10 @@ def _command(row: AppendRow, key: str) -> CommandRow:
     return CommandRow(
         run_id=row.run_id,
         what=row.type,
-        park=False,
+        key=key,
         name=row.name,
         error_code=row.error_code,
         body=row.body,
         cost=row.cost,
         steps=row.steps,
-        output_sha256=None,
-        wait=None,
-        wait_outcome=None,
-        key=key,
     )

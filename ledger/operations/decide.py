@@ -144,16 +144,11 @@ async def _first_run(project: Project, row: DecideRow) -> Run:
     command = CommandRow(
         run_id=row.run_id,
         what=row.type,
-        park=False,
+        key=row.key,
         name=row.actor,
         error_code=row.meaning,
         body=row.body,
-        cost=None,
         steps=row.request,
-        output_sha256=None,
-        wait=None,
-        wait_outcome=None,
-        key=row.key,
     )
     outcome = (await first_outcomes(project.pool, project.project_id, [command]))[row.key]
     if isinstance(outcome, LedgerError):

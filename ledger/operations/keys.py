@@ -18,7 +18,7 @@ from runfold.ledger.run import Receipt, Run
 
 COMMANDS: Final = (
     "SELECT * FROM ledger.commands"
-    "($1, $2, $3, $4, $5, $6, $7, $8::text[]::numeric[], $9, $10, $11, $12, $13)"
+    "($1, $2, $3, $5, $6, $7, $8, $9::text[]::numeric[], $10, $11, $12, $13, $4)"
 )
 _NOW: Final = "SELECT * FROM ledger.read_run($1, $2)"
 UNIQUE_VIOLATION: Final = "23505"
@@ -26,21 +26,21 @@ T = TypeVar("T")
 
 
 class CommandRow(NamedTuple):
-    """The columns of `ledger.commands` after the project: what a key's content is made of."""
+    """The columns of COMMANDS after the project: a key, and what its content is made of."""
 
     run_id: UUID
     what: str
     """The state of a transition, the type of an event."""
-    park: bool | None
-    name: str | None
-    error_code: str | None
-    body: str | None
-    cost: str | None
-    steps: int | None
-    output_sha256: bytes | None
-    wait: timedelta | None
-    wait_outcome: str | None
     key: str
+    park: bool | None = False
+    name: str | None = None
+    error_code: str | None = None
+    body: str | None = None
+    cost: str | None = None
+    steps: int | None = None
+    output_sha256: bytes | None = None
+    wait: timedelta | None = None
+    wait_outcome: str | None = None
 
 
 async def first_outcomes(

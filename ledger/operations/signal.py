@@ -85,20 +85,7 @@ async def _not_sent(project: Project, row: SignalRow, who: str) -> Run:
 
 async def _first(project: Project, row: SignalRow, key: str) -> Receipt | None:
     """Return the key's first use, if any; raise DuplicateKey for another command."""
-    sent = CommandRow(
-        run_id=row.run_id,
-        what="signal.received",
-        park=False,
-        name=row.name,
-        error_code=None,
-        body=row.kept,
-        cost=None,
-        steps=None,
-        output_sha256=None,
-        wait=None,
-        wait_outcome=None,
-        key=key,
-    )
+    sent = CommandRow(row.run_id, "signal.received", key, name=row.name, body=row.kept)
     name = wait_name(row.name)
     answered = sent._replace(what=State.RUNNING.value, name=name, body=row.answer)
     other: DuplicateKey | None = None

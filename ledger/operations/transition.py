@@ -168,6 +168,7 @@ def _command(row: TransitionRow, key: str) -> CommandRow:
     return CommandRow(
         run_id=row.run_id,
         what=row.to_state,
+        key=key,
         park=row.park,
         name=row.name,
         error_code=row.error_code,
@@ -177,7 +178,6 @@ def _command(row: TransitionRow, key: str) -> CommandRow:
         output_sha256=row.output_sha256,
         wait=row.wait,
         wait_outcome=row.wait_outcome,
-        key=key,
     )
 
 
