@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import asyncpg
+
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.postgres.connections import FAILURES, Pool, fetch
 from runfold.ledger.postgres.errors import translated
@@ -12,8 +14,11 @@ from runfold.ledger.reading.snapshot import every_time
 from runfold.ledger.validation import check_int
 from runfold.projections.declared.projection import IN_FORCE
 from runfold.projections.declared.status import require
+from runfold.projections.errors import ProjectionNotFound
 
 MAX_ROWS: Final = 10_000
+_ANOTHER_TABLE: Final = {"42P01", "42703"}
+"""No such table or column: another version took its place, or it was dropped, since a look."""
 _TABLE: Final = f"""
 SELECT format('projection.%I', projection.name) AS view,
   array(SELECT attribute.attname::text FROM pg_attribute AS attribute
@@ -51,27 +56,39 @@ async def rows(
     does not have.
     """
     check_int("limit", limit, least=1, most=MAX_ROWS)
+    try:
+        try:
+            return await _rows(pool, name, where or {}, limit)
+        except asyncpg.SyntaxOrAccessError as error:
+            if error.sqlstate not in _ANOTHER_TABLE:
+                raise
+            return await _rows(pool, name, where or {}, limit)
+    except (*FAILURES, OSError) as error:
+        raise translated(error) from error
+
+
+async def _rows(
+    pool: Pool, name: str, where: Mapping[str, str], limit: int
+) -> list[dict[str, Any]]:
     await require(pool, name)
-    [table] = await fetch(pool, _TABLE, name)
+    table = next(iter(await fetch(pool, _TABLE, name)), None)
+    if table is None:  # dropped just now
+        raise ProjectionNotFound(name, ())
     if not table["key"]:
         raise InvalidValue("projection", name, "applies a function and has no rows of its own")
-    for column in where or {}:
+    for column in where:
         if column not in table["columns"]:
             known = ", ".join(table["columns"])
             raise InvalidValue("column", column, f"is not in projection {name}, which has {known}")
     conditions = " AND ".join(
-        f'"{column}"::text = ${number}' for number, column in enumerate(where or {}, 2)
+        f'"{column}"::text = ${number}' for number, column in enumerate(where, 2)
     )
-    values = [*(where or {}).values()]
     query = (
         f"SELECT * FROM {table['view']}{' WHERE ' + conditions if conditions else ''} "
         f"ORDER BY {', '.join(_quoted(column) for column in table['key'])} LIMIT $1"
     )
-    try:
-        async with pool.acquire() as connection, every_time(connection):
-            return [dict(row) for row in await connection.fetch(query, limit, *values)]
-    except (*FAILURES, OSError) as error:
-        raise translated(error) from error
+    async with pool.acquire() as connection, every_time(connection):
+        return [dict(row) for row in await connection.fetch(query, limit, *where.values())]
 
 
 def _quoted(column: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import asyncpg
 import pytest
 
 from runfold.ledger import Ledger
@@ -22,7 +24,9 @@ from runfold.projections import (
     refold,
     rows,
 )
+from runfold.projections.declared.installing import install_on
 from tests.support.projections import read, sizes
+from tests.support.waiting import awaited
 
 TAGGED = Projection(
     "tagged",
@@ -71,6 +75,27 @@ async def test_the_rows_of_a_projection_are_read_in_the_order_of_its_key(ledger:
         {"kind": "mail", "reads": 1, "size": 2}
     ]
     assert await rows(ledger.pool, "sizes", where={"kind": "'; DROP TABLE ledger.event; --"}) == []
+
+
+async def test_rows_are_read_though_the_projection_changes_meanwhile(
+    ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    await read(ledger, (await ledger.submit("parse")).run_id, "2")
+    await taken(ledger, sizes())
+    newer = sizes(2, key={"run_kind": of_run("kind")})
+    async with connection.transaction():
+        await connection.execute("SELECT ledger.drop_projection_tables('sizes', true)")
+        await install_on(connection, newer)
+        reading = asyncio.create_task(rows(ledger.pool, "sizes"))
+        await awaited(connection)
+    assert await reading == []
+
+    async with connection.transaction():
+        await connection.execute("SELECT ledger.drop_projection_tables('sizes', true)")
+        reading = asyncio.create_task(rows(ledger.pool, "sizes"))
+        await awaited(connection)
+    with pytest.raises(ProjectionNotFound):
+        await reading
 
 
 async def test_what_has_no_rows_is_refused_by_name(ledger: Ledger) -> None:
