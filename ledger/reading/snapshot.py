@@ -23,7 +23,7 @@ ORDER BY event.run_id, event.version OFFSET $4 LIMIT 1
 _FIRST_DAY: Final = date(2000, 1, 1)
 _FIRST_INSTANT: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """From where PostgreSQL counts days and microseconds."""
-_INFINITE_DAYS: Final = {-(2**31): date.min, 2**31 - 1: date.max}
+_INFINITE_DAYS: Final = {-(2**31): "-infinity", 2**31 - 1: "infinity"}
 _INFINITIES: Final = {
     -(2**63): datetime.min,  # noqa: DTZ901  as the driver reads them
     2**63 - 1: datetime.max,  # noqa: DTZ901

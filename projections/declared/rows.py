@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
 import asyncpg
@@ -17,6 +18,7 @@ from runfold.projections.declared.status import require
 from runfold.projections.errors import ProjectionNotFound
 
 MAX_ROWS: Final = 10_000
+_ANY: Final = datetime(2000, 1, 1)  # noqa: DTZ001  between the infinities, which have no zone
 _ANOTHER_TABLE: Final = {"42P01", "42703"}
 """No such table or column: another version took its place, or it was dropped, since a look."""
 _TABLE: Final = f"""
@@ -50,7 +52,7 @@ async def rows(
     """Return rows of the projection's view in the order of its key.
 
     `where` has columns and the texts that their values must read as. A time that Python cannot
-    hold, such as one of the year 10000, is a text that says so.
+    hold, such as one of the year 10000 or an infinite one, is a text that says so.
 
     Raises ProjectionNotFound, and InvalidValue for a projection without a table or a column that it
     does not have.
@@ -88,7 +90,15 @@ async def _rows(
         f"ORDER BY {', '.join(_quoted(column) for column in table['key'])} LIMIT $1"
     )
     async with pool.acquire() as connection, every_time(connection):
-        return [dict(row) for row in await connection.fetch(query, limit, *where.values())]
+        found = await connection.fetch(query, limit, *where.values())
+    return [{name: _value(value) for name, value in row.items()} for row in found]
+
+
+def _value(value: object) -> object:
+    """Return a value; an infinite time, which the driver reads as one without a zone, as text."""
+    if isinstance(value, datetime) and value.tzinfo is None:
+        return "infinity" if value > _ANY else "-infinity"
+    return value
 
 
 def _quoted(column: str) -> str:

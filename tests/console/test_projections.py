@@ -6,7 +6,7 @@ import pytest
 
 from runfold.console.cli.kit import exits
 from runfold.ledger import Ledger
-from runfold.projections import CatchUp, install
+from runfold.projections import CatchUp, Projection, Source, install, last, once
 from tests.support.console import Cli, cli
 from tests.support.projections import read, sizes
 
@@ -32,6 +32,31 @@ def test_rows_are_shown_and_filtered(cli: Cli) -> None:
     assert row == {"kind": "parse", "reads": 1, "size": 2}
     cli.fails(exits.USAGE, "projections", "show", "sizes", "--where", "kind")
     cli.fails(exits.NOT_FOUND, "projections", "show", "size")
+
+
+async def _of_every_form(ledger: Ledger) -> None:
+    await ledger.submit("parse", tags=["a", "b"])
+    form = Projection(
+        "form",
+        key={"kind": "kind"},
+        columns={
+            "tags": once("tags"),
+            "seed": last(Source("'\\x00ff'::bytea", "bytea")),
+            "early": last(Source("event.version = 1", "boolean")),
+            "end": last(Source("'infinity'", "timestamptz")),
+        },
+    )
+    await install(ledger.pool, form)
+    await CatchUp(ledger.pool, form).to_the_end()
+
+
+def test_values_are_shown_as_where_takes_them(cli: Cli) -> None:
+    cli.given(_of_every_form)
+    words = ("projections", "show", "form", "--where")
+    for condition in ("seed=\\x00ff", "early=true", "end=infinity"):
+        shown = cli.ok(*words, condition).out.splitlines()[1]
+        assert shown.split() == ["parse", "a,", "b", "\\x00ff", "true", "infinity"]
+    assert cli.ok(*words, "early=true", "--json").json["end"] == "infinity"
 
 
 def test_runs_that_are_set_aside_are_named_until_they_are_folded(cli: Cli) -> None:

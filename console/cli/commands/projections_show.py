@@ -50,9 +50,19 @@ def _condition(text: str) -> tuple[str, str]:
 
 
 def _cell(value: object) -> str:
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    return EMPTY if value is None else str(value)
+    match value:
+        case None:
+            return EMPTY
+        case Decimal():
+            return f"{value:f}"
+        case bytes():
+            return f"\\x{value.hex()}"  # as --where takes it
+        case bool():
+            return str(value).lower()
+        case list():
+            return ", ".join(map(str, value)) or EMPTY
+        case _:
+            return str(value)
 
 
 def register(app: typer.Typer) -> None:

@@ -78,7 +78,7 @@ async def test_rows_are_read_whatever_their_times(
     texts = {
         '{"at":"99999-01-01","took":"2000000000 days"}': (str, str, str),
         '{"at":"4713-01-01 BC","took":"-170000000 years"}': (str, str, str),
-        '{"at":"infinity","took":"-14 months 1 s"}': (datetime, date, timedelta),
+        '{"at":"infinity","took":"-14 months 1 s"}': (str, str, timedelta),
     }
     runs = {}
     for text in texts:
@@ -92,6 +92,7 @@ async def test_rows_are_read_whatever_their_times(
         with subtests.test(text):
             columns = [shown[run][column] for column in ("at", "day", "took")]
             assert [type(value) for value in columns] == list(texts[text])
+    assert (shown[run]["at"], shown[run]["day"]) == ("infinity", "infinity")
     assert shown[run]["took"] == timedelta(days=-425, seconds=1)
     assert shown[run]["took"] == await ledger.pool.fetchval(
         "SELECT took FROM projection.booked WHERE run_id = $1", run
