@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from runfold.console.cli.kit import exits
 from runfold.ledger import Lease, Ledger, State
 from runfold.ledger.roles import grant
 from tests.console.test_process import PROGRAM, environment
+from tests.support.clock import set_clock
 from tests.support.console import Cli, cli
 from tests.support.forked import Forked
 from tests.support.runs import claimed, types, waiting
@@ -214,6 +216,19 @@ def test_what_several_must_approve_is_counted_wherever_it_is_shown(cli: Cli) -> 
     told = cli.ok("history", run).out
     assert "1 of 2 approved" in told
     assert "2 of 2 approved" in told
+
+
+async def _clock_ahead(ledger: Ledger) -> None:
+    await set_clock(ledger.pool, timedelta(minutes=6))
+
+
+def test_a_request_is_put_off_by_the_databases_clock(cli: Cli) -> None:
+    run = str(cli.given(asked).run_id)
+    cli.given(_clock_ahead)
+
+    cli.ok("snooze", run, "--until", "2m", "--actor", "ann")
+
+    assert cli.ok("approvals", "--mine", "--actor", "ann").out == ""
 
 
 def test_a_request_is_put_off_and_shown_again(cli: Cli) -> None:

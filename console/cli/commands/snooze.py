@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Final
 
 import typer
@@ -16,6 +16,7 @@ from runfold.console.shared.inbox import change_inbox
 from runfold.console.shared.plain import moment, relative
 from runfold.console.shared.values import Misuse
 from runfold.ledger.errors import IllegalTransition
+from runfold.ledger.postgres.clock import ledger_now
 from runfold.ledger.validation import check_duration
 
 app: Final = program()
@@ -40,8 +41,9 @@ async def snooze_(
     """
     if undo == (until is not None):
         raise Misuse("--until", "give a time, or --undo")
-    end = None if until is None else _instant(until)
+    chosen = None if until is None else _chosen(until)
     async with session.ledger() as ledger:
+        end = await ledger_now(ledger.pool) + chosen if isinstance(chosen, timedelta) else chosen
         run_id = await find_run(ledger, run)
         pending = await pending_request(ledger, run_id)
         if pending is None and end is not None:
@@ -58,8 +60,6 @@ async def snooze_(
         session.out.talk("shown again" if changed else "it was not put off")
 
 
-def _instant(text: str) -> datetime:
+def _chosen(text: str) -> datetime | timedelta:
     chosen = values.deadline(text, "--until")
-    if isinstance(chosen, datetime):
-        return chosen
-    return datetime.now(UTC) + check_duration("--until", chosen)
+    return chosen if isinstance(chosen, datetime) else check_duration("--until", chosen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal
 
@@ -17,6 +17,7 @@ from runfold.console.web.pages.viewing import ReadViewer, Viewer, page, router, 
 from runfold.console.web.read_log import reads_of
 from runfold.ledger.errors import IllegalTransition, InvalidValue
 from runfold.ledger.events import ApprovalRequested
+from runfold.ledger.postgres.clock import ledger_now
 from runfold.ledger.snoozes import snoozes
 from runfold.ledger.validation import check_run_id
 
@@ -121,16 +122,18 @@ async def snooze(
     until: Annotated[str, Form(max_length=40)] = "",
 ) -> Response:
     """Keep a request out of the viewer's inbox for a while or until a time; or put it back."""
-    end = None if change == "undo" else _end(wait, until, zone_of(viewer.request))
+    end = None
+    if change == "snooze" and until:
+        end = _end(until, zone_of(viewer.request))
+    elif change == "snooze":
+        end = await ledger_now(viewer.ledger.pool) + WAITS[wait or "1d"][1]
     await change_inbox(viewer.ledger, check_run_id(run_id), version, end)
     shown = "?show=snoozed" if change == "undo" else ""
     return RedirectResponse(f"{viewer.base}/approvals{shown}", HTTPStatus.SEE_OTHER)
 
 
-def _end(wait: str, until: str, zone: tzinfo) -> datetime:
-    """Return when a request is back: at a time in the viewer's zone, or after a wait."""
-    if not until:
-        return datetime.now(UTC) + WAITS[wait or "1d"][1]
+def _end(until: str, zone: tzinfo) -> datetime:
+    """Return the time in the viewer's zone at which a request is back."""
     try:
         end = datetime.fromisoformat(until)
     except ValueError:

@@ -59,6 +59,17 @@ async def test_not_now_hides_a_request_from_one_person_and_is_undone(
     assert await ledger.get(run) == before, "a setting of a person is no event of the run"
 
 
+async def test_a_request_is_put_off_by_the_databases_clock(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    run, version = await asked(ledger)
+    await set_clock(ledger.pool, 2 * HOUR)
+
+    assert (await web.post(f"{BASE}/{run}/{version}/snooze", data={"wait": "1h"})).is_redirect
+
+    assert await shown(ledger, ledger.actor) == []
+
+
 async def test_a_request_is_back_at_its_time_or_when_it_changes(
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:
