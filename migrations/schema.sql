@@ -1904,9 +1904,9 @@ BEGIN
   FROM ledger.event AS event
   WHERE event.project_id = p_project AND event.run_id = p_run AND event.version = p_request;
   SELECT event.worker_id, event.credential INTO lease FROM ledger.event AS event
-  WHERE event.project_id = p_project AND event.run_id = p_run AND event.version < p_request
-    AND event.type = 'lease.acquired'
-  ORDER BY event.version DESC LIMIT 1;
+  WHERE event.project_id = p_project AND event.run_id >= p_run AND event.run_id <= p_run
+    AND event.version < p_request AND event.type = 'lease.acquired'
+  ORDER BY event.run_id DESC, event.version DESC LIMIT 1;
   IF person IN (ledger.person(asked.actor), ledger.person(lease.worker_id))
     OR writer IN (asked.credential, lease.credential)
   THEN
@@ -3809,10 +3809,13 @@ $$;
 CREATE FUNCTION ledger.newest_request(p_project text, p_run uuid) RETURNS integer
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS $$
   SELECT event.version FROM ledger.event AS event
-  WHERE event.project_id = p_project AND event.run_id = p_run AND event.type = 'approval.requested'
-  ORDER BY event.version DESC LIMIT 1
+  WHERE event.project_id = p_project AND event.run_id >= p_run AND event.run_id <= p_run
+    AND event.type = 'approval.requested'
+  ORDER BY event.run_id DESC, event.version DESC LIMIT 1
 $$;
 
 CREATE FUNCTION ledger.next_claim_marks(p_old ledger.low_water, p_moving integer[], p_late uuid[], p_run uuid, p_due timestamp with time zone, OUT priorities integer[], OUT runs uuid[], OUT back_priorities integer[], OUT dues timestamp with time zone[]) RETURNS record
@@ -5302,8 +5305,9 @@ BEGIN
   IF run.state = 'waiting_tool' AND run.token IS NULL AND run.available_at IS NULL THEN
     SELECT split_part(event.name, '#', 1) INTO awaited
     FROM ledger.event AS event
-    WHERE event.project_id = p_project AND event.run_id = p_run AND event.type = 'tool.requested'
-    ORDER BY event.version DESC LIMIT 1;
+    WHERE event.project_id = p_project AND event.run_id >= p_run AND event.run_id <= p_run
+      AND event.type = 'tool.requested' -- by a range: see ledger.newest_request
+    ORDER BY event.run_id DESC, event.version DESC LIMIT 1;
   END IF;
   IF awaited = 'signal:' || p_name THEN
     RETURN QUERY

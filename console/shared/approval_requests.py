@@ -53,13 +53,13 @@ CROSS JOIN LATERAL (
   SELECT run.* FROM ledger.run_state AS run WHERE run.project_id = $1
     AND run.run_id = waiting.run_id OFFSET 0
 ) AS run
-CROSS JOIN LATERAL (
+CROSS JOIN LATERAL (  -- backwards, by a range: see ledger.newest_request
   SELECT event.version, event.name, event.recorded_at, event.wait_until, event.wait_outcome,
     event.role, event.other_person, event.shown_sha256
   FROM ledger.event AS event
-  WHERE event.project_id = run.project_id AND event.run_id = run.run_id
-    AND event.type = 'approval.requested'
-  ORDER BY event.version DESC LIMIT 1
+  WHERE event.project_id = run.project_id AND event.run_id >= run.run_id
+    AND event.run_id <= run.run_id AND event.type = 'approval.requested'
+  ORDER BY event.run_id DESC, event.version DESC LIMIT 1
 ) AS asked
 CROSS JOIN LATERAL (  -- with its limit, so that no plan begins with the first events of all runs
   SELECT event.actor FROM ledger.event AS event

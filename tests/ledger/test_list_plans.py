@@ -9,13 +9,14 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from runfold.console.cli.health.waiting_checks import CHANGED
+from runfold.console.cli.health.waiting_checks import CHANGED, VACANT
 from runfold.console.cli.health.work_checks import EXPIRED
 from runfold.console.shared import approval_requests
 from runfold.ledger import Ledger, api_tokens, payload_reads, roles, schedules, sessions, users
 from runfold.ledger.archive import holds, record
 from runfold.ledger.postgres.urls import driver_url
 from runfold.projections.declared import status
+from runfold.workers.journal import children
 from tests.support.databases import PROJECT
 from tests.support.logins import with_login
 
@@ -74,11 +75,24 @@ INSERT INTO ledger.rebuild (projection, definition, finished_at)
   SELECT 'few', '', now() FROM generate_series(1, 3000) AS n;
 SET session_replication_role = origin;
 """
+# Two runs that wait, of many more events than the others have.
+LONG: Final = """
+UPDATE ledger.run_state SET state = 'waiting_' || chosen.wait, completed_at = NULL, version = 3003,
+    moved_position = 1
+  FROM (SELECT run_id, CASE row_number() OVER (ORDER BY run_id) WHEN 1 THEN 'tool'
+      ELSE 'approval' END AS wait FROM ledger.run_state ORDER BY run_id LIMIT 2) AS chosen
+  WHERE run_state.run_id = chosen.run_id;
+INSERT INTO ledger.event (project_id, run_id, version, recorded_at, type, actor, hash, name)
+  SELECT project_id, run_id, n, now(), CASE n WHEN 3003 THEN replace(state, 'waiting_', '')
+    || '.requested' ELSE 'step.completed' END, 'w:1', '', 'child:x'
+  FROM ledger.run_state, generate_series(1, 3003) AS n WHERE completed_at IS NULL AND n <> 3;
+"""
 READ: Final = """
 SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE schemaname = 'ledger')
   + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE schemaname = 'ledger')
 """
 BACK: Final = "SELECT ledger.forget_aside('projection.many_v1', 'test', $1)"
+NEWEST: Final = "SELECT ledger.newest_request($1, $2)"
 MONTHS: Final = "SELECT ledger.check_months_read(generation, start) FROM ledger.feed_generation"
 
 
@@ -112,8 +126,24 @@ CALLS: Final[dict[str, Any]] = {
     "schedules that are due": lambda ledger: schedules.due(ledger.project, []),
     "the next schedule": lambda ledger: schedules.until_next(ledger.project, []),
     "schedules of no handler": lambda ledger: schedules.orphans(ledger.project, []),
+    "approvals that wait": lambda ledger: approval_requests.pending_requests(ledger, 10),
+    "roles that too few have": lambda ledger: ledger.pool.fetch(VACANT),
     "rebuilds": lambda ledger: status.unfinished(ledger.pool),
 }
+
+
+async def newest_request(ledger: Ledger) -> None:
+    """Look for the newest request of the run that waits for an approval."""
+    [request] = await approval_requests.pending_requests(ledger, 1)
+    found = await ledger.pool.fetchval(NEWEST, PROJECT, request.run_id)
+    assert found == request.version
+
+
+OWNED: Final[dict[str, Any]] = {
+    "children that ended": children.sweep,
+    "the newest request": newest_request,
+}
+"""What the owner alone may call."""
 
 
 @pytest.mark.parametrize("login", ["owner", "granted"])
@@ -137,12 +167,14 @@ async def test_a_list_reads_nothing_that_it_does_not_show(
         await superuser.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER ALL")
     await superuser.execute(FILL)
     await superuser.execute("ANALYZE")
+    await superuser.execute(LONG)
+    await superuser.execute("SELECT pg_stat_force_next_flush()")
     every = ("read", "audit", "admin", "work")
     async with (
         with_login(unverified_database, *ROLES, rights=every, project="*") as granted,
         Ledger.open(granted if login == "granted" else unverified_database, PROJECT) as ledger,
     ):
-        for name, call in CALLS.items():
+        for name, call in (CALLS | (OWNED if login == "owner" else {})).items():
             with subtests.test(name):
                 await ledger.pool.execute("SELECT pg_stat_force_next_flush()")
                 before = await superuser.fetchval(READ)

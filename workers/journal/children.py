@@ -16,7 +16,7 @@ PAGE: Final = 1_000
 TRIES: Final = 5
 _PARKED: Final = "SELECT run_id FROM ledger.parked_runs($1) AS run_id"
 # Lateral with OFFSET 0, so that each parked run is looked up by its key whatever the planner thinks
-# of their number.
+# of their number. The request is looked for backwards, by a range: see ledger.newest_request.
 _ENDED: Final = """
 SELECT parent.run_id, parent.version, child.run_id AS child_id
 FROM unnest($2::uuid[]) AS wanted (run_id)
@@ -27,8 +27,9 @@ CROSS JOIN LATERAL (
   OFFSET 0) AS parent
 CROSS JOIN LATERAL (
   SELECT event.version, event.name FROM ledger.event AS event
-  WHERE event.project_id = $1 AND event.run_id = parent.run_id AND event.type = 'tool.requested'
-  ORDER BY event.version DESC LIMIT 1) AS asked
+  WHERE event.project_id = $1 AND event.run_id >= parent.run_id AND event.run_id <= parent.run_id
+    AND event.type = 'tool.requested'
+  ORDER BY event.run_id DESC, event.version DESC LIMIT 1) AS asked
 CROSS JOIN LATERAL (
   -- A child by its name, an id by its form: what other tools are given does not matter here.
   SELECT substring(payload.body #>> '{input,child}'

@@ -53,9 +53,9 @@ FROM (
     WHERE run.project_id = project.project_id AND run.run_id = waiting.run_id OFFSET 0) AS run
   CROSS JOIN LATERAL (
     SELECT event.role FROM ledger.event AS event
-    WHERE event.project_id = run.project_id AND event.run_id = run.run_id
-      AND event.type = 'approval.requested'
-    ORDER BY event.version DESC LIMIT 1) AS asked
+    WHERE event.project_id = run.project_id AND event.run_id >= run.run_id
+      AND event.run_id <= run.run_id AND event.type = 'approval.requested'
+    ORDER BY event.run_id DESC, event.version DESC LIMIT 1) AS asked
 ) AS request
 CROSS JOIN LATERAL (
   SELECT count(*) AS members FROM ledger.role_member AS member

@@ -30,9 +30,9 @@ BEGIN
   FROM ledger.event AS event
   WHERE event.project_id = p_project AND event.run_id = p_run AND event.version = p_request;
   SELECT event.worker_id, event.credential INTO lease FROM ledger.event AS event
-  WHERE event.project_id = p_project AND event.run_id = p_run AND event.version < p_request
-    AND event.type = 'lease.acquired'
-  ORDER BY event.version DESC LIMIT 1;
+  WHERE event.project_id = p_project AND event.run_id >= p_run AND event.run_id <= p_run
+    AND event.version < p_request AND event.type = 'lease.acquired'
+  ORDER BY event.run_id DESC, event.version DESC LIMIT 1;
   IF person IN (ledger.person(asked.actor), ledger.person(lease.worker_id))
     OR writer IN (asked.credential, lease.credential)
   THEN

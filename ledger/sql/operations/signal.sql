@@ -38,8 +38,9 @@ BEGIN
   IF run.state = 'waiting_tool' AND run.token IS NULL AND run.available_at IS NULL THEN
     SELECT split_part(event.name, '#', 1) INTO awaited
     FROM ledger.event AS event
-    WHERE event.project_id = p_project AND event.run_id = p_run AND event.type = 'tool.requested'
-    ORDER BY event.version DESC LIMIT 1;
+    WHERE event.project_id = p_project AND event.run_id >= p_run AND event.run_id <= p_run
+      AND event.type = 'tool.requested' -- by a range: see ledger.newest_request
+    ORDER BY event.run_id DESC, event.version DESC LIMIT 1;
   END IF;
   IF awaited = 'signal:' || p_name THEN
     RETURN QUERY
