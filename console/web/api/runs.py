@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response, status
-from pydantic import Field, FiniteFloat, ValidationError
+from pydantic import Field, ValidationError
 
 from runfold.console.shared.json_lists import without_content
 from runfold.console.shared.plain import jsonable
@@ -14,6 +15,7 @@ from runfold.console.shared.rerun import rerun as rerun_runs
 from runfold.console.web.api.shapes import (
     MAX_WAIT,
     Body,
+    Cost,
     Deadline,
     IfMatch,
     Key,
@@ -81,7 +83,7 @@ class Answer(Body):
     output: Any = None
     error_code: str | None = None
     error_detail: Any = None
-    cost_usd_delta: FiniteFloat = 0
+    cost_usd_delta: Cost = Decimal(0)
 
 
 class Note(Body):

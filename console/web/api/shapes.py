@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -65,12 +66,13 @@ def _read(reading: Callable[[str], object], text: str) -> object:
 # Read as on the command line: pydantic takes numbers, also in texts, for seconds since 1970.
 Deadline = Annotated[datetime | float | None, BeforeValidator(_deadline)]
 Instant = Annotated[datetime, BeforeValidator(_instant)]
+Cost = Annotated[Decimal, Field(strict=False, description="A text is exact.")]
 
 
 class Sent(BaseModel):
-    """A body of a request: a member that it does not have is refused."""
+    """A body of a request: a member that it does not have is refused, as is `true` for a number."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class UnderLease(Sent):

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any, Literal
 
 from fastapi import APIRouter, Response, status
-from pydantic import BaseModel, Field, FiniteFloat
+from pydantic import BaseModel, Field
 
 from runfold.console.shared.plain import jsonable
-from runfold.console.web.api.shapes import IfMatch, Key, RunId, Shown, UnderLease, shown, version_of
+from runfold.console.web.api.shapes import (
+    Cost,
+    IfMatch,
+    Key,
+    RunId,
+    Shown,
+    UnderLease,
+    shown,
+    version_of,
+)
 from runfold.console.web.callers import Worker
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.events import StepCompleted, StepFailed
@@ -19,7 +29,7 @@ router = APIRouter(tags=["work"])
 class Spent(UnderLease):
     """What the last piece of work cost."""
 
-    cost_usd_delta: FiniteFloat = 0
+    cost_usd_delta: Cost = Decimal(0)
     step_count_delta: int = 0
 
 

@@ -362,6 +362,29 @@ async def test_a_time_in_a_body_is_what_it_is_on_the_command_line(
                 assert "must be a" in refused.json()["detail"], refused.text
 
 
+async def test_a_member_of_a_body_has_the_type_that_is_described(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    lease = await claimed(ledger)
+    held = {"token": lease.token, "worker_id": lease.worker_id}
+    for path, body in (
+        ("/v1/runs", {"kind": "parse", "max_attempts": True}),
+        ("/v1/runs", {"kind": "parse", "priority": "1"}),
+        ("/v1/runs", {"kind": "parse", "delay": True}),
+        ("/v1/claims", {"worker_id": "w:1", "limit": True}),
+        (f"/v1/runs/{lease.run_id}/complete", {**held, "token": True}),
+        (f"/v1/runs/{lease.run_id}/complete", {**held, "cost_usd_delta": True}),
+        (f"/v1/runs/{lease.run_id}/ask-approval", {**held, "prompt": "?", "park": "no"}),
+    ):
+        refused = await web.post(path, json=body)
+        assert refused.status_code == 422, refused.text
+        assert "valid" in refused.json()["detail"] or "should be" in refused.json()["detail"]
+    assert len(await ledger.runs()) == 1
+    exact = {**held, "cost_usd_delta": "0.1"}
+    done = await web.post(f"/v1/runs/{lease.run_id}/complete", json=exact)
+    assert done.json()["cost_usd"] == "0.100000"
+
+
 async def test_a_probe_may_ask_by_head_and_all_methods_of_a_path_are_named(
     web: httpx.AsyncClient,
 ) -> None:
