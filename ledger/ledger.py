@@ -661,16 +661,24 @@ class Ledger:
         before: UUID | str | None = None,
         after: UUID | str | None = None,
         limit: int = 50,
+        content: bool = True,
     ) -> Page:
         """Return one page of the runs that fit a query, newest first, at most 1,000.
 
         The query: `state:failed,timeout kind:review -tag:test cost:>0.5 since:24h`. `before` and
         `after` are the page's own `older` and `newer`. A page looks through at most 10,000 runs.
+        Without `content` the runs have no input, output or error detail, which may be large.
 
         Raises InvalidQuery, which names the word, its position and the remedy, or InvalidValue.
         """
         return await search.search(
-            self.pool, self.project_id, query, before=before, after=after, limit=limit
+            self.pool,
+            self.project_id,
+            query,
+            before=before,
+            after=after,
+            limit=limit,
+            content=content,
         )
 
     async def history(

@@ -4504,7 +4504,7 @@ BEGIN
   END IF;
 END $$;
 
-CREATE FUNCTION ledger.read_runs(p_project text, p_runs uuid[]) RETURNS SETOF ledger.run
+CREATE FUNCTION ledger.read_runs(p_project text, p_runs uuid[], p_content boolean DEFAULT NULL::boolean) RETURNS SETOF ledger.run
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -4517,12 +4517,12 @@ CREATE FUNCTION ledger.read_runs(p_project text, p_runs uuid[]) RETURNS SETOF le
 DECLARE
   checked CONSTANT boolean := ledger.check_count(cardinality(p_runs));
 BEGIN
-  IF ledger.has_right(p_project, '{read,audit}') THEN
+  IF p_content IS NOT FALSE AND ledger.has_right(p_project, '{read,audit}') THEN
     RETURN QUERY SELECT seen.* FROM unnest(p_runs) AS asked (run_id) CROSS JOIN LATERAL (
       SELECT known.* FROM ledger.run AS known
       WHERE known.project_id = p_project AND known.run_id = asked.run_id
       OFFSET 0) AS seen;
-  ELSIF ledger.has_right(p_project, '{work}') THEN
+  ELSIF ledger.has_right(p_project, '{read,audit,work}') THEN
     RETURN QUERY SELECT seen.*, NULL::text, NULL::text, NULL::text
     FROM unnest(p_runs) AS asked (run_id) CROSS JOIN LATERAL (
       SELECT known.* FROM ledger.run_state AS known
@@ -7434,11 +7434,11 @@ GRANT ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) TO runfold_rea
 GRANT ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) TO runfold_projector;
 GRANT ALL ON FUNCTION ledger.read_run(p_project text, p_run uuid) TO runfold_auditor;
 
-REVOKE ALL ON FUNCTION ledger.read_runs(p_project text, p_runs uuid[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION ledger.read_runs(p_project text, p_runs uuid[]) TO runfold_worker;
-GRANT ALL ON FUNCTION ledger.read_runs(p_project text, p_runs uuid[]) TO runfold_reader;
-GRANT ALL ON FUNCTION ledger.read_runs(p_project text, p_runs uuid[]) TO runfold_projector;
-GRANT ALL ON FUNCTION ledger.read_runs(p_project text, p_runs uuid[]) TO runfold_auditor;
+REVOKE ALL ON FUNCTION ledger.read_runs(p_project text, p_runs uuid[], p_content boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION ledger.read_runs(p_project text, p_runs uuid[], p_content boolean) TO runfold_worker;
+GRANT ALL ON FUNCTION ledger.read_runs(p_project text, p_runs uuid[], p_content boolean) TO runfold_reader;
+GRANT ALL ON FUNCTION ledger.read_runs(p_project text, p_runs uuid[], p_content boolean) TO runfold_projector;
+GRANT ALL ON FUNCTION ledger.read_runs(p_project text, p_runs uuid[], p_content boolean) TO runfold_auditor;
 
 REVOKE ALL ON FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer, p_leases boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION ledger.reap(p_project text, p_actor text, p_limit integer, p_leases boolean) TO runfold_worker;

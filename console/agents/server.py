@@ -91,7 +91,7 @@ def _lists(tools: list[Tool], asking: Asking | CurrentAsking) -> None:
     ) -> str:
         """Find runs by a query, the newest first."""
         ledger = await asking.allowed("read")
-        page = await ledger.search(query, before=before, limit=limit)
+        page = await ledger.search(query, before=before, limit=limit, content=False)
         return answer({"runs": [_brief(run) for run in page], "older": page.older})
 
     @_tool(tools, READS)

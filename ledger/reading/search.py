@@ -66,6 +66,7 @@ async def search(
     before: UUID | str | None = None,
     after: UUID | str | None = None,
     limit: int = 50,
+    content: bool = True,
 ) -> Page:
     """Return one page of the runs that fit; see `Ledger.search`."""
     check_int("limit", limit, least=1, most=MAX_PAGE)
@@ -75,7 +76,9 @@ async def search(
     forward = after is not None
     cursor = after if forward else before
     cursor = None if cursor is None else check_run_id(cursor)
-    return await _page(pool, project_id, parsed, cursor, forward=forward, limit=limit)
+    return await _page(
+        pool, project_id, parsed, cursor, forward=forward, limit=limit, content=content
+    )
 
 
 async def listed(pool: Pool, project_id: str, chosen: RunFilter, *, limit: int) -> Page:
@@ -116,10 +119,17 @@ def query_of(chosen: RunFilter) -> Query:
 
 
 async def _page(
-    pool: Pool, project_id: str, query: Query, cursor: UUID | None, *, forward: bool, limit: int
+    pool: Pool,
+    project_id: str,
+    query: Query,
+    cursor: UUID | None,
+    *,
+    forward: bool,
+    limit: int,
+    content: bool = True,
 ) -> Page:
     statement = await prepared(pool, project_id, query, cursor, forward=forward)
-    rows = await fetch(pool, *statement.page(limit))
+    rows = await fetch(pool, *statement.page(limit, content=content))
     await check_found(rows, pool, project_id, *RUN_RIGHTS)
     runs = [Run.from_row(row) for row in rows]
     onward, examined = None, None

@@ -39,7 +39,7 @@ _PAGE: Final = """
 WITH ids AS MATERIALIZED ({ids})
 SELECT run.*, (SELECT count(*) FROM ids) > {limit} AS is_more
 FROM ledger.read_runs($1, ARRAY(
-  SELECT ids.run_id FROM ids ORDER BY ids.run_id {way} LIMIT {limit})) AS run
+  SELECT ids.run_id FROM ids ORDER BY ids.run_id {way} LIMIT {limit}), {content}) AS run
 ORDER BY run.run_id DESC"""
 # Each join has a limit, so that no plan reads all runs to join those of a page.
 _CHECKED: Final = """
@@ -111,13 +111,14 @@ class Statement:
         while self._each > LEAST and self._each * lists > ENTRIES:
             self._each //= 2  # by steps, so that there are few statements
 
-    def page(self, limit: int) -> tuple[Any, ...]:
+    def page(self, limit: int, *, content: bool) -> tuple[Any, ...]:
         """Return the statement of a page of `limit` runs, newest first, and its values."""
         if self.is_checked:
             ids = f"{self._checked('run.run_id')} ORDER BY run.run_id {self._way} LIMIT {limit + 1}"
         else:
             ids = page_ids(self._project_id, self._led, limit + 1)[0]
-        return (_PAGE.format(ids=ids, limit=limit, way=self._way), *self._values)
+        page = _PAGE.format(ids=ids, limit=limit, way=self._way, content=content)
+        return (page, *self._values)
 
     def count(self) -> tuple[Any, ...]:
         """Return the statement of how many runs fit of those that are looked through."""

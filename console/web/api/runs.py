@@ -163,7 +163,7 @@ async def runs(
 
     `older` and `newer` name the pages beside, as do the links `next` and `prev`; null at an end.
     """
-    page = await ledger.search(q, before=before, after=after, limit=limit)
+    page = await ledger.search(q, before=before, after=after, limit=limit, content=False)
     url = request.url.remove_query_params(["before", "after"])
     beside = (("next", "before", page.older), ("prev", "after", page.newer))
     links = [

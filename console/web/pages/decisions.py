@@ -39,7 +39,9 @@ async def decided(
     """Return the decisions on the newest runs, of all kinds or one; the newest decision first."""
     try:
         query = "" if kind is None else f"kind:{quoted(kind)}"
-        listed = await ledger.search(query, before=before and str(before), limit=RUNS)
+        listed = await ledger.search(
+            query, before=before and str(before), limit=RUNS, content=False
+        )
     except InvalidQuery:  # a kind that no query can name
         return []
     runs = [(run.run_id, run.version, run.kind) for run in listed]

@@ -27,8 +27,8 @@ async def overview(viewer: ReadViewer) -> Response:
     ledger = viewer.ledger
     counts = await counted(ledger)
     approvals = await count_pending(ledger, _MOST)
-    failed = await ledger.search("state:failed,timeout", limit=FEW)
-    pending = await ledger.search("state:pending", limit=FEW)
+    failed = await ledger.search("state:failed,timeout", limit=FEW, content=False)
+    pending = await ledger.search("state:pending", limit=FEW, content=False)
     [leases] = await fetch(ledger.pool, _LEASED, ledger.project_id)
     return viewer.page(
         "overview.html",

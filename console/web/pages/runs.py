@@ -34,7 +34,9 @@ async def runs(
     """List the runs that fit a query, the newest first."""
     problem, status = None, HTTPStatus.OK
     try:
-        listed = await viewer.ledger.search(q, before=before, after=after, limit=limit)
+        listed = await viewer.ledger.search(
+            q, before=before, after=after, limit=limit, content=False
+        )
     except InvalidQuery as error:
         if viewer.request.url.path.endswith((".json", ".csv")):
             raise

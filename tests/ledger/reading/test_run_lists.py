@@ -242,7 +242,7 @@ async def read_blocks(connection: asyncpg.Connection[Any], chosen: RunFilter) ->
     """Count the blocks that a page reads, of the indexes and of the tables."""
     query, forward = query_of(chosen), chosen.is_forward
     statement = await searching.prepared(connection, PROJECT, query, forward=forward)
-    statements = [statement.page(PAGE)]
+    statements = [statement.page(PAGE, content=True)]
     if statement.is_checked:
         statements.append(statement.frontier())
     if chosen.tags and chosen.states:

@@ -171,7 +171,9 @@ async def test_no_query_scans_the_runs(ledger: Ledger, subtests: pytest.Subtests
         await connection.execute("ANALYZE ledger.run_state")
         for query in INDEXED:
             with subtests.test(query):
-                found = searching.Statement("test", parse(query), None, forward=False).page(51)
+                found = searching.Statement("test", parse(query), None, forward=False).page(
+                    51, content=True
+                )
                 rows = await connection.fetch(f"EXPLAIN {found[0]}", *found[1:])
                 plan = "\n".join(row[0] for row in rows)
                 assert "Seq Scan on run_state" not in plan
