@@ -56,6 +56,7 @@ bench: .venv/.ready ## Measure the write path against the raw limit, as ratios, 
 	$(BIN)/python -m benchmarks.pick_up
 	$(BIN)/python -m benchmarks.folding
 	$(BIN)/python -m benchmarks.holding
+	$(BIN)/python -m benchmarks.crowding
 	$(BIN)/python -m benchmarks.sizing
 	$(BIN)/python -m benchmarks.granted
 
