@@ -17,7 +17,7 @@ from examples import shop
 
 from runfold.ledger import Ledger, State
 from runfold.ledger.postgres.urls import driver_url
-from tests.support.databases import PROJECT
+from tests.support.databases import PROJECT, sqlalchemy_url
 from tests.support.waiting import BOUND, until
 from tests.support.working import working
 
@@ -33,7 +33,7 @@ async def client(database: str, connection: asyncpg.Connection) -> AsyncIterator
     words = [sys.executable, "-m", "uvicorn", "examples.shop:app", *options]
     environment = {
         **os.environ,
-        "DATABASE_URL": driver_url(database).replace("://", "+asyncpg://", 1),
+        "DATABASE_URL": sqlalchemy_url(database),
         "RUNFOLD_PROJECT": PROJECT,
     }
     server = await asyncio.to_thread(

@@ -28,6 +28,11 @@ def with_database(url: str, name: str) -> str:
     return f"{parts.scheme}://{parts.netloc}/{name}{query}"
 
 
+def sqlalchemy_url(url: str) -> str:
+    """Return the URL with the scheme that SQLAlchemy takes."""
+    return driver_url(url).replace("://", "+asyncpg://", 1)
+
+
 async def execute(url: str, statement: str) -> None:
     """Run a statement on a connection of its own."""
     opened = await asyncpg.connect(driver_url(url))

@@ -16,15 +16,15 @@ from runfold.ledger.errors import (
     DuplicateKey,
     RunNotFound,
 )
-from runfold.ledger.postgres.urls import driver_url
 from tests.ledger.operations.test_submit import ODD_TAGS
+from tests.support.databases import sqlalchemy_url
 from tests.support.runs import event_count
 from tests.support.waiting import blocked
 
 
 @pytest.fixture
 async def engine(database: str) -> AsyncIterator[AsyncEngine]:
-    made = create_async_engine(driver_url(database).replace("://", "+asyncpg://", 1))
+    made = create_async_engine(sqlalchemy_url(database))
     yield made
     await made.dispose()
 

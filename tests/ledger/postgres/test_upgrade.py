@@ -22,7 +22,7 @@ from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url
 from runfold.projections import Projection, count, install
 from tests.support.console import Cli
-from tests.support.databases import PROJECT, with_database
+from tests.support.databases import PROJECT, sqlalchemy_url, with_database
 from tests.support.logins import with_login
 from tests.support.proxy import proxied
 from tests.support.server import Server
@@ -65,9 +65,7 @@ async def test_a_schema_that_another_role_made_first_is_refused(empty_database: 
 
 
 async def test_a_role_that_may_make_no_schema_is_told_what_it_lacks(empty_database: str) -> None:
-    engine = create_async_engine(
-        driver_url(empty_database).replace("://", "+asyncpg://", 1), poolclass=NullPool
-    )
+    engine = create_async_engine(sqlalchemy_url(empty_database), poolclass=NullPool)
     async with engine.connect() as connection:
         await connection.exec_driver_sql("SET ROLE pg_monitor")
         with pytest.raises(ConfigurationError, match=r"GRANT CREATE ON DATABASE \w+ TO pg_monitor"):
@@ -112,9 +110,7 @@ async def test_a_schema_for_projections_of_another_role_is_refused(
 async def test_a_role_that_somebody_made_before_with_rights_of_its_own_is_refused(
     database: str, right: str
 ) -> None:
-    engine = create_async_engine(
-        driver_url(database).replace("://", "+asyncpg://", 1), poolclass=NullPool
-    )
+    engine = create_async_engine(sqlalchemy_url(database), poolclass=NullPool)
     async with engine.connect() as connection:
         for role in ROLES:
             await connection.exec_driver_sql(f"ALTER ROLE {role} {right}")
