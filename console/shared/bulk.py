@@ -124,7 +124,7 @@ async def preview(ledger: Ledger, bulk: Bulk) -> Preview:
     """Return the runs that a bulk would act on; nothing is done."""
     query = bulk.parsed()
     matching, examined = await count(ledger.pool, ledger.project_id, query)
-    page = await search(ledger.pool, ledger.project_id, query, limit=FIRST)
+    page = await search(ledger.pool, ledger.project_id, query, limit=FIRST, content=False)
     return Preview(bulk, matching, examined, page)
 
 
@@ -146,8 +146,15 @@ async def batch(
     if not (check_reason(reason) or "").strip():
         raise InvalidValue("reason", reason, "is needed: it is recorded with every run")
     who = ledger.project.actor_or_default(actor)
-    page = await search(ledger.pool, ledger.project_id, bulk.parsed(), before=before, limit=size)
-    act = _cancelled if bulk.action == "cancel" else _rerun
+    act, content = (_cancelled, False) if bulk.action == "cancel" else (_rerun, True)
+    page = await search(
+        ledger.pool,
+        ledger.project_id,
+        bulk.parsed(),
+        before=before,
+        limit=size,
+        content=content,  # a rerun has the same input
+    )
     outcomes = await act(ledger, page, who, reason) if page else []
     return Batch(outcomes, page.older)
 

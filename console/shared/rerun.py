@@ -124,7 +124,8 @@ async def _submitted(
 async def _rerun_before(ledger: Ledger, runs: Sequence[Run]) -> dict[UUID, Rerun]:
     """Return the reruns that are there: to submit them again could meet another redaction."""
     of = {rerun_key(run.run_id): run.run_id for run in runs}
-    found = await listed(ledger.pool, ledger.project_id, RunFilter(keys=list(of)), limit=len(of))
+    chosen = RunFilter(keys=list(of))
+    found = await listed(ledger.pool, ledger.project_id, chosen, limit=len(of), content=False)
     return {of[new.key]: Rerun(new.run_id, of[new.key], created=False) for new in found if new.key}
 
 

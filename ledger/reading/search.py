@@ -81,7 +81,9 @@ async def search(
     )
 
 
-async def listed(pool: Pool, project_id: str, chosen: RunFilter, *, limit: int) -> Page:
+async def listed(
+    pool: Pool, project_id: str, chosen: RunFilter, *, limit: int, content: bool = True
+) -> Page:
     """Return one page of the runs of a filter; see `Ledger.runs`."""
     check_int("limit", limit, least=1, most=MAX_RUNS)
     page = await _page(
@@ -91,6 +93,7 @@ async def listed(pool: Pool, project_id: str, chosen: RunFilter, *, limit: int) 
         chosen.cursor,
         forward=chosen.is_forward,
         limit=limit,
+        content=content,
     )
     shown = {run.kind for run in page}
     # No more is asked of kinds that the page shows: each statement of a login looks for its grants.
@@ -126,7 +129,7 @@ async def _page(
     *,
     forward: bool,
     limit: int,
-    content: bool = True,
+    content: bool,
 ) -> Page:
     statement = await prepared(pool, project_id, query, cursor, forward=forward)
     rows = await fetch(pool, *statement.page(limit, content=content))

@@ -259,6 +259,10 @@ async def test_no_function_reaches_a_run_of_another_project_through_ones_own(
         "SELECT * FROM ledger.read_runs($1, ARRAY[$2::uuid])",
         (PROJECT, run.run_id),
     )
+    here["read_runs without content"] = (
+        f"SELECT * FROM ledger.{BARE}",
+        (PROJECT, run.run_id),
+    )
     refused = set()
     async with keeper.transaction():
         for name, (statement, arguments) in here.items():
@@ -273,7 +277,7 @@ async def test_no_function_reaches_a_run_of_another_project_through_ones_own(
     assert refused == {"snooze"}  # which is to a time that is over
     for rights in (["read"], ["submit"], ["work"]):
         await access.grant(ledger.project, login, rights)
-        for name in ("read_run", "read_runs"):
+        for name in ("read_run", "read_runs", "read_runs without content"):
             statement, arguments = here[name]
             assert await keeper.fetch(statement, *arguments) == [], (name, rights)
     assert await other.history(run.run_id) == before
@@ -297,6 +301,8 @@ async def test_a_key_of_another_project_is_no_key_here(ledger: Ledger, other: Le
 
 SHOWN = "read_runs($1, ARRAY[$2::uuid])"
 """Shows of a run what the policies of the tables do."""
+BARE = "read_runs($1, ARRAY[$2::uuid], false)"
+"""Shows as much, but no content."""
 
 
 async def test_without_the_right_read_a_run_is_seen_without_its_content(
@@ -589,6 +595,9 @@ async def test_a_run_and_a_page_show_each_right_what_the_tables_show_it(
         assert await keeper.fetch(asked, PROJECT, done.run_id) == by_policies, right
         assert await keeper.fetch(asked, PROJECT, uuid4()) == []
         assert await keeper.fetch(asked, OTHER, done.run_id) == []
+        bare = await keeper.fetch(f"SELECT * FROM ledger.{BARE}", PROJECT, done.run_id)
+        assert [row["version"] for row in bare] == [row["version"] for row in by_policies], right
+        assert not any(row["input"] or row["output"] for row in bare)
         for row in by_policies:
             shown[right] = "all" if row["output"] else "no content"
     assert {right: what for right, what in shown.items() if what != "nothing"} == {

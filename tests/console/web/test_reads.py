@@ -70,7 +70,8 @@ async def test_no_page_scans_or_counts_runs_and_no_list_of_runs_reads_content(
     ledger, asking = full
     base = f"/p/{PROJECT}"
     visited = paths(asking.run_id, asking.version)
-    lists = [base, *(base + address for address in visited["/runs"]), "/v1/runs"]
+    shown = (*visited["/runs"], *visited["/bulk"])
+    lists = [base, *(base + address for address in shown), "/v1/runs"]
     others = [base + address for addresses in visited.values() for address in addresses]
     found = {}
     async with calling(app(ledger, Options(open=True))) as web:
