@@ -118,7 +118,7 @@ async def skip(pool: Pool, name: str, *, actor: str, reason: str) -> tuple[UUID,
     out as well.
     """
     check_actor(actor)
-    why = order_reason(check_text("reason", reason, limit=1_000), Settings.load().redaction())
+    why = _kept(reason)
     for statement in (_SKIP, _SKIP_ASIDE):
         if rows := await fetch(pool, statement, name, actor, why):
             return rows[0]["run_id"], rows[0]["event_version"]
@@ -133,10 +133,15 @@ async def skip_event(
     checked = check_run_id(run_id)
     check_int("version", version, least=1)
     check_actor(actor)
-    why = order_reason(check_text("reason", reason, limit=1_000), Settings.load().redaction())
+    why = _kept(reason)
     given = (projection.name, projection.version, actor, why, checked, version)
     if not await fetch(pool, _SKIP_EVENT, *given):
         raise RunNotFound(checked, "any project")
+
+
+def _kept(reason: str) -> str | None:
+    """Return a reason as the record keeps it: without secrets. Raises InvalidValue."""
+    return order_reason(check_text("reason", reason, limit=1_000), Settings.load().redaction())
 
 
 async def _changed(pool: Pool, name: str, statement: str) -> None:
