@@ -18,10 +18,13 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Final, Self
+from uuid import UUID
 
 import asyncpg
 
 from runfold.ledger.access import EVERYWHERE
+from runfold.ledger.archive.record import detached
+from runfold.ledger.errors import DatabaseUnavailable
 from runfold.ledger.postgres.at_work import at_work
 from runfold.ledger.postgres.connections import FAILURES, Pool, fetch
 from runfold.ledger.postgres.errors import translated
@@ -50,7 +53,7 @@ _BEGIN: Final = """
 INSERT INTO ledger.rebuild (projection, project_id, until, definition, moment)
 VALUES ($1, $2, $3, $4, $5) RETURNING rebuild_id
 """
-FINISHED: Final = "UPDATE ledger.rebuild SET finished_at = clock_timestamp() WHERE rebuild_id = $1"
+_FINISHED: Final = "UPDATE ledger.rebuild SET finished_at = clock_timestamp() WHERE rebuild_id = $1"
 _RETRY_FAILED: Final = """
 UPDATE ledger.rebuild_range SET error = NULL, done_at = NULL
 WHERE rebuild_id = $1 AND error IS NOT NULL
@@ -174,7 +177,7 @@ class Rebuild:
         """Mark the rebuild as finished; drop the shadow table unless it is kept."""
         if not keep:
             await fetch(self.pool, f"DROP TABLE IF EXISTS {self.shadow}")
-        await fetch(self.pool, FINISHED, self.rebuild_id)
+        await fetch(self.pool, _FINISHED, self.rebuild_id)
 
     async def _work(self, *, strict: bool, on_progress: OnProgress | None) -> None:
         while await self._fill_next(strict=strict):
@@ -194,6 +197,7 @@ class Rebuild:
             row = row or await connection.fetchrow(_OPEN_RANGE, self.rebuild_id)
             if row is None:
                 return False
+            await self._check_months(connection, row["first"], row["last"])
             await connection.execute(f"SET LOCAL synchronous_commit = off; {FOLDING}")
             moment = [self.moment] if self.moment else []
             arguments = (row["first"], row["last"], *self.plan.args, *moment)
@@ -220,6 +224,19 @@ class Rebuild:
         if bad is not None and strict:
             raise RebuildFailed(self.plan.projection, bad)
         return True
+
+    async def _check_months(self, connection: Any, first: UUID, last: UUID) -> None:
+        """Raise DatabaseUnavailable if a month of a range is detached; none is until the commit.
+
+        The session that keeps others from detaching months may have ended meanwhile.
+        """
+        await connection.execute("LOCK TABLE ledger.event IN ACCESS SHARE MODE")
+        if months := await detached(connection, first, last):
+            raise DatabaseUnavailable(
+                None,
+                f"the session that kept {months[0].month} from being detached has ended, and the"
+                f" month was detached: rebuild {self.plan.projection} again, it is resumed",
+            )
 
     def _permitted(self, connection: Any) -> AbstractAsyncContextManager[None]:
         return permitted(connection, self.plan.project_id or EVERYWHERE, "read")

@@ -20,13 +20,16 @@ from runfold.projections.declared.installing import check_table, publish
 from runfold.projections.declared.interventions import NO_ERROR
 from runfold.projections.declared.pages import take_page
 from runfold.projections.declared.projection import Projection
-from runfold.projections.errors import TableChanged
-from runfold.projections.rebuild import FINISHED, Rebuild
+from runfold.projections.errors import RebuildRunning, TableChanged
+from runfold.projections.rebuild import Rebuild
 
 MOST_BEHIND: Final = 20_000
 """Events that the live table may lack to be compared: it takes them under the exchange's locks."""
 INSTALLED: Final = "SELECT * FROM ledger.projection WHERE name = $1"
-_MOMENT: Final = "UPDATE ledger.rebuild SET moment = $2 WHERE rebuild_id = $1"
+# Only from where this process was: one whose session ended may have been resumed by another.
+_HERE: Final = "rebuild_id = $1 AND moment = $2 AND finished_at IS NULL RETURNING rebuild_id"
+_MOMENT: Final = f"UPDATE ledger.rebuild SET moment = $3 WHERE {_HERE}"
+_FINISHED: Final = f"UPDATE ledger.rebuild SET finished_at = clock_timestamp() WHERE {_HERE}"
 _REPLACED: Final = f"""
 UPDATE ledger.projection SET version = $2, digest = $3, generation = $4, snapshot = $5,
   target = NULL, position = 0, moved_at = clock_timestamp(), {NO_ERROR}
@@ -55,7 +58,10 @@ class Order:
 
 
 async def catch_up(pool: Pool, rebuild: Rebuild, projection: Projection) -> Checkpoint:
-    """Fold into the shadow what came since its moment, a page in each transaction."""
+    """Fold into the shadow what came since its moment, a page in each transaction.
+
+    Raises RebuildRunning.
+    """
     assert rebuild.moment is not None
     checkpoint = Checkpoint.parse(rebuild.moment)
     while True:
@@ -81,8 +87,17 @@ async def _fold_page(
     if towards is None:
         return None
     page = await take_page(connection, projection, towards, BATCH, rebuild.shadow)
-    await connection.execute(_MOMENT, rebuild.rebuild_id, str(page.checkpoint))
+    await _moved(connection, _MOMENT, rebuild, checkpoint, str(page.checkpoint))
     return page.checkpoint
+
+
+async def _moved(
+    connection: Any, statement: str, rebuild: Rebuild, checkpoint: Checkpoint, *values: str
+) -> None:
+    """Move a rebuild on from a checkpoint. Raises RebuildRunning if another process has."""
+    moved = await connection.fetchrow(statement, rebuild.rebuild_id, str(checkpoint), *values)
+    if moved is None:
+        raise RebuildRunning(rebuild.plan.projection, rebuild.rebuild_id)
 
 
 async def replace_table(
@@ -95,8 +110,8 @@ async def replace_table(
     """Put the shadow in the place of the live table; the checkpoint's lock keeps others out.
 
     The exchange is on record. Returns how many rows were wrong and the old table's name. Locks: the
-    row of `ledger.projection`, then both tables, then the control history of all projects. Raises
-    LockTimeout.
+    row of `ledger.projection`, then that of the rebuild, then both tables, then the control history
+    of all projects. Raises LockTimeout or RebuildRunning.
     """
 
     async def work(connection: Any) -> tuple[int | None, str]:
@@ -114,6 +129,7 @@ async def _exchange(
     order: Order,
 ) -> tuple[int | None, str]:
     row = await connection.fetchrow(f"{INSTALLED} FOR UPDATE", projection.name)
+    await _moved(connection, _FINISHED, rebuild, checkpoint)
     here = await feed.now(connection)
     await _fold_up_to(connection, projection, checkpoint, here, rebuild.shadow)
     wrong = await _compare(connection, projection, row, here, rebuild.shadow)
@@ -122,7 +138,6 @@ async def _exchange(
     await publish(connection, projection)
     place = (here.generation, here.moment)
     await connection.execute(_REPLACED, *identity, projection.digest, *place)
-    await connection.execute(FINISHED, rebuild.rebuild_id)
     facts = (rebuild.rebuild_id, wrong, order.actor, order.reason)
     await connection.execute(NOTED, projection.name, "swapped", projection.version, *facts)
     return wrong, kept_in
