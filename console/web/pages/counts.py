@@ -15,13 +15,10 @@ from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.reading.query_words import Word, quoted, words
 from runfold.projections.declared.rows import is_readable
 
-MOST: Final = 1_000
-"""Pairs of a kind and a state that are read."""
 KINDS: Final = 12
 """Kinds that have a facet: those with the most runs."""
-_COUNTS: Final = f"""
-SELECT kind, state, runs, changed_at FROM projection.run_counts
-WHERE project_id = $1 ORDER BY kind, state LIMIT {MOST}
+_COUNTS: Final = """
+SELECT kind, state, runs, changed_at FROM projection.run_counts WHERE project_id = $1
 """
 
 

@@ -12,6 +12,8 @@ from runfold.console.web import app
 from runfold.console.web.pages.counts import Counts, facets
 from runfold.ledger import Ledger, views
 from runfold.ledger.errors import InvalidQuery, InvalidValue
+from runfold.projections import CatchUp, install
+from runfold.projections.models.counts import RUN_COUNTS
 from tests.support.databases import PROJECT
 from tests.support.logins import grant, login_of, with_login
 from tests.support.web import calling, sign_in, token
@@ -38,6 +40,16 @@ def test_without_the_projection_states_have_no_numbers() -> None:
     found = facets('state:"', None)
     assert {each.number for each in found["state"]} == {None}
     assert found["kind"] == []
+
+
+async def test_numbers_are_of_every_kind_however_many_there_are(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    await ledger.submit_many({"kind": f"kind-{number}"} for number in range(1_001))
+    await install(ledger.pool, RUN_COUNTS)
+    await CatchUp(ledger.pool, RUN_COUNTS).to_the_end()
+
+    assert (await web.get("/p/test.json")).json()["counts"]["pending"] == 1_001
 
 
 async def test_a_view_is_saved_for_all_changed_and_removed(
