@@ -48,7 +48,7 @@ async def runs(
         status=status,
         problem=problem,
         examined=listed.examined,
-        links=_links(q, listed, limit),
+        links=_links(q, listed, limit, before=before, after=after),
         facets=facets(q, await counted(viewer.ledger)),
         views=await views.views(viewer.ledger.project),
         now=datetime.now(UTC),
@@ -78,8 +78,8 @@ async def cancel(viewer: Canceller, run_id: str, reason: Annotated[str, Form()] 
     return RedirectResponse(f"{viewer.base}/runs/{run.run_id}", HTTPStatus.SEE_OTHER)
 
 
-def _links(q: str, listed: Page, limit: int) -> Mapping[str, str | None]:
-    """Return the query strings of the pages beside this one, and of the first."""
+def _links(q: str, listed: Page, limit: int, **cursors: str | None) -> Mapping[str, str | None]:
+    """Return the query strings of this page, of those beside it, and of the first."""
 
     def link(**cursor: Any) -> str:
         size = {} if limit == 50 else {"limit": limit}  # noqa: PLR2004  the default
@@ -89,6 +89,7 @@ def _links(q: str, listed: Page, limit: int) -> Mapping[str, str | None]:
         "older": link(before=listed.older) if listed.older else None,
         "newer": link(after=listed.newer) if listed.newer else None,
         "first": link(),
+        "this": link(**cursors),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC
@@ -108,6 +109,20 @@ async def test_every_page_is_json_too_and_a_list_is_csv(
 async def test_a_cell_of_csv_is_no_formula(web: httpx.AsyncClient, ledger: Ledger) -> None:
     await ledger.submit("=cmd()")
     assert ",'=cmd()," in (await web.get("/p/test/runs.csv")).text
+
+
+async def test_the_other_forms_of_a_page_of_runs_have_the_same_runs(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    old, *_, new = [str((await ledger.submit("parse")).run_id) for _ in range(3)]
+    page = words_of(await web.get("/p/test/runs", params={"before": new, "limit": 1}))
+    links = re.findall(r'href="(/p/test/runs\.[a-z]+\?[^"]*)"', page)
+    assert [link.partition("?")[0] for link in links] == ["/p/test/runs.json", "/p/test/runs.csv"]
+    for link in links:
+        answer = (await web.get(html.unescape(link))).text
+        assert new not in answer
+        assert old not in answer
+        assert answer.count("parse") == 1
 
 
 async def test_a_run_page_draws_every_attempt_lease_and_refusal(
