@@ -125,6 +125,14 @@ async def test_the_other_forms_of_a_page_of_runs_have_the_same_runs(
         assert answer.count("parse") == 1
 
 
+async def test_a_project_may_have_the_name_of_a_page(
+    web: httpx.AsyncClient, ledger: Ledger, database: str
+) -> None:
+    async with Ledger.open(database, "whatif", create_project=True):
+        page = await web.get("/p/whatif/whatif?ttl=9")
+    assert 'href="/p/whatif/whatif.json?ttl=9"' in page.text
+
+
 async def test_a_run_page_draws_every_attempt_lease_and_refusal(
     web: httpx.AsyncClient, ledger: Ledger
 ) -> None:
