@@ -37,15 +37,13 @@ async def audit_of_all(viewer: AuditorOfAll, *, after: From = 0) -> Response:
 def _orders(
     viewer: Viewer, listed: Sequence[ControlEvent], after: int, *, of_all: bool
 ) -> Response:
-    rows = [{name: getattr(order, name) for name in order.__slots__} for order in listed]
     more = listed[-1].number if len(listed) == WINDOW else None
     data = {"orders": listed, "after": after, "more": more}
-    return viewer.page("audit.html", data, rows=rows, of_all=of_all)
+    return viewer.page("audit.html", data, rows=listed, of_all=of_all)
 
 
 @page(pages, "/p/{project}/reads", csv=True)
 async def reads(viewer: Auditor, *, run: UUID | None = None) -> Response:
     """List who read the content of which run, the newest first."""
     listed = await payload_reads.reads(viewer.ledger.project, run_id=run, limit=WINDOW)
-    rows = [{name: getattr(read, name) for name in read.__slots__} for read in listed]
-    return viewer.page("reads.html", {"reads": listed, "run": run}, rows=rows, most=WINDOW)
+    return viewer.page("reads.html", {"reads": listed, "run": run}, rows=listed, most=WINDOW)

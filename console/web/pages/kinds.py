@@ -21,13 +21,12 @@ async def kinds(viewer: ReadViewer) -> Response:
     """List kinds and schedules."""
     listed = await viewer.ledger.kinds()
     due = await viewer.ledger.schedules()
-    rows = [{name: getattr(kind, name) for name in kind.__slots__} for kind in listed]
     due = sorted(due, key=lambda schedule: schedule.next_at)
     soonest = {
         each.kind: each.next_at for each in reversed(due) if not (each.is_paused or each.is_orphan)
     }
     data = {"kinds": listed, "schedules": due}
-    return viewer.page("kinds.html", data, rows=rows, soonest=soonest)
+    return viewer.page("kinds.html", data, rows=listed, soonest=soonest)
 
 
 @pages.post("/p/{project}/kinds")

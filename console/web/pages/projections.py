@@ -31,7 +31,6 @@ async def projections(viewer: ReadViewer) -> Response:
     shown = [
         for_project(ledger.project_id, status) for status in await statuses(ledger.pool, declared)
     ]
-    rows = [{name: getattr(status, name) for name in status.__slots__} for status in shown]
     begun = {each.name: rebuilds.find(each.name) for each in shown}
     folded = {name for name, each in declared.items() if each.apply is None}
     elsewhere = {
@@ -40,7 +39,7 @@ async def projections(viewer: ReadViewer) -> Response:
         if not rebuilds.is_running(each.projection)
     }
     data = {"projections": shown, "rebuilds": begun, "elsewhere": elsewhere}
-    return viewer.page("projections.html", data, rows=rows, folded=folded)
+    return viewer.page("projections.html", data, rows=shown, folded=folded)
 
 
 @pages.post("/p/{project}/projections")

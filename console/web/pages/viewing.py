@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from runfold.console.shared.inbox import count_inbox
 from runfold.console.shared.json_lists import without_content
 from runfold.console.shared.known_errors import known
-from runfold.console.shared.plain import clean, jsonable
+from runfold.console.shared.plain import clean, jsonable, safe_json
 from runfold.console.web.callers import Callers, named_project
 from runfold.console.web.pages.cookies import SESSION, kept
 from runfold.console.web.pages.rendering import rendered
@@ -69,7 +69,7 @@ class Viewer:
         template: str,
         data: Mapping[str, Any],
         *,
-        rows: Sequence[Mapping[str, Any]] | None = None,
+        rows: Sequence[object] | None = None,
         status: HTTPStatus = HTTPStatus.OK,
         **drawn: Any,
     ) -> Response:
@@ -236,11 +236,11 @@ def router() -> APIRouter:
     )
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> Response:
+def _csv(rows: Sequence[object]) -> Response:
     text = io.StringIO()
     writer = csv.writer(text)
     for place, row in enumerate(rows):
-        plain = {name: jsonable(value) for name, value in row.items()}
+        plain: dict[str, object] = jsonable(row)
         if place == 0:
             writer.writerow(plain)
         writer.writerow([_cell(value) for value in plain.values()])
@@ -248,6 +248,8 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> Response:
 
 
 def _cell(value: object) -> str:
-    """Return a cell that no spreadsheet takes for a formula."""
+    """Return a cell that no spreadsheet takes for a formula; a list is JSON."""
+    if isinstance(value, list | dict):
+        return safe_json(value)
     text = "" if value is None else clean(value)
     return f"'{text}" if text.startswith(_FORMULA) and isinstance(value, str) else text

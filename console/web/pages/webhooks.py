@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Annotated, Final, Literal
 
@@ -42,8 +43,7 @@ async def deliveries(viewer: Looker, webhook_id: str) -> Response:
     webhook = await _known(viewer, webhook_id)
     listed = await viewer.ledger.webhooks.deliveries(webhook_id, limit=WINDOW)
     rows = [
-        {"delivery_id": delivery.delivery_id, "outcome": delivery.outcome}
-        | {name: getattr(delivery, name) for name in delivery.__slots__}
+        {"delivery_id": delivery.delivery_id, "outcome": delivery.outcome} | asdict(delivery)
         for delivery in listed
     ]
     data = {"webhook": webhook, "deliveries": rows}
@@ -74,8 +74,7 @@ async def change(
 
 async def _listed(viewer: Viewer, made: tuple[str, str] | None = None) -> Response:
     listed = await viewer.ledger.webhooks.every()
-    rows = [{name: getattr(each, name) for name in each.__slots__} for each in listed]
-    return viewer.page("webhooks.html", {"webhooks": listed}, rows=rows, made=made)
+    return viewer.page("webhooks.html", {"webhooks": listed}, rows=listed, made=made)
 
 
 async def _known(viewer: Viewer, webhook_id: str) -> Webhook:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import html
+import json
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC
@@ -109,6 +111,13 @@ async def test_every_page_is_json_too_and_a_list_is_csv(
 async def test_a_cell_of_csv_is_no_formula(web: httpx.AsyncClient, ledger: Ledger) -> None:
     await ledger.submit("=cmd()")
     assert ",'=cmd()," in (await web.get("/p/test/runs.csv")).text
+
+
+async def test_a_list_in_a_cell_of_csv_is_json(web: httpx.AsyncClient, ledger: Ledger) -> None:
+    await ledger.webhooks.add("https://x/", events=["run.completed", "run.failed"], kinds=["a, b"])
+    [row] = csv.DictReader((await web.get("/p/test/webhooks.csv")).text.splitlines())
+    assert json.loads(row["events"]) == ["run.completed", "run.failed"]
+    assert json.loads(row["kinds"]) == ["a, b"]
 
 
 async def test_the_other_forms_of_a_page_of_runs_have_the_same_runs(
