@@ -14,7 +14,7 @@ from runfold.console.shared.worker_queries import held_runs, holders, refused_wr
 from runfold.console.web.pages.viewing import ReadViewer, page, router
 from runfold.ledger.months import FIRST_RUN
 from runfold.ledger.postgres.connections import fetch
-from runfold.ledger.validation import check_aware
+from runfold.ledger.validation import check_instant
 
 MOST: Final = 100
 """Leases on a page."""
@@ -40,7 +40,7 @@ async def workers(
 ) -> Response:
     """List the workers and their leases, with those that end first at the top."""
     if after is not None:
-        check_aware("after", after)
+        check_instant("after", after)
     pool, project = viewer.ledger.pool, viewer.ledger.project_id
     start = run or FIRST_RUN
     rows = [dict(row) for row in await fetch(pool, _LEASES, project, after, start)]

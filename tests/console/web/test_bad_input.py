@@ -99,7 +99,8 @@ async def test_a_secret_in_an_input_is_nowhere_in_what_is_answered(
 ADDRESSES = (
     "/p/test/runs?q=" + "a" * 20_000, "/p/test/runs?q=%00", "/p/test/runs?q=%ff",
     "/p/test/runs?limit=1&limit=x", "/p/test/runs?before=%E2%80%AE", "/p/%2e%2e/runs",
-    "/p/test/workers?after=x", "/p/test/whatif?ttl=nan", "/p/test/whatif?since=x",
+    "/p/test/workers?after=x", "/p/test/workers?after=9999-12-31T23:59:59-14:00",
+    "/p/test/whatif?ttl=nan", "/p/test/whatif?since=x",
     "/p/test/whatif?ttl=1e400", "/p/test/audit?from=-1", "/p/test/reads?run=x",
     "/p/test/bulk?action=drop&q=kind:x", "/p/test/webhooks/%00", "/p/test/webhooks/none",
     "/p/test/approvals/x/1", "/p/test/approvals/0197c2a1-0000-7000-8000-000000000000/-1",
