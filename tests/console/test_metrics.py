@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
@@ -95,7 +97,14 @@ def test_the_metrics_are_what_the_events_say(cli: Cli) -> None:
     assert found["runfold_projection_stopped", "run_counts"] == 0
 
 
-def test_they_are_scraped_over_http_until_it_is_told_to_stop(cli: Cli) -> None:
+def takes_ipv6() -> bool:
+    with suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", *(["::1"] if takes_ipv6() else [])])
+def test_they_are_scraped_over_http_until_it_is_told_to_stop(cli: Cli, host: str) -> None:
     words = [
         sys.executable,
         "-m",
@@ -103,6 +112,8 @@ def test_they_are_scraped_over_http_until_it_is_told_to_stop(cli: Cli) -> None:
         "--url",
         cli.url,
         "metrics",
+        "--host",
+        host,
         "--port",
         "0",
     ]
@@ -115,7 +126,10 @@ def test_they_are_scraped_over_http_until_it_is_told_to_stop(cli: Cli) -> None:
         with urlopen(url, timeout=BOUND) as answer:  # noqa: S310  our own
             assert scraped(answer.read().decode())[("runfold_up",)] == 1
         port = url.rsplit(":", 1)[1].split("/")[0]
-        assert "give another --port" in cli.fails(exits.ERROR, "metrics", "--port", port).err
+        assert (
+            "give another --port"
+            in cli.fails(exits.ERROR, "metrics", "--host", host, "--port", port).err
+        )
         assert (
             "give another --host"
             in cli.fails(exits.ERROR, "metrics", "--host", "no.such.host.invalid").err

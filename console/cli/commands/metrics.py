@@ -13,6 +13,7 @@ import typer
 from runfold.console.cli.kit.duty import until_terminated
 from runfold.console.cli.kit.options import Host, Port, command, program
 from runfold.console.cli.kit.session import Session
+from runfold.console.shared.addresses import shown_address
 from runfold.ledger import names
 from runfold.ledger.access import EVERYWHERE
 from runfold.ledger.errors import AccessDenied, ConfigurationError, LedgerError
@@ -77,8 +78,8 @@ async def metrics(
                 f"cannot listen on {host}:{port} ({error.strerror}): give another {remedy}"
             ) from error
         try:
-            address = f"http://{host}:{server.server_port}/metrics"
-            session.out.talk(f"metrics on {address}, until Ctrl-C")
+            address = shown_address(host, server.socket)
+            session.out.talk(f"metrics on {address}/metrics, until Ctrl-C")
             await asyncio.Event().wait()
         finally:
             await asyncio.to_thread(server.shutdown)
