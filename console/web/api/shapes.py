@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from typing import Annotated, Any, Final
-from uuid import UUID
 
 from fastapi import Header, Path, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -83,29 +82,24 @@ class UnderLease(Sent):
 
     def lease(self, run_id: str, ttl: float | None = None) -> Lease:
         """Return the lease on a run. Raises InvalidValue."""
-        checked = check_run_id(run_id)
-        return _lease(checked, self.token, self.worker_id, ttl)
+        return Lease(
+            run_id=check_run_id(run_id),
+            token=self.token,
+            attempt=0,
+            max_attempts=0,
+            kind="",
+            priority=0,
+            input=None,
+            worker_id=self.worker_id,
+            until=datetime.now(UTC),
+            ttl=MAX_LEASE if ttl is None else check_lease_time("ttl", ttl),
+        )
 
 
 class Body(Sent):
     """A request without a lease, which may name its actor."""
 
     actor: str | None = Field(None, description="Who acts; else the token itself.")
-
-
-def _lease(run_id: UUID, token: int, worker_id: str, ttl: float | None) -> Lease:
-    return Lease(
-        run_id=run_id,
-        token=token,
-        attempt=0,
-        max_attempts=0,
-        kind="",
-        priority=0,
-        input=None,
-        worker_id=worker_id,
-        until=datetime.now(UTC),
-        ttl=MAX_LEASE if ttl is None else check_lease_time("ttl", ttl),
-    )
 
 
 def version_of(if_match: str | None) -> int | None:
