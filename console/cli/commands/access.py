@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
@@ -176,7 +175,7 @@ async def history(session: Session, *, everywhere: Everywhere = False) -> None:
             after = events[-1].number
             for event in events:
                 if session.as_json:
-                    session.out.json(asdict(event))
+                    session.out.json(event)
                 else:
                     why = "" if event.reason is None else f": {event.reason}"
                     session.out.line(
@@ -187,7 +186,7 @@ async def history(session: Session, *, everywhere: Everywhere = False) -> None:
 
 def _write(session: Session, entry: Grant) -> None:
     if session.as_json:
-        session.out.json(asdict(entry))
+        session.out.json(entry)
         return
     session.out.line(
         f"{entry.credential} in {entry.project_id}: {', '.join(entry.rights)};"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -30,7 +29,7 @@ async def reads(
         listed = await payload_reads.reads(ledger.project, run_id=run_id, limit=limit)
     for entry in listed:
         if session.as_json:
-            session.out.json(asdict(entry))
+            session.out.json(entry)
         else:
             session.out.line(
                 f"{entry.read_at:%Y-%m-%d %H:%M} {entry.run_id} by"

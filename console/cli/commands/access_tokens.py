@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -66,7 +65,7 @@ async def revoke_token(
 
 def _write_token(session: Session, entry: ApiToken) -> None:
     if session.as_json:
-        session.out.json(asdict(entry))
+        session.out.json(entry)
         return
     state = "revoked" if entry.revoked_at else f"until {entry.expires_at:%Y-%m-%d}"
     session.out.line(

@@ -158,7 +158,7 @@ def _write(session: Session, archive: Archive, done: str) -> None:
 
 
 def _facts(archive: Archive) -> dict[str, Any]:
-    return {**asdict(archive), "sha256": archive.sha256.hex(), "file": str(archive.path)}
+    return {**asdict(archive), "file": archive.path}
 
 
 archive_holds.register(app)

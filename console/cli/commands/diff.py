@@ -54,7 +54,7 @@ def _write(out: Output, diff: Diff) -> None:
     before, after = diff.before, diff.after
     if out.as_json:
         changes = {name: {"from": old, "to": new} for name, (old, new) in diff.changes.items()}
-        events = [event_line.as_json(event) for event in diff.events]
+        events = [event.model_dump() for event in diff.events]
         out.json(
             {
                 "run_id": before.run_id,

@@ -52,6 +52,6 @@ async def history(
 
 def _write(out: Output, event: Event) -> None:
     if out.as_json:
-        out.json(event_line.as_json(event))
+        out.json(event.model_dump())
     else:
         out.entry(event_line.head(event), event_line.facts(event))

@@ -88,7 +88,7 @@ async def history(session: Session, kind: Name) -> None:
         events = await ledger.kind_history(kind)
     for event in events:
         if session.as_json:
-            session.out.json(asdict(event))
+            session.out.json(event)
             continue
         most = "" if event.type != "kind.limited" else f" {event.max_running or 'no limit'}"
         why = "" if event.reason is None else f": {event.reason}"
@@ -102,13 +102,10 @@ async def history(session: Session, kind: Name) -> None:
 
 def _write(session: Session, kind: Kind) -> None:
     if session.as_json:
-        session.out.json(
-            {
-                name: value
-                for name, value in asdict(kind).items()
-                if name != "held" or value is not None
-            }
-        )
+        shown = asdict(kind)
+        if kind.held is None:
+            del shown["held"]
+        session.out.json(shown)
         return
     facts = ["paused" if kind.paused else "open"]
     facts += [f"at most {kind.max_running:,}"] if kind.max_running is not None else []

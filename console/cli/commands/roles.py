@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated, Final
 
 import typer
@@ -67,7 +66,7 @@ async def history(session: Session, role: Some = None) -> None:
 
 def _write(session: Session, member: Member) -> None:
     if session.as_json:
-        session.out.json(asdict(member))
+        session.out.json(member)
         return
     why = "" if member.reason is None else f": {member.reason}"
     session.out.line(

@@ -68,7 +68,7 @@ async def tail(
         try:
             async for event in events:
                 if session.as_json:
-                    session.out.json({**event_line.as_json(event), "checkpoint": events.checkpoint})
+                    session.out.json({**event.model_dump(), "checkpoint": events.checkpoint})
                 else:
                     session.out.entry(
                         Text.assemble((f"{event.run_id} ", "dim"), event_line.head(event)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import sys
-from dataclasses import asdict
 from typing import Annotated, Final
 
 import typer
@@ -46,7 +45,7 @@ async def list_(session: Session) -> None:
 
 def _write(session: Session, user: users.User) -> None:
     if session.as_json:
-        session.out.json(asdict(user))
+        session.out.json(user)
         return
     how = "password" if user.issuer is None else f"{user.subject} of {user.issuer}"
     state = ", disabled" if user.disabled_at else ""
@@ -124,7 +123,7 @@ async def sessions(session: Session) -> None:
         session.out.talk("no sessions: nobody is signed in to the pages")
     for entry in listed:
         if session.as_json:
-            session.out.json(asdict(entry))
+            session.out.json(entry)
             continue
         session.out.line(
             f"{entry.session_id} {entry.credential}: since {entry.created_at:%Y-%m-%d %H:%M}, used"

@@ -11,7 +11,7 @@ from runfold.console.cli.kit.duty import until_terminated
 from runfold.console.cli.kit.options import PROJECTOR, WORKER, Actor, OrderReason, command, program
 from runfold.console.cli.kit.output import EMPTY
 from runfold.console.cli.kit.session import Session
-from runfold.console.shared.plain import moment
+from runfold.console.shared.plain import jsonable, moment
 from runfold.ledger.errors import ConfigurationError, WebhookNotFound
 from runfold.ledger.webhooks import Delivery, Webhook
 from runfold.workers.duties.webhooks import is_installed
@@ -122,7 +122,7 @@ async def deliveries(
     if session.as_json:
         for entry in listed:
             session.out.json(
-                {"delivery_id": entry.delivery_id, "outcome": entry.outcome, **_facts(entry)}
+                {"delivery_id": entry.delivery_id, "outcome": entry.outcome, **jsonable(entry)}
             )
         return
     if not listed:
@@ -209,10 +209,6 @@ def _row(webhook: Webhook) -> tuple[str, ...]:
         "paused" if webhook.is_paused else "open",
         webhook.actor,
     )
-
-
-def _facts(entry: Delivery) -> dict[str, object]:
-    return {name: getattr(entry, name) for name in entry.__slots__}
 
 
 def _told(entry: Delivery) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from runfold.console.shared.plain import moment, number_of, span
 from runfold.console.shared.values import duration, instant
 from runfold.ledger.archive.record import detached
 from runfold.ledger.months import FIRST_RUN, bounds
+from runfold.ledger.postgres.clock import ledger_now
 from runfold.ledger.validation import check_duration, check_instant, check_int
 from runfold.projections.whatif import Policy, Verdict, WhatIf, judge
 
@@ -81,7 +82,7 @@ async def whatif(
             recorded_beat=recorded or timedelta(seconds=settings.heartbeat_seconds),
             sweep=sweep or timedelta(seconds=settings.reaper_seconds),
         )
-        what_if = WhatIf(policy, await ledger.pool.fetchval("SELECT ledger.now()"))
+        what_if = WhatIf(policy, await ledger_now(ledger.pool))
         counts: Counter[str] = Counter()
         async for verdict in judge(ledger, what_if, start):
             _write(session.out, verdict)

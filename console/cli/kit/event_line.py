@@ -8,7 +8,7 @@ from typing import Any, Final
 from rich.text import Text
 
 from runfold.console.cli.kit.output import COLOURS
-from runfold.console.shared.plain import clean, compact, jsonable, moment, money, number_of
+from runfold.console.shared.plain import clean, compact, moment, money, number_of
 from runfold.ledger.events import Event
 
 _TROUBLE: Final = frozenset(
@@ -92,8 +92,3 @@ def _colour(event: Event) -> str:
     if event.type in _DIM:
         return "dim"
     return COLOURS.get(event.state or "", "")
-
-
-def as_json(event: Event) -> dict[str, object]:
-    """Return every field of an event, its content included."""
-    return {name: jsonable(value) for name, value in event.model_dump().items()}
