@@ -107,3 +107,12 @@ async def test_an_offer_of_http_2_is_passed_over(caplog: pytest.LogCaptureFixtur
 
     assert head.startswith(b"HTTP/1.1 404")
     assert caplog.messages == []
+
+
+def test_an_answer_is_sent_at_once() -> None:
+    with (
+        serving.listening("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
