@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from runfold.ledger.access import EVERYWHERE
-from runfold.ledger.errors import UnknownEvent
+from runfold.ledger.errors import CheckpointUnknown, InvalidValue, UnknownEvent
 from runfold.ledger.events import CATALOGUE, Event, OpaqueEvent
 from runfold.ledger.lifecycle import RESERVED
 from runfold.ledger.postgres.connections import FAILURES, Pool
@@ -95,7 +95,8 @@ class CatchUp:
         """Take one page and commit it; return how many events it had, or None when nothing is new.
 
         Raises ProjectionFailed where a function raised, ProjectionPaused, ProjectionNotFound,
-        OtherVersion, Redeclared, AccessDenied, FeedMoved, FeedOnStandby or DatabaseUnavailable.
+        OtherVersion, Redeclared, AccessDenied, CheckpointUnknown, FeedMoved, FeedOnStandby or
+        DatabaseUnavailable.
         """
         try:
             async with self.pool.acquire() as connection:
@@ -230,5 +231,9 @@ def checked(projection: Projection, row: Mapping[str, Any] | None) -> Checkpoint
 
 
 def checkpoint_of(row: Mapping[str, Any]) -> Checkpoint:
-    """Return the checkpoint that a row of `ledger.projection` keeps."""
-    return Checkpoint(row["generation"], row["snapshot"], row["target"], row["position"])
+    """Return the checkpoint that a row of `ledger.projection` keeps. Raises CheckpointUnknown."""
+    kept = Checkpoint(row["generation"], row["snapshot"], row["target"], row["position"])
+    try:
+        return Checkpoint.parse(str(kept))
+    except InvalidValue as error:  # the row was damaged
+        raise CheckpointUnknown(str(kept)) from error

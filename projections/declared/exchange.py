@@ -162,11 +162,11 @@ async def _compare(
 ) -> int | None:
     """Count the rows that the live table has wrong, once it is as far as the shadow.
 
-    None if it has none of this version, or is so far behind that others would wait for it.
+    None if it has none of this version, or no checkpoint, or is so far behind that others would
+    wait for it.
     """
-    stood = checkpoint_of(row)
-    behind = here.seen_position - stood.seen_position
-    if row["version"] != projection.version or behind > MOST_BEHIND:
+    stood = _stood(row) if row["version"] == projection.version else None
+    if stood is None or here.seen_position - stood.seen_position > MOST_BEHIND:
         return None
     try:
         await check_table(connection, projection)
@@ -190,3 +190,11 @@ async def _compare(
             "WHERE stored::record IS DISTINCT FROM rebuilt::record"
         )
     )
+
+
+def _stood(row: Any) -> Checkpoint | None:
+    """Return how far the live table is; None if its checkpoint was damaged."""
+    try:
+        return checkpoint_of(row)
+    except CheckpointUnknown:
+        return None

@@ -132,10 +132,10 @@ async def statuses(pool: Pool, declared: Mapping[str, Projection]) -> list[Statu
 
 
 async def _status(pool: Pool, row: Mapping[str, Any], declared: Projection | None) -> Status:
-    checkpoint = checkpoint_of(row)
-    seen = checkpoint.seen_position
-    error, is_lost = row["error"], False
+    seen, error, is_lost = 0, row["error"], False
     try:
+        checkpoint = checkpoint_of(row)
+        seen = checkpoint.seen_position
         behind = max(row["newest"] - seen, 1) if await feed.towards(pool, checkpoint, 1) else 0
     except (FeedArchived, CheckpointUnknown) as missed:
         behind, is_lost = max(row["newest"] - seen, 1), True

@@ -429,16 +429,22 @@ async def submitted(ledger: Ledger) -> bool:
     return True
 
 
-async def test_a_checkpoint_of_another_history_is_refused_named_and_mended_by_a_rebuild(
-    ledger: Ledger,
+@pytest.mark.parametrize(
+    "damaged",
+    [{"snapshot": "9:9:@4@0123456789abcdef"}, {"snapshot": "9:9"}, {"target": "x"}],
+    ids=["of another history", "cut", "cut target"],
+)
+async def test_a_checkpoint_that_is_none_of_this_feed_is_refused_named_and_mended_by_a_rebuild(
+    ledger: Ledger, damaged: dict[str, str]
 ) -> None:
     counts = declared()["run_counts"]
     for projection in (sizes(), counts):
         await install(ledger.pool, projection)
     await read(ledger, (await ledger.submit("parse")).run_id, "4")
     await CatchUp(ledger.pool, counts).to_the_end()
+    [(column, value)] = damaged.items()
     await ledger.pool.execute(
-        "UPDATE ledger.projection SET snapshot = '9:9:@4@0123456789abcdef' WHERE name = 'sizes'"
+        f"UPDATE ledger.projection SET {column} = $1 WHERE name = 'sizes'", value
     )
 
     with pytest.raises(CheckpointUnknown):
