@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Final, Self
 from uuid import UUID
 
@@ -47,7 +47,9 @@ FOLDING: Final = (
 _UNFINISHED: Final = """
 SELECT rebuild_id, moment FROM ledger.rebuild
 WHERE projection = $1 AND project_id IS NOT DISTINCT FROM $2 AND until IS NOT DISTINCT FROM $3
-  AND definition = $4 AND finished_at IS NULL ORDER BY rebuild_id DESC LIMIT 1
+  AND definition = $4 AND finished_at IS NULL
+  AND to_regclass(format('%s.rebuild_%s_of_%s', $5::text, rebuild_id, projection)) IS NOT NULL
+ORDER BY rebuild_id DESC LIMIT 1
 """
 _BEGIN: Final = """
 INSERT INTO ledger.rebuild (projection, project_id, until, definition, moment)
@@ -76,6 +78,11 @@ WHERE rebuild.projection = $1 AND rebuild.project_id IS NOT DISTINCT FROM $2
   AND rebuild.finished_at IS NOT NULL
   AND relation.relnamespace = to_regnamespace($3) AND relation.relkind = 'r'
   ORDER BY rebuild.rebuild_id, relation.relname
+"""
+_OPEN: Final = """
+SELECT rebuild_id FROM ledger.rebuild
+WHERE projection = $1 AND project_id IS NOT DISTINCT FROM $2 AND finished_at IS NULL
+ORDER BY rebuild_id
 """
 _GRACE_SECONDS: Final = 5.0
 _ERRORS: Final = """
@@ -125,7 +132,7 @@ class Rebuild:
         cls, connection: Any, pool: Pool, plan: RebuildPlan, events_a_range: int
     ) -> Self:
         key = (plan.projection, plan.project_id, plan.until, plan.definition())
-        if unfinished := await connection.fetchrow(_UNFINISHED, *key):
+        if unfinished := await connection.fetchrow(_UNFINISHED, *key, plan.schema):
             await connection.execute(_RETRY_FAILED, unfinished["rebuild_id"])
             return cls(pool, plan, unfinished["rebuild_id"], unfinished["moment"], resumed=True)
         rebuild_id = await connection.fetchval(_BEGIN, *key, plan.moment)
@@ -252,8 +259,24 @@ async def _exclude_others(connection: Any, rebuild: Rebuild, work: AsyncExitStac
         raise RebuildRunning(rebuild.plan.projection, rebuild.rebuild_id) from None
 
 
+async def give_up(pool: Pool, projection: str, project_id: str | None = None) -> None:
+    """Mark as finished the rebuilds that were broken off and that no process resumes now."""
+    try:
+        async with pool.acquire() as connection:
+            for row in await connection.fetch(_OPEN, projection, project_id):
+                with suppress(asyncpg.LockNotAvailableError):
+                    async with at_work(connection, f"rebuild {row['rebuild_id']}"):
+                        await connection.execute(_FINISHED, row["rebuild_id"])
+    except (*FAILURES, OSError) as error:
+        raise translated(error, (project_id,)) from error
+
+
 async def drop_old(pool: Pool, plan: RebuildPlan) -> list[str]:
-    """Drop the tables that finished rebuilds by this plan left behind; return their names."""
+    """Drop the tables that rebuilds by this plan left behind, as `give_up` and their ends did.
+
+    Returns their names.
+    """
+    await give_up(pool, plan.projection, plan.project_id)
     rows = await fetch(pool, _LEFT_OVER, plan.projection, plan.project_id, plan.schema)
     for row in rows:
         await fetch(pool, f"DROP TABLE {row['name']}")

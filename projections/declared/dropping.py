@@ -7,16 +7,19 @@ from typing import Any, Final
 from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.postgres.locks import with_lock_retries
 from runfold.projections.declared.status import require
+from runfold.projections.rebuild import give_up
 
 _DROP: Final = "SELECT * FROM ledger.drop_projection_tables($1, p_all => $2) AS name"
 
 
 async def drop_replaced(pool: Pool, name: str) -> list[str]:
-    """Drop the tables that finished rebuilds of the projection left behind; return their names.
+    """Drop the tables that rebuilds of the projection left behind; return their names.
 
-    Raises ProjectionNotFound if there are none and the projection is not installed, and LockTimeout
-    while somebody reads them.
+    A rebuild that was broken off, and that no process resumes now, is given up. Raises
+    ProjectionNotFound if there are none and the projection is not installed, and LockTimeout while
+    somebody reads them.
     """
+    await give_up(pool, name)
     dropped = await _drop(pool, name, everything=False)
     if not dropped:
         await require(pool, name)

@@ -59,7 +59,10 @@ async def rebuild(
     ] = False,
     module: Modules = None,
     drop_old: Annotated[
-        bool, typer.Option("--drop-old", help="Only drop the tables that earlier rebuilds kept.")
+        bool,
+        typer.Option(
+            "--drop-old", help="Only drop the tables of rebuilds that ended or broke off."
+        ),
     ] = False,
     actor: Actor = None,
     reason: Reason = None,
