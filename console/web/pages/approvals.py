@@ -96,7 +96,7 @@ async def decide(
     version: int,
     *,
     decision: Annotated[Literal["approve", "reject"], Form()],
-    shown_sha256: Annotated[str, Form()] = "",
+    shown_sha256: Annotated[str, Form(pattern="^([0-9a-f]{64})?$")] = "",
     reason: Annotated[str, Form()] = "",
     person: Annotated[str, Form()] = "",
 ) -> Response:
