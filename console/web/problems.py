@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from runfold.console.shared.known_errors import known
-from runfold.console.shared.plain import clean, jsonable
+from runfold.console.shared.plain import clean, safe_json
 from runfold.ledger import names
 from runfold.ledger.errors import DatabaseUnavailable, LedgerError
 from runfold.ledger.log import logger
@@ -153,7 +153,7 @@ def problem(
     detail: str,
     facts: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
-) -> JSONResponse:
+) -> Response:
     """Return a problem as a response; `facts` are more members of it."""
     content = {
         **(facts or {}),
@@ -163,14 +163,15 @@ def problem(
         "code": code,
         "detail": clean(detail),
     }
-    return JSONResponse(content, status, headers=headers, media_type=MEDIA_TYPE)
+    # A fact may quote what cannot be encoded, such as a lone surrogate.
+    return Response(safe_json(content), status, headers=headers, media_type=MEDIA_TYPE)
 
 
-async def _of_ledger(_: Request, error: Exception) -> JSONResponse:
+async def _of_ledger(_: Request, error: Exception) -> Response:
     return of_error(error)
 
 
-def of_error(error: Exception) -> JSONResponse:
+def of_error(error: Exception) -> Response:
     """Return the problem of an error of the ledger."""
     error = as_known(error)
     status, kind, detail = answer_to(error)
@@ -222,11 +223,10 @@ def reason_of(error: Exception) -> str:
 
 def _facts(error: Exception) -> dict[str, Any]:
     hidden = {"value"}  # the detail has it, cut to a line
-    facts = {name: value for name, value in vars(error).items() if name not in hidden}
-    return {n: jsonable(v) for n, v in facts.items() if not n.startswith("_")}
+    return {n: v for n, v in vars(error).items() if n not in hidden and not n.startswith("_")}
 
 
-async def of_http(_: Request, error: Exception) -> JSONResponse:
+async def of_http(_: Request, error: Exception) -> Response:
     """Return the problem of an error that names its status."""
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
@@ -234,7 +234,7 @@ async def of_http(_: Request, error: Exception) -> JSONResponse:
     return problem(status, code, error.detail, headers=error.headers)
 
 
-async def _of_request(request: Request, error: Exception) -> JSONResponse:
+async def _of_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     sent = request.headers.get("content-type", "")
     if isinstance(error.body, bytes) and "json" not in sent:  # it was not even read as JSON
@@ -248,7 +248,7 @@ async def _of_request(request: Request, error: Exception) -> JSONResponse:
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-value", detail, {"faults": faults})
 
 
-async def _of_defect(_: Request, error: Exception) -> JSONResponse:
+async def _of_defect(_: Request, error: Exception) -> Response:
     expected = known(error)
     if expected is not None:
         return of_error(expected)

@@ -121,6 +121,15 @@ async def test_nonsense_in_an_address_is_no_fault_of_the_server(web: httpx.Async
             assert told not in answer.text, path
 
 
+async def test_what_no_text_can_hold_is_refused_by_name(web: httpx.AsyncClient) -> None:
+    body = b'{"action": "cancel", "query": "kind:\\ud800"}'
+    answer = await web.post(
+        "/v1/bulk/preview", content=body, headers={"Content-Type": "application/json"}
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid-query"), answer.text
+
+
 NOBODYS = "01890000-0000-7000-8000-000000000000"
 FORMS: tuple[tuple[str, dict[str, str]], ...] = (
     ("/p/test/kinds", {"kind": "a\u202e", "change": "pause", "reason": "x"}),
