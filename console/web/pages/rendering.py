@@ -12,7 +12,16 @@ from jinja2 import DictLoader, Environment, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
-from runfold.console.shared.plain import clean, compact, money, number_of, pretty, relative, span
+from runfold.console.shared.plain import (
+    clean,
+    compact,
+    jsonable,
+    money,
+    number_of,
+    pretty,
+    relative,
+    span,
+)
 from runfold.ledger.reading.query_words import quoted
 from runfold.ledger.validation import CONTROL
 
@@ -68,11 +77,12 @@ def _moment(context: Context, value: datetime | None) -> str:
 
 
 @pass_context
-def _fact(context: Context, value: object) -> object:
-    """Return a fact of an event on one line."""
+def _fact(context: Context, value: object) -> str:
+    """Return a fact of an event on one line: a text without quotes, a time in the viewer's zone."""
     if isinstance(value, datetime):
         return _moment(context, value)
-    return compact(value) if isinstance(value, list | tuple | dict) else value
+    plain = jsonable(value)
+    return plain if isinstance(plain, str) else compact(plain)
 
 
 def _span(value: timedelta | None) -> str:

@@ -113,6 +113,22 @@ async def test_a_cell_of_csv_is_no_formula(web: httpx.AsyncClient, ledger: Ledge
     assert ",'=cmd()," in (await web.get("/p/test/runs.csv")).text
 
 
+async def test_the_facts_of_an_event_are_written_as_the_api_has_them_in_the_viewers_zone(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    digest = "ab" * 32
+    web.cookies.set("runfold_zone", "Asia/Tokyo")
+    await ledger.ask_approval(await claimed(ledger), "Pay?", wait=600)
+    ended = await ledger.complete(await claimed(ledger), output_sha256=digest)
+    [asking] = await ledger.runs(state="waiting_approval")
+    run, asked = f"/p/test/runs/{ended.run_id}", f"/p/test/runs/{asking.run_id}"
+
+    assert f"output_sha256={digest}<" in (await web.get(run)).text
+    assert f"<dd>{digest}</dd>" in (await web.get(f"{run}/events/{ended.version}")).text
+    [until] = re.findall("wait_until=([0-9-]+ [0-9:.]+ JST)<", (await web.get(asked)).text)
+    assert f"<dd>{until}</dd>" in (await web.get(f"{asked}/events/{asking.version}")).text
+
+
 async def test_a_list_in_a_cell_of_csv_is_json(web: httpx.AsyncClient, ledger: Ledger) -> None:
     await ledger.webhooks.add("https://x/", events=["run.completed", "run.failed"], kinds=["a, b"])
     [row] = csv.DictReader((await web.get("/p/test/webhooks.csv")).text.splitlines())
