@@ -142,13 +142,20 @@ class PageRoute(APIRoute):
             except Exception as error:
                 if request.url.path.endswith((".json", ".csv")):
                     raise
-                return failed(request, error)
+                return failed(request, error, await _reason(request, error))
 
         return answer
 
 
-def failed(request: Request, error: Exception) -> Response:
-    """Return the page of an error; raise the error if it is a defect."""
+async def _reason(request: Request, error: Exception) -> str:
+    """Return the reason in the form that was sent: no browser keeps a page that is not stored."""
+    if request.method != "POST" or isinstance(error, HTTPException):  # which a broken form raises
+        return ""
+    return str((await request.form()).get("reason", ""))
+
+
+def failed(request: Request, error: Exception, reason: str = "") -> Response:
+    """Return the page of an error, with the reason that was typed; raise a defect."""
     error = as_known(error)
     if isinstance(error, Unauthenticated):
         return RedirectResponse(f"/sign-in?to={quote(_here(request))}", HTTPStatus.SEE_OTHER)
@@ -163,7 +170,11 @@ def failed(request: Request, error: Exception) -> Response:
         if expected is None:
             raise error
         status, _, detail = answer_to(expected)
-    context = {"status": status.value, "phrase": status.phrase, "detail": clean(detail)}
+    back = _here(request) if request.method == "POST" else "/"
+    context = {
+        "status": status.value, "phrase": status.phrase, "detail": clean(detail),
+        "reason": reason, "back": back,
+    }  # fmt: skip
     answer = html(request, "error.html", {"base": None, **context}, status)
     answer.headers.update(retry_headers(status, error))
     return answer

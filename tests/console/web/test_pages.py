@@ -30,6 +30,7 @@ from runfold.projections.state.repair import repair
 from tests.support.runs import claimed, superseded, waiting
 from tests.support.web import calling, token, words_of
 
+MULTIPART = "multipart/form-data; boundary=a"
 HOSTILE = "<script>alert(1)</script>\"'><b>\u202etxt\u2066\x1b[31m{{7*7}}"
 OUR_SCRIPT = re.compile(r'<script src="/assets/console\.js\?v=[0-9a-f]{12}" defer></script>')
 EVIL = ("<script", "t<b>", "w<u>", "k<i>", "\u202e", "\u2066", "\x1b", " style=", "onerror=")
@@ -395,6 +396,22 @@ async def test_counts_and_costs_come_from_projections(
     assert (await web.get("/p/test.json")).json()["counts"]["completed"] == 1
     assert "$2.5" in (await web.get("/p/test/cost")).text
     assert (await web.get("/p/test/cost.csv")).text.splitlines()[1].endswith(",2.500000,0,1,1,0")
+
+
+async def test_a_form_that_is_refused_gives_back_its_reason_and_leads_to_its_page(
+    web: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    run = (await ledger.cancel((await ledger.submit("parse")).run_id)).run_id
+    sent_from = {"Referer": f"http://localhost/p/test/runs/{run}?beats=true"}
+    for form in ({"reason": "<b>the\ncustomer"}, {"reason": "<b>the\ncustomer", "change": "x"}):
+        path = f"/p/test/runs/{run}/cancel" if "change" not in form else "/p/test/kinds"
+        refused = await web.post(path, data=form, headers=sent_from)
+
+        assert refused.status_code in {409, 422}
+        assert "<pre>&lt;b&gt;the\ncustomer</pre>" in refused.text
+        assert f'<a href="/p/test/runs/{run}?beats=true">' in refused.text
+    no_form = await web.post("/p/test/kinds", content=b"--a", headers={"Content-Type": MULTIPART})
+    assert no_form.status_code in {400, 422}
 
 
 async def test_an_error_for_the_operator_shows_a_viewer_nothing_of_it() -> None:
