@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -56,7 +57,8 @@ def check_bundle(path: Path) -> Verdict:
     Of a bundle, its files are checked against its index, and each run's evidence. Raises
     InvalidValue for what is neither, or whose version is unknown.
     """
-    return _check_file(path) if path.is_file() else _check_folder(path)
+    is_file = os.path.isfile(path)  # the method raises for a path that cannot be looked at
+    return _check_file(path) if is_file else _check_folder(path)
 
 
 def _check_file(file: Path) -> Verdict:

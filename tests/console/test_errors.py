@@ -168,6 +168,7 @@ NONSENSE = [
     (exits.USAGE, ("roles", "grant", "finance", " ann")),
     (exits.USAGE, ("cancel",)),
     (exits.USAGE, ("verify", "a", "b")),
+    (exits.USAGE, ("verify", "--bundle", "x" * 300)),
 ]
 
 
