@@ -105,7 +105,8 @@ async def decide(
     request = ApprovalRequested(
         run_id=check_run_id(run_id), version=version, shown_sha256=shown_sha256 or None
     )
-    facts: dict[str, Any] = {"actor": person or ledger.actor, "reason": reason or None}
+    plain = reason.replace("\r\n", "\n")  # as forms send the ends of lines
+    facts: dict[str, Any] = {"actor": person or ledger.actor, "reason": plain or None}
     answer = ledger.approve if decision == "approve" else ledger.reject
     run = await answer(request, **facts)
     return RedirectResponse(f"{viewer.base}/runs/{run.run_id}", HTTPStatus.SEE_OTHER)

@@ -151,7 +151,7 @@ async def _reason(request: Request, error: Exception) -> str:
     """Return the reason in the form that was sent: no browser keeps a page that is not stored."""
     if request.method != "POST" or isinstance(error, HTTPException):  # which a broken form raises
         return ""
-    return str((await request.form()).get("reason", ""))
+    return str((await request.form()).get("reason", "")).replace("\r\n", "\n")
 
 
 def failed(request: Request, error: Exception, reason: str = "") -> Response:

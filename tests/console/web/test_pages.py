@@ -22,7 +22,7 @@ from runfold.console.web.pages.rendering import ASSETS
 from runfold.console.web.pages.viewing import failed
 from runfold.ledger import Ledger, State
 from runfold.ledger.errors import AccessDenied, DatabaseRefused
-from runfold.ledger.events import NoteAdded, StepCompleted
+from runfold.ledger.events import ApprovalGranted, NoteAdded, StepCompleted
 from runfold.projections import CatchUp, install
 from runfold.projections.models.counts import RUN_COUNTS
 from runfold.projections.models.spending import SPENDING
@@ -253,14 +253,15 @@ async def test_an_approval_shows_what_is_decided_and_decides_that_alone(
     path = f"/p/test/approvals/{run_id}/{version}"
     page = (await web.get(path)).text
     assert "&#34;amount&#34;: 250" in page
-    asked = {"decision": "approve", "reason": "called", "person": "ann"}
+    asked = {"decision": "approve", "reason": "she\r\ncalled", "person": "ann"}
     changed = await web.post(f"/p/test/approvals/{run_id}/{version - 1}", data=asked)
     assert changed.status_code == 409
     assert (await ledger.get(run_id)).state == State.WAITING_APPROVAL
 
     assert (await web.post(path, data=asked)).status_code == 303
     granted = (await ledger.history(run_id))[-1]
-    assert (granted.type, granted.actor) == ("approval.granted", "ann")
+    assert isinstance(granted, ApprovalGranted)
+    assert (granted.actor, granted.reason) == ("ann", "she\ncalled")
     decided = (await web.get("/p/test/approvals.json?show=decided")).json()["decided"]
     assert [(each["run_id"], each["actor"]) for each in decided] == [(run_id, "ann")]
     assert (await web.post(path, data=asked)).status_code == 409
@@ -403,7 +404,7 @@ async def test_a_form_that_is_refused_gives_back_its_reason_and_leads_to_its_pag
 ) -> None:
     run = (await ledger.cancel((await ledger.submit("parse")).run_id)).run_id
     sent_from = {"Referer": f"http://localhost/p/test/runs/{run}?beats=true"}
-    for form in ({"reason": "<b>the\ncustomer"}, {"reason": "<b>the\ncustomer", "change": "x"}):
+    for form in ({"reason": "<b>the\r\ncustomer"}, {"reason": "<b>the\r\ncustomer", "change": "x"}):
         path = f"/p/test/runs/{run}/cancel" if "change" not in form else "/p/test/kinds"
         refused = await web.post(path, data=form, headers=sent_from)
 
