@@ -119,8 +119,11 @@ async def diff(
             str(end),
             f"is version {after.version}, before version {before.version} of the start",
         )
-    events = await history(pool, project_id, checked, after=before.version)
-    return Diff(before, after, [event for event in events if event.version <= after.version])
+    count = after.version - before.version
+    if not count:
+        return Diff(before, after, [])
+    events = await history(pool, project_id, checked, after=before.version, limit=count)
+    return Diff(before, after, events)
 
 
 async def _point(

@@ -17,8 +17,9 @@ from runfold.ledger.errors import (
     UnknownKind,
     UnknownVersion,
 )
-from runfold.ledger.events import StepCompleted
+from runfold.ledger.events import Event, StepCompleted
 from runfold.ledger.reading import past
+from runfold.ledger.reading.history import history
 from tests.support.runs import claimed
 from tests.support.waiting import passed
 
@@ -170,6 +171,26 @@ async def test_a_diff_has_the_columns_that_changed_and_the_events_that_did_it(
     assert diff.after == done
     same = await ledger.diff(lease.run_id, 3, 3)
     assert (same.changes, same.events) == ({}, [])
+
+
+async def test_a_diff_reads_no_events_beyond_its_end(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page of an event asks for what that event changed: of a long run, it read all others."""
+    lease = await claimed(ledger)
+    for number in range(5):
+        await ledger.append(lease, StepCompleted(name=f"s{number}"))
+    read: list[int] = []
+
+    async def watched(*asked: Any, **how: Any) -> list[Event]:
+        events = await history(*asked, **how)
+        read.extend(event.version for event in events)
+        return events
+
+    monkeypatch.setattr(past, "history", watched)
+    await ledger.diff(lease.run_id, 2, 3)
+
+    assert read == [3]
 
 
 async def test_a_diff_needs_two_points_at_which_the_run_existed_in_their_order(
