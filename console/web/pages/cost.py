@@ -26,5 +26,5 @@ async def cost(viewer: ReadViewer) -> Response:
     days: list[Mapping[str, Any]] | None = None
     if await is_readable(ledger.pool, "spending"):
         days = [dict(row) for row in await fetch(ledger.pool, _DAYS, ledger.project_id)]
-    most = max((row["cost_usd"] or 0 for row in days or []), default=0)
-    return viewer.page("cost.html", {"days": days}, rows=days or [], highest=most)
+    highest = max((row["cost_usd"] or 0 for row in days or []), default=0)
+    return viewer.page("cost.html", {"days": days}, rows=days or [], highest=highest, most=MOST)

@@ -47,7 +47,7 @@ async def deliveries(viewer: Looker, webhook_id: str) -> Response:
         for delivery in listed
     ]
     data = {"webhook": webhook, "deliveries": rows}
-    return viewer.page("webhook.html", data, rows=rows)
+    return viewer.page("webhook.html", data, rows=rows, most=WINDOW)
 
 
 @pages.post("/p/{project}/webhooks/{webhook_id}")

@@ -57,4 +57,5 @@ async def workers(
         rows=leases,
         paged=after is not None,
         most=REFUSALS,
+        holders=HOLDERS,
     )

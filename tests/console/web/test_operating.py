@@ -12,15 +12,31 @@ import httpx
 import pytest
 
 from runfold.console.web import app
-from runfold.console.web.pages import workers
+from runfold.console.web.pages import cost, workers
 from runfold.console.web.pages.whatif import plot
 from runfold.ledger import Ledger
 from runfold.projections import CatchUp, install
 from runfold.projections.models.counts import RUN_COUNTS
+from runfold.projections.models.spending import SPENDING
 from runfold.workers.duties.scheduler import Scheduler
 from tests.support.runs import TINY, abandoned, claimed, superseded
 from tests.support.waiting import until
 from tests.support.web import calling, sign_in, token, words_of
+
+
+async def test_a_list_that_ends_early_says_so(
+    web: httpx.AsyncClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await claimed(ledger)
+    await install(ledger.pool, SPENDING)
+    await CatchUp(ledger.pool, SPENDING).to_the_end()
+    for path, module, name, said in (
+        ("/cost", cost, "MOST", "The newest 1 lines"),
+        ("/workers", workers, "HOLDERS", "The 1 workers whose leases end first"),
+    ):
+        assert said[:12] not in words_of(await web.get(f"/p/test{path}"))
+        monkeypatch.setattr(module, name, 1)
+        assert said in words_of(await web.get(f"/p/test{path}"))
 
 
 async def test_leases_that_end_first_come_first_and_pages_follow(
