@@ -233,6 +233,7 @@ def test_a_request_is_put_off_by_the_databases_clock(cli: Cli) -> None:
 
 def test_a_request_is_put_off_and_shown_again(cli: Cli) -> None:
     run = str(cli.given(asked).run_id)
+    assert "ann has put off nothing" in cli.ok("approvals", "--snoozed", "--actor", "ann").err
 
     cli.ok("snooze", run, "--until", "5m", "--actor", "ann")
     assert cli.ok("approvals", "--mine", "--actor", "ann").out == ""

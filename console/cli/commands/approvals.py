@@ -64,7 +64,8 @@ async def approvals(
             session.out.json(_facts(request, name, roles))
         return
     if not requests:
-        session.out.talk(f"no approval waits{f' for {name}' if mine else ''}")
+        nothing = f"no approval waits{f' for {name}' if mine else ''}"
+        session.out.talk(f"{name} has put off nothing" if snoozed else nothing)
         return
     session.out.table(TITLES, [_row(request) for request in requests], [None] * len(requests))
     session.out.talk("to read one in full: runfold show RUN")

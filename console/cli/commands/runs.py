@@ -64,7 +64,10 @@ async def runs(
         str | None, typer.Option("--key", metavar="KEY", help="Only with this key.")
     ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", metavar="N", help="At most this many, up to 10,000.")
+        int,
+        typer.Option(
+            "--limit", metavar="N", help="At most this many, up to 10,000; with a QUERY, 1,000."
+        ),
     ] = 20,
     before: Annotated[
         str | None,
