@@ -13,15 +13,17 @@ from uuid import UUID
 import asyncpg
 import pytest
 from standardwebhooks import Webhook as Verifier
+from structlog.testing import capture_logs
 
-from runfold.ledger import Ledger
+from runfold.ledger import Ledger, names
 from runfold.ledger.errors import AccessDenied, InvalidValue
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.lifecycle import FIRST, MOVES
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.webhooks import Delivery, check_url, delivery_id, secret_bytes
+from runfold.workers.duties.webhooks import deliverer
 from runfold.workers.duties.webhooks.addresses import AddressRefused, Names
-from runfold.workers.duties.webhooks.deliverer import Deliverer, Terms
+from runfold.workers.duties.webhooks.deliverer import DUTIES, Deliverer, Terms
 from runfold.workers.duties.webhooks.posting import Answer, Poster
 from runfold.workers.duties.webhooks.sender import WebhookSender
 from tests.support.databases import PROJECT
@@ -190,6 +192,40 @@ class Held(Poster):
         self.asked += 1
         await self.go.wait()
         return Answer(204, None, 1)
+
+
+async def test_what_is_queued_is_sent_though_the_feed_refuses_the_checkpoint(
+    ledger: Ledger, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a fail-over that lost what the sender had read, or once a month was archived."""
+    monkeypatch.setattr(deliverer, "NOTE_SECONDS", 0.05)
+    webhook, _ = await ledger.webhooks.add(receiver.url, events=["run.submitted"])
+    await ledger.submit("parse")
+    [duty] = await fetch(ledger.pool, DUTIES, PROJECT)
+    while await Deliverer(ledger, duty, LOCAL).read():
+        [duty] = await fetch(ledger.pool, DUTIES, PROJECT)
+    await ledger.pool.execute(
+        "UPDATE ledger.webhook SET checkpoint = '1/9:9:@1@0123456789abcdef//0'"
+    )
+
+    with capture_logs() as logs:
+        sending = asyncio.create_task(WebhookSender(ledger, LOCAL).run())
+        await until(lambda: receiver.ids)
+
+        async def is_delivered() -> bool:
+            return [one.outcome for one in await deliveries(ledger)] == ["delivered"]
+
+        await until(is_delivered)
+        await until(lambda: logs)
+        await ledger.webhooks.pause(webhook)
+        await ledger.webhooks.resume(webhook, from_now=True)
+        new = await ledger.submit("parse")
+        await until(lambda: len(receiver.ids) == 2)
+        sending.cancel()
+    assert str(new.run_id) in receiver.requests[1][1]
+    [line] = logs
+    assert (line["event"], line["webhook"]) == (names.WEBHOOK_FAILED, webhook)
+    assert f"webhooks pause {webhook}" in line["reason"]
 
 
 async def test_a_sender_that_another_has_overtaken_ends_what_it_is_sending(ledger: Ledger) -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from runfold.ledger import Ledger
+from runfold.ledger import Ledger, log, names
+from runfold.ledger.errors import CheckpointUnknown, FeedArchived
 from runfold.ledger.events import Event
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.reading import feed
@@ -55,6 +56,7 @@ class Deliverer:
         self._id, self._url, self._secret = duty["webhook_id"], duty["url"], duty["secret"]
         self._recorded = str(duty["checkpoint"])
         self._checkpoint, self._noted_at = Checkpoint.parse(self._recorded), 0.0
+        self._told: str | None = None
         events, kinds = list(duty["events"]), list(duty["kinds"])
         without = None if events else ["lease.heartbeat"]
         self._which = Filter(ledger.project_id, events or None, without, kinds or None)
@@ -100,16 +102,33 @@ class Deliverer:
     async def _read_for_ever(self) -> None:
         pauses = Pauses()
         while True:
-            is_first = await self.read()
+            try:
+                is_first = await self.read()
+            except (CheckpointUnknown, FeedArchived) as error:
+                # What is queued is sent all the same.
+                self._tell(str(error))
+                await asyncio.sleep(NOTE_SECONDS)
+                if not await self._continue_from_recorded():
+                    return
+                continue
             if is_first is None:
                 await pauses.pause()
-            elif is_first or await self._continue_from_another():
+            elif is_first or await self._continue_from_recorded():
                 pauses.restart()
             else:
                 return
 
-    async def _continue_from_another(self) -> bool:
-        """Take another sender's checkpoint; return False if the webhook is gone or paused."""
+    def _tell(self, problem: str) -> None:
+        """Log, once, what keeps the webhook from going on, and what a person can do."""
+        if problem != self._told:
+            self._told = problem
+            again = f"`runfold webhooks pause {self._id}`, and `resume --from-now`"
+            log.logger(project_id=self._ledger.project_id, webhook=self._id).error(
+                names.WEBHOOK_FAILED, reason=f"{problem}; or {again} to send what is new"
+            )
+
+    async def _continue_from_recorded(self) -> bool:
+        """Take the recorded checkpoint; return False if the webhook is gone or paused."""
         for duty in await fetch(self._ledger.pool, DUTIES, self._ledger.project_id):
             if duty["webhook_id"] == self._id:
                 self._recorded = str(duty["checkpoint"])
