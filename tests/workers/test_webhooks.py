@@ -28,6 +28,7 @@ from runfold.workers.duties.webhooks.posting import Answer, Poster
 from runfold.workers.duties.webhooks.sender import WebhookSender
 from tests.support.databases import PROJECT
 from tests.support.logins import grant, login_of, with_login
+from tests.support.proxy import proxied
 from tests.support.receiver import Receiver, receiving, swallowing
 from tests.support.runs import claimed
 from tests.support.waiting import BOUND, until
@@ -256,6 +257,27 @@ async def test_a_sender_that_another_has_overtaken_ends_what_it_is_sending(ledge
         sender.cancel()
         await asyncio.gather(sender, return_exceptions=True)
     assert held.asked == 2
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+async def test_a_sender_without_webhooks_waits_for_a_database_that_is_away(
+    ledger: Ledger, database: str, receiver: Receiver, *, has_begun: bool
+) -> None:
+    async with proxied(database) as proxy, Ledger.open(proxy.url, PROJECT) as opened:
+        sender = WebhookSender(opened, LOCAL)
+        if has_begun:
+            await sender.tick()
+        proxy.refuse_logins("57P03")
+        proxy.reset()
+        await sender.tick()
+        proxy.refuse_logins()
+
+        await ledger.webhooks.add(receiver.url, events=["run.submitted"])
+        sending = asyncio.create_task(sender.run())
+        await ledger.submit("parse")
+        await until(lambda: receiver.ids)
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
 
 
 async def test_a_sender_passes_no_event_while_its_right_is_taken_away(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from runfold.ledger import Ledger, log, names
-from runfold.ledger.errors import LedgerError
+from runfold.ledger.errors import DatabaseUnavailable, LedgerError
 from runfold.ledger.postgres.connections import fetch
 from runfold.workers.duties.duty import RETRY_SECONDS, Duty, Interruption
 from runfold.workers.duties.webhooks.deliverer import DUTIES, Deliverer, Terms
@@ -30,6 +30,8 @@ class WebhookSender(Duty):
         self._ledger, self._terms = ledger, terms
         self._running: dict[tuple[Any, ...], asyncio.Task[None]] = {}
         self._forgot_at = float("-inf")
+        self._has_begun = False
+        """Whether the duties were read once: what is refused from then on may be granted again."""
         self._interruption = Interruption(self, names.WEBHOOKS_INTERRUPTED, names.WEBHOOKS_GO_ON)
 
     async def run(self) -> None:
@@ -47,10 +49,12 @@ class WebhookSender(Duty):
             duties = await self._duties()
             await self._forget()
         except (LedgerError, OSError) as error:
-            if not self._running and not self._interruption.is_open:
+            is_away = isinstance(error, DatabaseUnavailable | OSError)
+            if not (self._has_begun or is_away):
                 raise
             self._interruption.begin(str(error))
             return
+        self._has_begun = True
         self._interruption.end()
         wanted = {_facts(duty): duty for duty in duties}
         for facts in [facts for facts in self._running if facts not in wanted]:
