@@ -130,6 +130,14 @@ async def test_what_no_text_can_hold_is_refused_by_name(web: httpx.AsyncClient) 
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid-query"), answer.text
 
 
+async def test_an_address_with_a_slash_too_many_leads_nowhere_without_tls(
+    web: httpx.AsyncClient,
+) -> None:
+    for method, path in (("GET", "/p/test/"), ("GET", "/v1/runs/"), ("POST", "/v1/runs/")):
+        answer = await web.request(method, path, json={"kind": "parse"})
+        assert (answer.status_code, answer.headers.get("location")) == (404, None), path
+
+
 NOBODYS = "01890000-0000-7000-8000-000000000000"
 FORMS: tuple[tuple[str, dict[str, str]], ...] = (
     ("/p/test/kinds", {"kind": "a\u202e", "change": "pause", "reason": "x"}),
