@@ -17,30 +17,11 @@ from pydantic import BaseModel
 
 from runfold import Backoff, Context, Fail, handler
 
-COMMON = frozenset(
-    {
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "by",
-        "for",
-        "from",
-        "has",
-        "in",
-        "is",
-        "it",
-        "its",
-        "may",
-        "not",
-        "of",
-        "on",
-        "or",
-    }
-    | {"so", "that", "the", "then", "this", "to", "was", "which", "with"}
-)
+COMMON = frozenset({
+    "an", "and", "are", "as", "at", "be", "by", "for", "from", "has", "in", "is", "it", "its",
+    "may", "not", "of", "on", "or", "so", "that", "the", "then", "this", "to", "was", "which",
+    "with",
+})  # fmt: skip
 
 
 class Folder(BaseModel):
