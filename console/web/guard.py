@@ -138,7 +138,7 @@ class Guard:
             if size > self._limit:
                 raise self._too_large()
         body = b"".join(parts)
-        if "json" in headers.get("content-type", ""):
+        if "json" in headers.get("content-type", "").lower():
             _check_depth(body)
         return body
 

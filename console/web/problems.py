@@ -58,6 +58,7 @@ STATUSES: Final = {
 }
 """The status of each error, by the nearest of its classes that has one."""
 MEANINGS: Final[dict[str, tuple[int, str]]] = {
+    "bad-request": (400, "the body cannot be read: send JSON, or a form, in UTF-8"),
     "unauthenticated": (401, "the request has no API token, or one that is unknown or revoked"),
     "access-denied": (403, "the credential lacks a right, or may not speak for this actor"),
     "decision-refused": (403, "the approval needs another person's decision; the try is noted"),
@@ -236,7 +237,7 @@ async def of_http(_: Request, error: Exception) -> Response:
 
 async def _of_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    sent = request.headers.get("content-type", "")
+    sent = request.headers.get("content-type", "").lower()
     if isinstance(error.body, bytes) and "json" not in sent:  # it was not even read as JSON
         detail = f"the body is {sent[:100] or 'of no type'}: send it as application/json"
         return problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail)

@@ -15,6 +15,7 @@ from starlette.types import Message
 from runfold.console.shared.token_ledger import token_ledger
 from runfold.console.web import app, guard
 from runfold.console.web.options import Options
+from runfold.console.web.problems import MEANINGS
 from runfold.console.web.rates import Rates, TooManyRequests
 from runfold.ledger import Ledger, State, access, api_tokens, payload_reads
 from runfold.ledger.api_tokens import SECRET_PREFIX
@@ -253,6 +254,8 @@ BAD_BODIES = (
     (b'{"kind": "x", "delay": 1e999}', "invalid-value"),
     (b'{"kind": "x"', "invalid-value"),
     (b"\xff\xfe", "invalid-value"),
+    (b'{"kind": "\xff"}', "bad-request"),
+    (b'{"kind": "x", "priority": ' + b"9" * 5_000 + b"}", "bad-request"),
     (b"[]", "invalid-value"),
     (b"", "invalid-value"),
 )
@@ -264,10 +267,11 @@ async def test_bad_input_is_a_problem_and_nothing_is_written(
     for body, code in BAD_BODIES:
         with subtests.test(f"{body[:40]!r}"):
             answer = await web.post(
-                "/v1/runs", content=body, headers={"Content-Type": "application/json"}
+                "/v1/runs", content=body, headers={"Content-Type": "application/JSON"}
             )
 
             assert answer.json()["code"] == code, answer.text
+            assert MEANINGS[code][0] == answer.status_code
             assert answer.headers["content-type"] == "application/problem+json"
             assert answer.headers["x-content-type-options"] == "nosniff"
             assert await ledger.runs() == []
