@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from itertools import pairwise
 from typing import Any, Final
 
 _UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -19,6 +18,7 @@ _UNSEEN: Final = re.compile(
     "\ufff0-\ufff8\U000e0000-\U000e0fff]"
 )
 """Letters, marks and signs that leave no trace of ink; `ledger.person` overlooks them, too."""
+_UNUSUAL: Final = re.compile("[^ -~]")
 _HOUR: Final = 3600
 _MINUTE: Final = 60
 _DAY: Final = 86_400
@@ -30,12 +30,17 @@ def clean(value: object, *, multiline: bool = False) -> str:
 
 
 def _escaped(text: str, escape: Callable[[str], str], *, multiline: bool = False) -> str:
-    if text.isprintable() and not _UNSEEN.search(text):
+    line = text.replace("\n", "") if multiline else text
+    if line.isprintable() and not _UNSEEN.search(text):  # nearly always
         return text
-    return "".join(
-        char if _is_safe(char, before, multiline=multiline) else escape(char)
-        for before, char in pairwise(f" {text}")
-    )
+    before = f" {text}"
+
+    def seen(match: re.Match[str]) -> str:
+        char = match[0]
+        is_safe = _is_safe(char, before[match.start()], multiline=multiline)
+        return char if is_safe else escape(char)
+
+    return _UNUSUAL.sub(seen, text)
 
 
 def _is_safe(char: str, before: str, *, multiline: bool) -> bool:
