@@ -219,6 +219,22 @@ EXCEPTION WHEN lock_not_available THEN
   NULL;
 END $$;
 
+CREATE FUNCTION ledger.await_turn(p_queue bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '1s'
+    AS $$
+BEGIN
+  FOR turn IN 0..15 LOOP
+    IF pg_try_advisory_xact_lock(p_queue # turn) THEN
+      RETURN;
+    END IF;
+  END LOOP;
+  PERFORM pg_advisory_xact_lock(p_queue # (pg_backend_pid() % 16));
+EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+  NULL;
+END $$;
+
 CREATE FUNCTION ledger.begin_session(p_credential text, p_sha256 bytea, p_user_changed_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1300,6 +1316,7 @@ DECLARE
   knows_returning boolean := coalesce(num_nonnulls(VARIADIC p_mark_dues) > 0, false);
   wanted int := p_limit;
   taken int;
+  queue CONSTANT bigint := hashtextextended(concat_ws(' ', 'ledger.claim', p_project, p_kinds), 0);
 BEGIN
   checked := ledger.check_access(p_project, '{work}', ARRAY[p_worker]);
   checked := ledger.check_given('p_worker', p_worker IS NOT NULL);
@@ -1308,6 +1325,9 @@ BEGIN
     OR p_ttl IS NULL OR p_ttl <= '0' OR p_ttl > '1 day' THEN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive, at most a day'
       USING ERRCODE = '22023';
+  END IF;
+  IF NOT pg_try_advisory_xact_lock(queue # (pg_backend_pid() % 16)) THEN
+    PERFORM ledger.await_turn(queue);
   END IF;
   IF cardinality(p_mark_kinds) = 0 THEN
     PERFORM ledger.move_low_water(p_project, coalesce(p_kinds, ARRAY(
@@ -7010,6 +7030,8 @@ REVOKE ALL ON FUNCTION ledger.append_control(p_list text, p_type text, p_subject
 REVOKE ALL ON FUNCTION ledger.attach_partition(p_month timestamp without time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.await_kinds(p_project text, p_kinds text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION ledger.await_turn(p_queue bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.begin_session(p_credential text, p_sha256 bytea, p_user_changed_at timestamp with time zone) FROM PUBLIC;
 

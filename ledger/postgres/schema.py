@@ -135,6 +135,7 @@ OBJECTS: Final = (
     "marks/move_low_water",
     "operations/kind_rooms",
     "operations/await_kinds",
+    "operations/await_turn",
     "operations/claimable",
     "marks/add_low_marks",
     "operations/claim_ranges",

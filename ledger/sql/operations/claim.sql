@@ -26,8 +26,13 @@
 --
 -- A paused kind is skipped; of a limited kind as many runs are taken as there is room for
 -- (ledger/sql/operations/kind_rooms.sql). Locks: run_state rows, SKIP LOCKED, so a claim waits for
--- no other; the first event of each limited kind. If another claim holds that event, the kind is
+-- no run; the first event of each limited kind. If another claim holds that event, the kind is
 -- skipped; only a claim that found nothing else waits for it, for a second at most.
+--
+-- Claims of the same kinds take turns, 16 at a time, by advisory locks of the transaction. In a
+-- larger crowd each claim would walk over the runs that all others took after its snapshot, and
+-- lock the new version of each, so that it falls back further. A claim without a turn waits for
+-- one, a second at most (ledger/sql/operations/await_turn.sql).
 CREATE OR REPLACE FUNCTION ledger.claim(
   p_project text, p_worker text, p_kinds text[], p_limit int, p_ttl interval,
   p_mark_kinds text[] DEFAULT '{}', p_mark_priorities int[] DEFAULT '{}',
@@ -58,6 +63,7 @@ DECLARE
   knows_returning boolean := coalesce(num_nonnulls(VARIADIC p_mark_dues) > 0, false);
   wanted int := p_limit;
   taken int;
+  queue CONSTANT bigint := hashtextextended(concat_ws(' ', 'ledger.claim', p_project, p_kinds), 0);
 BEGIN
   checked := ledger.check_access(p_project, '{work}', ARRAY[p_worker]);
   checked := ledger.check_given('p_worker', p_worker IS NOT NULL);
@@ -66,6 +72,9 @@ BEGIN
     OR p_ttl IS NULL OR p_ttl <= '0' OR p_ttl > '1 day' THEN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive, at most a day'
       USING ERRCODE = '22023';
+  END IF;
+  IF NOT pg_try_advisory_xact_lock(queue # (pg_backend_pid() % 16)) THEN
+    PERFORM ledger.await_turn(queue);
   END IF;
   IF cardinality(p_mark_kinds) = 0 THEN
     PERFORM ledger.move_low_water(p_project, coalesce(p_kinds, ARRAY(
