@@ -8,10 +8,11 @@ from uuid import UUID
 import pytest
 import structlog
 
+from runfold.console.cli.commands import history
 from runfold.console.cli.kit import exits
 from runfold.console.cli.main import main
 from runfold.ledger.postgres.connections import NewConnections
-from tests.support.console import Answer, Cli, cli
+from tests.support.console import Answer, Cli, cli, failed
 from tests.support.runs import claimed
 
 __all__ = ["cli"]
@@ -282,3 +283,14 @@ def test_the_demo_is_called_with_the_wish_for_json(monkeypatch: pytest.MonkeyPat
     structlog.reset_defaults()
 
     assert asked == [True, False]
+
+
+def test_a_history_is_printed_whole_however_many_events_are_read_at_a_time(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = str(cli.given(failed))
+    whole = cli.ok("history", run_id).out
+    for page in (1, 2, len(whole.splitlines())):
+        monkeypatch.setattr(history, "PAGE", page)
+        assert cli.ok("history", run_id).out == whole
+        assert cli.ok("history", run_id, "--follow").out == whole

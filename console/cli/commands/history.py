@@ -16,6 +16,8 @@ from runfold.ledger.events import Event
 from runfold.ledger.lifecycle import TERMINAL
 
 POLL_SECONDS: Final = 1.0
+PAGE: Final = 10_000
+"""Events that are read at a time: a run may have millions of heartbeats."""
 
 
 app: Final = program()
@@ -41,10 +43,13 @@ async def history(
         run_id = await find_run(ledger, run)
         version, ended = 0, False
         while True:
-            for event in await ledger.history(run_id, after=version, heartbeats=heartbeats):
+            events = await ledger.history(run_id, after=version, heartbeats=heartbeats, limit=PAGE)
+            for event in events:
                 _write(session.out, event)
                 version = event.version
                 ended = ended or event.state in TERMINAL
+            if len(events) == PAGE:
+                continue
             if ended or not follow:
                 return
             await asyncio.sleep(POLL_SECONDS)
