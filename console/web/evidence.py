@@ -105,7 +105,7 @@ def page_of(project: str, run: Run, rows: Sequence[Mapping[str, Any]], at: datet
     """Return the page of a run as one file: the style inside, no script, no link elsewhere."""
     facts = [Fact(**{name: row[name] for name in _FACTS}) for row in rows]
     shown = [event_row(as_event(row)) for row in rows[:SHOWN]]
-    style = (ASSETS / "console.css").read_text()
+    style = ASSETS["console.css"].decode()
     context = {
         "evidence": True, "project": project, "base": "", "actor": "", "run": run, "at": at,
         "attempts": attempts(facts, at), "relations": _NoRelations(), "events": shown,

@@ -27,10 +27,10 @@ from runfold.ledger.validation import CONTROL
 
 _HERE: Final = Path(__file__).parent
 EMPTY: Final = "-"
-ASSETS: Final = _HERE / "assets"
-EDITION: Final = sha256(
-    b"".join(each.read_bytes() for each in sorted(ASSETS.iterdir()))
-).hexdigest()[:12]
+# Read at once, as the templates: an upgrade changes the files below a server that is still the old
+# one, and browsers keep what it sends under the old edition for a year.
+ASSETS: Final = {each.name: each.read_bytes() for each in sorted((_HERE / "assets").iterdir())}
+EDITION: Final = sha256(b"".join(ASSETS.values())).hexdigest()[:12]
 """The part of the address of every asset that changes with their content."""
 ICONS: Final = {
     "pending": "◷",
@@ -108,7 +108,6 @@ def _state(value: object) -> Markup:
 
 
 def _environment() -> Environment:
-    # Read at once: an upgrade changes the files below a server that is still the old one.
     templates = {each.name: each.read_text() for each in (_HERE / "templates").iterdir()}
     environment = Environment(
         loader=DictLoader(templates),

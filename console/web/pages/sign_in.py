@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 from http import HTTPStatus
+from mimetypes import guess_type
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from fastapi import Form, Request
-from fastapi.responses import FileResponse, RedirectResponse, Response
+from fastapi.responses import RedirectResponse, Response
 
 from runfold.console.web.callers import MAX_SECRET, Callers
 from runfold.console.web.pages import cookies
@@ -50,7 +51,8 @@ async def asset(
     A page may come from a server of another version: nobody may keep this file as that one's.
     """
     lasting = {"Cache-Control": "public, max-age=31536000, immutable"}
-    return FileResponse(ASSETS / name, headers=lasting if v == EDITION else None)
+    headers = lasting if v == EDITION else None
+    return Response(ASSETS[name], media_type=guess_type(name)[0], headers=headers)
 
 
 @pages.get("/sign-in")

@@ -354,12 +354,16 @@ async def test_an_asset_is_kept_only_as_that_of_its_own_version(web: httpx.Async
     assert {each.headers["cache-control"] for each in kept.values()} == {"no-store"}
 
 
-def test_an_upgrade_below_a_server_leaves_its_pages_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_upgrade_below_a_server_leaves_its_pages_alone(
+    web: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def replaced(*_: object, **__: object) -> None:
         raise OSError("the files are another version's")
 
     monkeypatch.setattr("builtins.open", replaced)
     monkeypatch.setattr("io.open", replaced)
+    style = await web.get("/assets/console.css", params={"v": rendering.EDITION})
+    assert (style.status_code, style.headers["content-type"][:8]) == (200, "text/css")
     fresh = rendering._ENVIRONMENT.overlay(cache_size=0)  # noqa: SLF001  that no cache answers
     assert fresh.get_template("layout.html").name == "layout.html"
 
@@ -441,6 +445,6 @@ def _request() -> Request:
 
 
 def test_the_script_writes_text_and_never_markup() -> None:
-    script = "".join((ASSETS / name).read_text() for name in ("console.js", "verify.js"))
+    script = "".join(ASSETS[name].decode() for name in ("console.js", "verify.js"))
     markup = r"(inner|outer)HTML|insertAdjacent|document\.write|\beval\b|\bFunction\("
     assert re.search(markup, script) is None
