@@ -10,5 +10,7 @@ CONSOLE_PORT: Final = 7700
 
 
 def shown_address(host: str, listener: socket.socket) -> str:
-    """Return the URL at which a socket listens."""
+    """Return the URL at which a socket listens, or the path of a Unix domain socket."""
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}"
     return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"

@@ -8,11 +8,16 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
-from runfold.console.web import serving
+from runfold.console.shared.addresses import shown_address
+from runfold.console.web import app, serving
+from runfold.console.web.options import Options, is_open
+from runfold.ledger import Ledger
+from tests.support.server_folder import open_folder
 from tests.support.waiting import BOUND, until
 
 ASKED = b"GET /held HTTP/1.1\r\nHost: localhost\r\n"
@@ -116,3 +121,24 @@ def test_an_answer_is_sent_at_once() -> None:
         listener.accept()[0] as accepted,
     ):
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_a_server_on_a_unix_domain_socket_asks_for_tokens_and_says_where_it_is(
+    ledger: Ledger,
+) -> None:
+    """As behind a proxy on the same machine, whose socket systemd keeps."""
+    with open_folder() as folder, socket.socket(socket.AF_UNIX) as listener:
+        path = str(folder / "socket")
+        listener.bind(path)
+        bound = str(listener.getsockname()[0])
+        server = _Quiet(app(ledger, Options(open=is_open(bound, "development"))))
+        serve = asyncio.create_task(server.serve([listener]))
+        await until(lambda: server.started)
+        transport = httpx.AsyncHTTPTransport(uds=path)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            answer = await client.get("/v1/runs")
+        told = shown_address(bound, listener)
+        server.end()
+        await serve
+
+    assert (answer.status_code, told) == (401, f"unix:{path}")
