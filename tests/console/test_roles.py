@@ -45,6 +45,7 @@ def test_every_command_of_access_prints_json_where_it_is_asked_for(cli: Cli) -> 
     granted = cli.ok("access", "grant", "w_login", "--rights", "work", "--json").json
     assert (granted["credential"], granted["rights"]) == ("w_login", ["work"])
     assert cli.ok("access", "list", "--json").json == granted
+    assert "user:zoe has no grant here" in cli.ok("access", "list", "user:zoe").err
     named = ("access", "grant", "w_login", "--rights", "work", "--as", "ann")
     assert cli.ok(*named, "--as", "bob*", "--json").json["actors"] == ["ann", "bob*"]
     assert "once for each actor" in cli.fails(exits.USAGE, *named, "--as", "ann,bob").err

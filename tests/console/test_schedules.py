@@ -41,6 +41,8 @@ def test_a_schedule_is_made_changed_listed_and_taken_away(cli: Cli) -> None:
     assert (row["kind"], row["timezone"], row["input"]) == ("clean", "Europe/Berlin", None)
     cli.ok("schedules", "pause", "nightly", "--reason", "a flood", "--actor", "bo")
     assert " paused " in cli.ok("schedules", "list").out
+    later = cli.ok("schedules", "add", "nightly", "clean", "--cron", "32 2 * * *")
+    assert later.out == "nightly is paused\n", "a change does not resume it"
     assert len(cli.ok("schedules", "run", "nightly", "--reason", "once").out.strip()) == 36
     cli.ok("schedules", "resume", "nightly", "--reason", "dry")
     cli.ok("schedules", "remove", "nightly")

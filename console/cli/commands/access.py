@@ -58,7 +58,8 @@ async def list_(session: Session, credential: Some = None) -> None:
     for entry in grants:
         _write(session, entry)
     if not grants:
-        session.out.talk("no grants: only the owner's login may do anything here")
+        nobody = "no grants: only the owner's login may do anything here"
+        session.out.talk(nobody if credential is None else f"{credential} has no grant here")
 
 
 @command(app, "grant", rights="admin", needs=WORKER)

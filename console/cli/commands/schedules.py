@@ -62,9 +62,8 @@ async def add(
         made = await ledger.schedule(
             name, kind, content, cron=cron, timezone=timezone, actor=actor, ahead=ahead
         )
-    session.out.json(made) if session.as_json else session.out.line(
-        f"{made.name} is due {moment(made.next_at)}"
-    )
+    state = "paused" if made.is_paused else f"due {moment(made.next_at)}"
+    session.out.json(made) if session.as_json else session.out.line(f"{made.name} is {state}")
 
 
 @command(app, "remove", rights="schedule", needs=WORKER)
