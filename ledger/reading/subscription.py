@@ -88,6 +88,16 @@ class Subscription:
         Raises AccessDenied, UnknownProject, FeedMoved, FeedOnStandby, FeedArchived,
         CheckpointUnknown or DatabaseUnavailable.
         """
+        async for page in self.pages():
+            for event, checkpoint in page:
+                self._checkpoint = checkpoint
+                yield event
+
+    async def pages(self) -> AsyncIterator[list[tuple[Event, Checkpoint]]]:
+        """Yield the events as they are read, some at a time, each with the place after it.
+
+        Goes on behind a page when the next is asked for. Raises as iterating does.
+        """
         await self.begin()
         assert self._checkpoint is not None
         pauses = Pauses()
@@ -101,9 +111,8 @@ class Subscription:
                 continue
             pauses.restart()
             events, after = await feed.read(self._pool, towards, PAGE, self._which)
-            for event in events:
-                self._checkpoint = towards.moved(event.position)
-                yield event
+            if events:
+                yield [(event, towards.moved(event.position)) for event in events]
             self._checkpoint = after
 
     async def _check_may(self) -> None:

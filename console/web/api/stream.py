@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -20,10 +20,12 @@ from runfold.console.web.read_log import reads_of
 from runfold.ledger import Ledger
 from runfold.ledger.errors import LedgerError
 from runfold.ledger.events import Event
+from runfold.ledger.reading.feed import Checkpoint
 from runfold.ledger.reading.subscription import Subscription
 
 router = APIRouter(tags=["events"])
 BUSY_SECONDS: Final = 5
+Page: TypeAlias = list[tuple[Event, Checkpoint]]
 
 
 async def subscription(
@@ -86,31 +88,32 @@ async def events(
     """
     ending: asyncio.Event = request.app.state.ending
     try:
-        async for event in until(following, ending):
-            if event.content():
-                await reads_of(request).note_runs(request, ledger, [event.run_id])
-            yield ServerSentEvent(
-                data=shown_event(event), event=event.type, id=following.checkpoint
-            )
+        async for page in until(following.pages(), ending):
+            # All at once: a statement for each event would make the stream as slow as those are.
+            shown = {event.run_id for event, _ in page if event.content()}
+            await reads_of(request).note_runs(request, ledger, shown)
+            for event, checkpoint in page:
+                if ending.is_set():
+                    return
+                yield ServerSentEvent(data=shown_event(event), event=event.type, id=str(checkpoint))
     except LedgerError as error:
         yield ServerSentEvent(data=json.loads(bytes(of_error(error).body)), event="problem")
 
 
-async def until(following: Subscription, ending: asyncio.Event) -> AsyncIterator[Event]:
-    """Yield the events until the server is told to end."""
-    reading = following.__aiter__()
+async def until(pages: AsyncIterator[Page], ending: asyncio.Event) -> AsyncIterator[Page]:
+    """Yield the pages until the server is told to end."""
     ended = asyncio.ensure_future(ending.wait())
-    next_event: asyncio.Task[Any] | None = None
+    next_page: asyncio.Task[Any] | None = None
     try:
         while True:
-            next_event = asyncio.ensure_future(anext(reading))
-            await asyncio.wait({next_event, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if not next_event.done():
+            next_page = asyncio.ensure_future(anext(pages))
+            await asyncio.wait({next_page, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not next_page.done():
                 return
-            yield next_event.result()
+            yield next_page.result()
     finally:
         ended.cancel()
-        if next_event is not None and not next_event.done():
-            next_event.cancel()
+        if next_page is not None and not next_page.done():
+            next_page.cancel()
             with suppress(asyncio.CancelledError):
-                await next_event
+                await next_page

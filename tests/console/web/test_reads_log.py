@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import asyncpg
 import httpx
@@ -13,9 +15,33 @@ from runfold.console.web import app
 from runfold.ledger import Ledger, payload_reads
 from runfold.ledger.control_history import control_history
 from runfold.ledger.errors import InvalidValue
+from runfold.ledger.operations.project import Project
 from tests.support.runs import claimed
 from tests.support.waiting import until
 from tests.support.web import calling, sign_in, token
+
+
+async def test_a_stream_puts_the_runs_of_a_page_on_record_at_once(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = await ledger.submit_many([{"kind": "page", "input": n} for n in range(50)])
+    _, secret = await token(ledger, ["read"])
+    noted: list[int] = []
+    note_reads = payload_reads.note_reads
+
+    async def counted(project: Project, run_ids: Iterable[UUID], route: str) -> None:
+        await note_reads(project, run_ids, route)
+        noted.append(len(list(run_ids)))
+
+    monkeypatch.setattr(payload_reads, "note_reads", counted)
+    async with calling(app(ledger), secret) as client:
+        stream = asyncio.create_task(client.get("/v1/events?after=start"))
+        await until(lambda: noted)
+        stream.cancel()
+        await asyncio.gather(stream, return_exceptions=True)
+
+    assert noted == [len(runs)]
+    assert len(await payload_reads.reads(ledger.project)) == len(runs)
 
 
 async def test_each_opened_run_is_on_record_with_who_and_how_and_lists_are_not(
