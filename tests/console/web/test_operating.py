@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from runfold.console.web import app
-from runfold.console.web.pages import cost, workers
+from runfold.console.web.pages import cost, overview, workers
 from runfold.console.web.pages.whatif import plot
 from runfold.ledger import Ledger
 from runfold.projections import CatchUp, install
@@ -33,6 +33,7 @@ async def test_a_list_that_ends_early_says_so(
     for path, module, name, said in (
         ("/cost", cost, "MOST", "The newest 1 lines"),
         ("/workers", workers, "HOLDERS", "The 1 workers whose leases end first"),
+        ("", overview, "_MOST", "0+</strong>of them run out"),
     ):
         assert said[:12] not in words_of(await web.get(f"/p/test{path}"))
         monkeypatch.setattr(module, name, 1)
