@@ -18,6 +18,7 @@ _UNSEEN: Final = re.compile(
     "\ufff0-\ufff8\U000e0000-\U000e0fff]"
 )
 """Letters, marks and signs that leave no trace of ink; `ledger.person` overlooks them, too."""
+_JSON: Final = frozenset({str, int, bool, type(None)})
 _UNUSUAL: Final = re.compile("[^ -~]")
 _HOUR: Final = 3600
 _MINUTE: Final = 60
@@ -109,6 +110,8 @@ def safe_json(value: object, *, ascii_only: bool = False) -> str:
 
 def jsonable(value: object) -> Any:
     """Return a value as JSON can hold it: times in UTC, amounts as text, bytes as hex."""
+    if type(value) in _JSON:  # nearly always
+        return value
     match value:
         case Mapping():
             return {str(key): jsonable(inner) for key, inner in value.items()}
