@@ -15,7 +15,7 @@ from xdist.scheduler import (  # type: ignore[import-untyped]  # it ships no typ
 
 from tests.support.forked import spare_what_is_loaded
 
-PROCESSES_PER_CORE = 2  # a test waits for a server or a process about half of its time
+PROCESSES_PER_CORE = 3  # a test waits for a server or a process much of its time
 MOST_PROCESSES = 16  # each has a server of its own
 SLOW_PART = 0.7
 """The part of the tests among which the slow ones are spread: the last to begin has time to end."""
