@@ -215,7 +215,7 @@ BEGIN
   PERFORM FROM ledger.kind_event AS held
   WHERE held.project_id = p_project AND held.kind = ANY (p_kinds) AND held.number = 1
   ORDER BY held.kind FOR UPDATE;
-EXCEPTION WHEN lock_not_available THEN
+EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
   NULL;
 END $$;
 

@@ -87,3 +87,24 @@ async def test_transactions_that_claim_twice_in_two_orders_both_go_on(
         await other.close()
 
     assert [len(runs) for runs in taken] == [1, 1]
+
+
+async def test_transactions_that_count_in_limited_kinds_in_two_orders_both_go_on(
+    database: str, ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    for kind in ("parse", "index"):
+        await ledger.submit(kind)
+        await ledger.limit_kind(kind, 2)
+    other = await asyncpg.connect(driver_url(database))
+    try:
+        async with connection.transaction(), other.transaction():
+            for session, kind in ((connection, "parse"), (other, "index")):
+                await session.execute("SET LOCAL deadlock_timeout = '10ms'")
+                assert len(await session.fetch(CLAIM, PROJECT, [kind])) == 1
+            taken = await asyncio.gather(
+                connection.fetch(CLAIM, PROJECT, ["index"]), other.fetch(CLAIM, PROJECT, ["parse"])
+            )
+    finally:
+        await other.close()
+
+    assert taken == [[], []]
