@@ -1311,8 +1311,7 @@ DECLARE
   checked boolean; -- never read: an assignment runs a check without a query, PERFORM with one
   of_kinds record;
   ranges record;
-  -- a variable, because an index is not searched for a volatile function
-  moment timestamptz := ledger.now();
+  moment timestamptz; -- a variable, because an index is not searched for a volatile function
   knows_returning boolean := coalesce(num_nonnulls(VARIADIC p_mark_dues) > 0, false);
   wanted int := p_limit;
   taken int;
@@ -1329,6 +1328,7 @@ BEGIN
   IF NOT pg_try_advisory_xact_lock(queue # (pg_backend_pid() % 16)) THEN
     PERFORM ledger.await_turn(queue);
   END IF;
+  moment := ledger.now(); -- after the wait, so that what came due meanwhile is taken
   IF cardinality(p_mark_kinds) = 0 THEN
     PERFORM ledger.move_low_water(p_project, coalesce(p_kinds, ARRAY(
       SELECT DISTINCT known.kind FROM ledger.kind AS known WHERE known.project_id = p_project)),

@@ -11,7 +11,7 @@ import pytest
 from runfold.ledger import Ledger
 from runfold.ledger.postgres.urls import driver_url
 from tests.support.databases import PROJECT
-from tests.support.waiting import BOUND, awaited
+from tests.support.waiting import BOUND, awaited, passed
 
 CLAIM: Final = "SELECT run_id FROM ledger.claim($1, 'w:open', $2, 1, '60 s')"
 TAKE_THE_OTHERS: Final = """
@@ -53,6 +53,20 @@ async def test_a_claim_goes_on_without_a_turn_where_none_becomes_free(
         assert [lease.run_id for lease in await ledger.claim("w:1", kinds=["parse"])] == [
             second.run_id
         ]
+
+
+async def test_what_came_due_while_a_claim_waited_for_its_turn_is_taken(
+    ledger: Ledger, connection: asyncpg.Connection[Any]
+) -> None:
+    await connection.execute(PATIENT.format(f"{BOUND}s"))
+    later = await ledger.submit("parse", delay=1)
+    async with connection.transaction():
+        await take_all_turns(connection, "parse")
+        waiting = asyncio.create_task(ledger.claim("w:1", kinds=["parse"]))
+        await awaited(connection)
+        await passed(ledger, later.available_at)
+
+    assert [lease.run_id for lease in await waiting] == [later.run_id]
 
 
 async def test_turns_are_those_of_kinds_and_of_a_project(
