@@ -59,7 +59,7 @@ def make(ledger: Ledger | None, options: Options | None) -> FastAPI:
         openapi_url="/v1/openapi.json",
         docs_url=None,  # FastAPI's page loads scripts from elsewhere
         redoc_url=None,
-        redirect_slashes=False,  # to http, also where a proxy speaks TLS
+        redirect_slashes=False,  # they lead to http, even behind a proxy that speaks TLS
         lifespan=lifespan,
         routes=_routes(),
     )

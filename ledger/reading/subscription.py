@@ -96,7 +96,7 @@ class Subscription:
     async def pages(self) -> AsyncIterator[list[tuple[Event, Checkpoint]]]:
         """Yield the events as they are read, some at a time, each with the place after it.
 
-        Goes on behind a page when the next is asked for. Raises as iterating does.
+        A page counts as read when the next is asked for. Raises as iterating does.
         """
         await self.begin()
         assert self._checkpoint is not None
