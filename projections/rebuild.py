@@ -233,9 +233,10 @@ class Rebuild:
         return True
 
     async def _check_months(self, connection: Any, first: UUID, last: UUID) -> None:
-        """Raise DatabaseUnavailable if a month of a range is detached; none is until the commit.
+        """Raise DatabaseUnavailable if a month of a range is detached.
 
-        The session that keeps others from detaching months may have ended meanwhile.
+        The session that keeps others from detaching months may have ended meanwhile. From here to
+        the commit, a lock on the table keeps them from it.
         """
         await connection.execute("LOCK TABLE ledger.event IN ACCESS SHARE MODE")
         if months := await detached(connection, first, last):
@@ -272,9 +273,9 @@ async def give_up(pool: Pool, projection: str, project_id: str | None = None) ->
 
 
 async def drop_old(pool: Pool, plan: RebuildPlan) -> list[str]:
-    """Drop the tables that rebuilds by this plan left behind, as `give_up` and their ends did.
+    """Drop the tables that rebuilds by this plan left behind; return their names.
 
-    Returns their names.
+    A rebuild that was broken off, and that no process resumes now, is given up.
     """
     await give_up(pool, plan.projection, plan.project_id)
     rows = await fetch(pool, _LEFT_OVER, plan.projection, plan.project_id, plan.schema)

@@ -57,7 +57,7 @@ def check_bundle(path: Path) -> Verdict:
     Of a bundle, its files are checked against its index, and each run's evidence. Raises
     InvalidValue for what is neither, or whose version is unknown.
     """
-    is_file = os.path.isfile(path)  # the method raises for a path that cannot be looked at
+    is_file = os.path.isfile(path)  # Path.is_file raises for a name that is too long
     return _check_file(path) if is_file else _check_folder(path)
 
 

@@ -148,8 +148,8 @@ class PageRoute(APIRoute):
 
 
 async def _reason(request: Request, error: Exception) -> str:
-    """Return the reason in the form that was sent: no browser keeps a page that is not stored."""
-    if request.method != "POST" or isinstance(error, HTTPException):  # which a broken form raises
+    """Return the reason that was typed: with `no-store`, browsers do not restore a form."""
+    if request.method != "POST" or isinstance(error, HTTPException):  # as a broken form is
         return ""
     return str((await request.form()).get("reason", "")).replace("\r\n", "\n")
 
