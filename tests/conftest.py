@@ -17,7 +17,6 @@ import typer.main
 
 from runfold.ledger import Ledger
 from runfold.ledger.postgres import schema
-from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.settings import Settings
 from tests.support.databases import PROJECT, copy_of, execute, with_database
 from tests.support.recycling import RecycledDatabase, Recycling, end_tasks
@@ -155,11 +154,9 @@ async def ledger(recycled: RecycledDatabase) -> AsyncIterator[Ledger]:
 
 
 @pytest.fixture
-async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+async def connection(recycled: RecycledDatabase) -> asyncpg.Connection:
     """A connection of its own to the test's database."""
-    opened = await asyncpg.connect(driver_url(database))
-    yield opened
-    await opened.close()
+    return await recycled.connection()
 
 
 def _database(server: Server, execute: Callable[[str], None], template: str) -> Iterator[str]:

@@ -84,7 +84,9 @@ class Recycling:
             )
         )
         ledger = await self._opened.enter_async_context(Ledger.open(url, PROJECT))
-        return RecycledDatabase(url, ledger, verifying, restorer)
+        made = RecycledDatabase(url, ledger, verifying, restorer)
+        self._opened.push_async_callback(made.close)
+        return made
 
 
 class RecycledDatabase:
@@ -95,6 +97,18 @@ class RecycledDatabase:
     ) -> None:
         self.url = url
         self._ledger, self._verifying, self._restorer = ledger, verifying, restorer
+        self._beside: asyncpg.Connection | None = None
+
+    async def connection(self) -> asyncpg.Connection:
+        """Return a connection like a new one; it remembers no statement, whose tables may go."""
+        if self._beside is None or self._beside.is_closed():
+            self._beside = await asyncpg.connect(driver_url(self.url), statement_cache_size=0)
+        return self._beside
+
+    async def close(self) -> None:
+        """Close the connection of the tests."""
+        if self._beside is not None:
+            await self._beside.close(timeout=BOUND)
 
     def ledger(self) -> Ledger:
         """Return a ledger that no test has used, over connections that others have."""
@@ -124,7 +138,7 @@ class RecycledDatabase:
             return None
 
     async def _is_alone(self) -> bool:
-        """Bring the pool's sessions back to what they were; return whether there is no other."""
+        """Bring the tests' sessions back to what they were; return whether there is no other."""
         pool = self._ledger.pool
         if pool.is_closing() or pool.get_idle_size() != pool.get_size():
             return False
@@ -132,8 +146,15 @@ class RecycledDatabase:
             for _ in range(pool.get_size()):
                 connection = await stack.enter_async_context(pool.acquire())
                 await connection.execute(_AS_OPENED)
+        used = pool.get_size()
+        if self._beside is not None and not self._beside.is_closed():
+            if self._beside.is_in_transaction():
+                return False
+            await self._beside.reset()
+            await self._beside.execute(_AS_OPENED)
+            used += 1
         sessions = await self._verifying.fetchval(_SESSIONS)
-        return bool(sessions == OWN_SESSIONS + pool.get_size())
+        return bool(sessions == OWN_SESSIONS + used)
 
 
 class _Verifying(asyncpg.Connection):

@@ -33,15 +33,16 @@ async def test_a_worker_asks_the_server_about_no_type(
         raise AssertionError(f"the driver asks about the types {types}")
 
     async with Ledger.open(database, PROJECT) as ledger:
-        monkeypatch.setattr(asyncpg.Connection, "_introspect_types", refuse)
-        await ledger.submit_many([Submit(kind="parse", key="a"), Submit(kind="parse")])
-        run = await ledger.submit("parse", tags=["t"])
-        leases = await ledger.claim("w:1", limit=3)
-        leases = [*leases, *await ledger.claim("w:1")]
-        await ledger.heartbeat(leases)
-        await ledger.append(leases[0], NoteAdded(text="x"))
-        await ledger.transition_many([Transition(lease, State.COMPLETED) for lease in leases])
-        await ledger.reap()
-        assert (await ledger.get(run.run_id)).state == "completed"
-        assert [event.type for event in await ledger.history(run.run_id)]
-        assert await ledger.runs()
+        with monkeypatch.context() as patched:  # those who check the database afterwards may ask
+            patched.setattr(asyncpg.Connection, "_introspect_types", refuse)
+            await ledger.submit_many([Submit(kind="parse", key="a"), Submit(kind="parse")])
+            run = await ledger.submit("parse", tags=["t"])
+            leases = await ledger.claim("w:1", limit=3)
+            leases = [*leases, *await ledger.claim("w:1")]
+            await ledger.heartbeat(leases)
+            await ledger.append(leases[0], NoteAdded(text="x"))
+            await ledger.transition_many([Transition(lease, State.COMPLETED) for lease in leases])
+            await ledger.reap()
+            assert (await ledger.get(run.run_id)).state == "completed"
+            assert [event.type for event in await ledger.history(run.run_id)]
+            assert await ledger.runs()
