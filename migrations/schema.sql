@@ -225,12 +225,12 @@ CREATE FUNCTION ledger.await_turn(p_queue bigint) RETURNS void
     SET lock_timeout TO '1s'
     AS $$
 BEGIN
-  FOR turn IN 0..15 LOOP
+  FOR turn IN 0..31 LOOP
     IF pg_try_advisory_xact_lock(p_queue # turn) THEN
       RETURN;
     END IF;
   END LOOP;
-  PERFORM pg_advisory_xact_lock(p_queue # (pg_backend_pid() % 16));
+  PERFORM pg_advisory_xact_lock(p_queue # (pg_backend_pid() % 32));
 EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
   NULL;
 END $$;
@@ -1325,7 +1325,7 @@ BEGIN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive, at most a day'
       USING ERRCODE = '22023';
   END IF;
-  IF NOT pg_try_advisory_xact_lock(queue # (pg_backend_pid() % 16)) THEN
+  IF NOT pg_try_advisory_xact_lock(queue # (pg_backend_pid() % 32)) THEN
     PERFORM ledger.await_turn(queue);
   END IF;
   moment := ledger.now(); -- after the wait, so that what came due meanwhile is taken

@@ -16,20 +16,20 @@ from tests.support.waiting import BOUND, awaited, passed
 CLAIM: Final = "SELECT run_id FROM ledger.claim($1, 'w:open', $2, 1, '60 s')"
 TAKE_THE_OTHERS: Final = """
 SELECT pg_try_advisory_xact_lock((classid::bigint << 32 | objid::bigint) # turn)
-FROM pg_locks, generate_series(0, 15) AS turn
+FROM pg_locks, generate_series(0, 31) AS turn
 WHERE locktype = 'advisory' AND pid = pg_backend_pid()
 """
-"""For a transaction that has claimed once: what fifteen claims beside it would hold."""
+"""For a transaction that has claimed once: what 31 claims beside it would hold."""
 PATIENT: Final = "ALTER FUNCTION ledger.await_turn SET lock_timeout = '{}'"
 
 
 async def take_all_turns(connection: asyncpg.Connection[Any], kind: str) -> None:
     """Hold the turns of a kind until the transaction ends."""
     await connection.fetch(CLAIM, PROJECT, [kind])
-    assert [row[0] for row in await connection.fetch(TAKE_THE_OTHERS)] == [True] * 16
+    assert [row[0] for row in await connection.fetch(TAKE_THE_OTHERS)] == [True] * 32
 
 
-async def test_a_claim_waits_for_a_turn_while_sixteen_are_taken(
+async def test_a_claim_waits_for_a_turn_while_all_are_taken(
     ledger: Ledger, connection: asyncpg.Connection[Any]
 ) -> None:
     await connection.execute(PATIENT.format(f"{BOUND}s"))

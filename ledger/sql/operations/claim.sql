@@ -29,7 +29,7 @@
 -- no run; the first event of each limited kind. If another claim holds that event, the kind is
 -- skipped; only a claim that found nothing else waits for it, for a second at most.
 --
--- Claims of the same kinds take turns, 16 at a time, by advisory locks of the transaction. In a
+-- Claims of the same kinds take turns, 32 at a time, by advisory locks of the transaction. In a
 -- larger crowd each claim would walk over the runs that all others took after its snapshot, and
 -- lock the new version of each, so that it falls back further. A claim without a turn waits for
 -- one, a second at most (ledger/sql/operations/await_turn.sql).
@@ -72,7 +72,7 @@ BEGIN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive, at most a day'
       USING ERRCODE = '22023';
   END IF;
-  IF NOT pg_try_advisory_xact_lock(queue # (pg_backend_pid() % 16)) THEN
+  IF NOT pg_try_advisory_xact_lock(queue # (pg_backend_pid() % 32)) THEN
     PERFORM ledger.await_turn(queue);
   END IF;
   moment := ledger.now(); -- after the wait, so that what came due meanwhile is taken
