@@ -34,13 +34,6 @@ def test_roles_are_granted_listed_and_revoked_on_record(cli: Cli) -> None:
     cli.fails(exits.USAGE, "roles", "grant", "", "ann")
 
 
-def test_a_role_that_is_granted_again_is_shown_as_that_members(cli: Cli) -> None:
-    first = cli.ok("roles", "grant", "finance", "ann").out
-    cli.ok("roles", "grant", "finance", "bo")
-
-    assert cli.ok("roles", "grant", "finance", "ann").out == first
-
-
 def test_every_command_of_access_prints_json_where_it_is_asked_for(cli: Cli) -> None:
     granted = cli.ok("access", "grant", "w_login", "--rights", "work", "--json").json
     assert (granted["credential"], granted["rights"]) == ("w_login", ["work"])

@@ -8,7 +8,7 @@ import typer
 
 from runfold.console.cli.kit.options import WORKER, Actor, OrderReason, command, program
 from runfold.console.cli.kit.session import Session
-from runfold.ledger import Ledger, roles
+from runfold.ledger import roles
 from runfold.ledger.roles import Member
 
 app: Final = program("Grant and revoke the roles that approvals ask for.")
@@ -40,7 +40,7 @@ async def grant(
     """Grant a role to a member."""
     async with session.ledger() as ledger:
         await ledger.grant_role(role, name, actor=actor, reason=reason)
-        _write(session, await _last(ledger, role, name))
+        _write(session, (await roles.history(ledger.pool, ledger.project_id, role))[-1])
 
 
 @command(app, "revoke", rights="admin", needs=WORKER)
@@ -50,7 +50,7 @@ async def revoke(
     """Revoke a role from a member."""
     async with session.ledger() as ledger:
         await ledger.revoke_role(role, name, actor=actor, reason=reason)
-        _write(session, await _last(ledger, role, name))
+        _write(session, (await roles.history(ledger.pool, ledger.project_id, role))[-1])
 
 
 @command(app, "history", rights="read | work | decide | audit | admin")
@@ -62,12 +62,6 @@ async def history(session: Session, role: Some = None) -> None:
         _write(session, event)
     if not events:
         session.out.talk("no role was ever granted" if role is None else f"nobody ever had {role}")
-
-
-async def _last(ledger: Ledger, role: str, name: str) -> Member:
-    """Return the last change of a member: others may have been granted the role since."""
-    changes = await roles.history(ledger.pool, ledger.project_id, role)
-    return [change for change in changes if change.member == name][-1]
 
 
 def _write(session: Session, member: Member) -> None:
