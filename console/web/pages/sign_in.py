@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from http import HTTPStatus
-from mimetypes import guess_type
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -32,6 +31,7 @@ _IN_THE_OPEN: Final = (
     " password. Open it over https: the server belongs behind a proxy with TLS."
 )
 _YEAR: Final = 365 * 86_400
+_TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 pages = router()
 
 
@@ -52,7 +52,8 @@ async def asset(
     """
     lasting = {"Cache-Control": "public, max-age=31536000, immutable"}
     headers = lasting if v == EDITION else None
-    return Response(ASSETS[name], media_type=guess_type(name)[0], headers=headers)
+    media_type = _TYPES[name.rpartition(".")[2]]
+    return Response(ASSETS[name], media_type=media_type, headers=headers)
 
 
 @pages.get("/sign-in")
