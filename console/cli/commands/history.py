@@ -16,8 +16,9 @@ from runfold.ledger.events import Event
 from runfold.ledger.lifecycle import TERMINAL
 
 POLL_SECONDS: Final = 1.0
-PAGE: Final = 10_000
-"""Events that are read at a time: a run may have millions of heartbeats."""
+PAGE: Final = 50_000
+"""Events that are read at a time: a run may have millions of heartbeats. For each page an archived
+run is read from its file again."""
 
 
 app: Final = program()
