@@ -219,18 +219,18 @@ EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
   NULL;
 END $$;
 
-CREATE FUNCTION ledger.await_turn(p_queue bigint) RETURNS void
+CREATE FUNCTION ledger.await_turn(p_turn bigint) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '1s'
     AS $$
 BEGIN
-  FOR turn IN 0..31 LOOP
-    IF pg_try_advisory_xact_lock(p_queue # turn) THEN
+  FOR other IN 1..31 LOOP -- the last five bits of the key are the number of the turn
+    IF pg_try_advisory_xact_lock(p_turn # other) THEN
       RETURN;
     END IF;
   END LOOP;
-  PERFORM pg_advisory_xact_lock(p_queue # (pg_backend_pid() % 32));
+  PERFORM pg_advisory_xact_lock(p_turn);
 EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
   NULL;
 END $$;
@@ -1315,7 +1315,8 @@ DECLARE
   knows_returning boolean := coalesce(num_nonnulls(VARIADIC p_mark_dues) > 0, false);
   wanted int := p_limit;
   taken int;
-  queue CONSTANT bigint := hashtextextended(concat_ws(' ', 'ledger.claim', p_project, p_kinds), 0);
+  turn CONSTANT bigint := hashtextextended(concat_ws(' ', 'ledger.claim', p_project, p_kinds), 0)
+    # (pg_backend_pid() % 32);
 BEGIN
   checked := ledger.check_access(p_project, '{work}', ARRAY[p_worker]);
   checked := ledger.check_given('p_worker', p_worker IS NOT NULL);
@@ -1325,8 +1326,8 @@ BEGIN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive, at most a day'
       USING ERRCODE = '22023';
   END IF;
-  IF NOT pg_try_advisory_xact_lock(queue # (pg_backend_pid() % 32)) THEN
-    PERFORM ledger.await_turn(queue);
+  IF NOT pg_try_advisory_xact_lock(turn) THEN
+    PERFORM ledger.await_turn(turn);
   END IF;
   moment := ledger.now(); -- after the wait, so that what came due meanwhile is taken
   IF cardinality(p_mark_kinds) = 0 THEN
@@ -7031,7 +7032,7 @@ REVOKE ALL ON FUNCTION ledger.attach_partition(p_month timestamp without time zo
 
 REVOKE ALL ON FUNCTION ledger.await_kinds(p_project text, p_kinds text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION ledger.await_turn(p_queue bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.await_turn(p_turn bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION ledger.begin_session(p_credential text, p_sha256 bytea, p_user_changed_at timestamp with time zone) FROM PUBLIC;
 

@@ -62,7 +62,8 @@ DECLARE
   knows_returning boolean := coalesce(num_nonnulls(VARIADIC p_mark_dues) > 0, false);
   wanted int := p_limit;
   taken int;
-  queue CONSTANT bigint := hashtextextended(concat_ws(' ', 'ledger.claim', p_project, p_kinds), 0);
+  turn CONSTANT bigint := hashtextextended(concat_ws(' ', 'ledger.claim', p_project, p_kinds), 0)
+    # (pg_backend_pid() % 32);
 BEGIN
   checked := ledger.check_access(p_project, '{work}', ARRAY[p_worker]);
   checked := ledger.check_given('p_worker', p_worker IS NOT NULL);
@@ -72,8 +73,8 @@ BEGIN
     RAISE EXCEPTION 'a claim takes 1 to 10000 runs, for a time that is positive, at most a day'
       USING ERRCODE = '22023';
   END IF;
-  IF NOT pg_try_advisory_xact_lock(queue # (pg_backend_pid() % 32)) THEN
-    PERFORM ledger.await_turn(queue);
+  IF NOT pg_try_advisory_xact_lock(turn) THEN
+    PERFORM ledger.await_turn(turn);
   END IF;
   moment := ledger.now(); -- after the wait, so that what came due meanwhile is taken
   IF cardinality(p_mark_kinds) = 0 THEN
