@@ -100,6 +100,39 @@ async def test_a_database_is_not_lent_again_while_somebody_is_connected(
     await connection.close()
 
 
+async def test_the_connection_of_a_test_is_like_a_new_one_for_the_next(
+    recycling: Recycling,
+) -> None:
+    lent = await recycling.lend()
+    connection = await lent.connection()
+    await connection.execute("SET search_path = public; CREATE TEMP TABLE own AS SELECT 1")
+    await connection.execute("SELECT pg_advisory_lock(1)")
+    await connection.add_listener("heard", print)
+
+    await recycling.take_back(lent)
+
+    assert await recycling.lend() is lent
+    assert await lent.connection() is connection
+    [left] = await connection.fetch(
+        "SELECT current_setting('search_path') AS path, to_regclass('pg_temp.own') AS own,"
+        " ARRAY(SELECT pg_listening_channels()) AS channels,"
+        " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())"
+        " AS locks"
+    )
+    assert tuple(left) == ('"$user", public', None, [], 0)
+
+
+async def test_a_database_is_not_lent_again_while_a_transaction_of_its_test_is_open(
+    recycling: Recycling,
+) -> None:
+    lent = await recycling.lend()
+    await (await lent.connection()).execute("BEGIN")
+
+    await recycling.take_back(lent)
+
+    assert await recycling.lend() is not lent
+
+
 async def test_a_ledger_that_does_not_verify_fails_its_test(recycling: Recycling) -> None:
     lent = await recycling.lend()
     await claimed(lent.ledger())
