@@ -161,8 +161,8 @@ def of_an_unreleased_program(fault: str) -> ConfigurationError:
     )
 
 
-def _two_signatures(error: BaseException, _: Sequence[Any]) -> LedgerError:
-    return of_an_unreleased_program(f"functions have two signatures ({sentence(error)})")
+def _other_signatures(error: BaseException, _: Sequence[Any]) -> LedgerError:
+    return of_an_unreleased_program(f"functions or views have other signatures ({sentence(error)})")
 
 
 def _behind_a_pooler(_: BaseException, __: Sequence[Any]) -> LedgerError:
@@ -191,10 +191,13 @@ _BY_STATE: Final[Mapping[str, Translation]] = {
     "3F000": _not_migrated,
     "42P01": _not_migrated,
     "42883": _not_migrated,
-    "42725": _two_signatures,
+    "42725": _other_signatures,
+    "42P13": _other_signatures,
+    "42P16": _other_signatures,
     "26000": _behind_a_pooler,
     "42P05": _behind_a_pooler,
     "42501": lambda error, _: _denied(error),
 }
 """26000 and 42P05: the statement met a server connection where it was not prepared. 22023: a limit
-that the SQL functions hold as Python does."""
+that the SQL functions hold as Python does. 42725, 42P13, 42P16: a function has another one beside
+it, or a function or view of the same name cannot be replaced."""

@@ -647,15 +647,32 @@ async def test_an_upgrade_that_changes_something_is_on_record_with_its_login(
     }  # fmt: skip
 
 
-async def test_functions_of_before_the_first_release_are_refused_by_name(
-    unverified_database: str,
+FORMER = {
+    "a function beside": (
+        "CREATE FUNCTION ledger.reap(int) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        r"ledger\.reap",
+    ),
+    "a parameter of another name": (
+        """
+        DROP FUNCTION ledger.channel CASCADE;
+        CREATE FUNCTION ledger.channel(p_name text) RETURNS text LANGUAGE sql AS 'SELECT 1'""",
+        r'input parameter "p_name"',
+    ),
+    "a column of another name": (
+        "DROP VIEW ledger.role_member CASCADE; CREATE VIEW ledger.role_member AS SELECT 1 AS who",
+        r'view column "who"',
+    ),
+}
+
+
+@pytest.mark.parametrize("former", FORMER)
+async def test_functions_and_views_of_before_the_first_release_are_refused_by_name(
+    unverified_database: str, former: str
 ) -> None:
+    made, named = FORMER[former]
     connection = await asyncpg.connect(driver_url(unverified_database))
-    await connection.execute(
-        "CREATE FUNCTION ledger.reap(int) RETURNS int LANGUAGE sql AS 'SELECT 1';"
-        "COMMENT ON SCHEMA ledger IS 'functions of other files'"
-    )
+    await connection.execute(f"{made}; COMMENT ON SCHEMA ledger IS 'functions of other files'")
     await connection.close()
 
-    with pytest.raises(ConfigurationError, match=r"ledger\.reap.*a new database.* /"):
+    with pytest.raises(ConfigurationError, match=rf"{named}.*a new database.* /"):
         await schema.upgrade(unverified_database)
