@@ -97,6 +97,7 @@ def test_doctor_finds_a_new_database_healthy(cli: Cli) -> None:
             *("server", "schema", "settings", "encoding", "clock", "connections", "functions"),
             *("partitions", "objects", "indexes", "time", "feed", "leases", "kinds"),
             *("schedules", "roles", "handlers", "approvals", "limits"),
+            *("projections", "webhooks"),
         ),
         "ok",
     )

@@ -17,6 +17,7 @@ from runfold.console.cli.health.access_checks import (
 from runfold.console.cli.health.check import Check, Level
 from runfold.console.cli.health.database_status import database_status
 from runfold.console.cli.health.object_checks import objects
+from runfold.console.cli.health.reader_checks import projections, webhooks
 from runfold.console.cli.health.schema_checks import feed, functions, indexes, partitions, revision
 from runfold.console.cli.health.server_checks import (
     clock,
@@ -50,8 +51,8 @@ async def doctor(session: Session) -> int:
     """Check the ledger's health and name remedies.
 
     The checks: server, schema, settings, encoding, clock, connections, functions, partitions,
-    objects, indexes, time, feed, leases, kinds, handlers, approvals, schedules, roles, privileges,
-    access and limits. Exit code 9 if one has failed.
+    objects, indexes, time, feed, leases, kinds, handlers, approvals, schedules, projections,
+    webhooks, roles, privileges, access and limits. Exit code 9 if one has failed.
     """
     try:
         checks = await examine(session)
@@ -98,6 +99,8 @@ async def examine(session: Session) -> list[Check]:
             await _checked("handlers", handlers(database)),
             await _checked("approvals", approvals(database)),
             await _checked("schedules", schedules(database)),
+            await _checked("projections", projections(database)),
+            await _checked("webhooks", webhooks(database)),
             await _checked("roles", roles(database)),
             await _checked("privileges", privileges(database)),
             *await _all_checked("access", access(database)),
