@@ -61,6 +61,26 @@ def runner() -> Iterator[asyncio.Runner]:
         yield started
 
 
+@pytest.fixture
+def beside(database: str, runner: asyncio.Runner) -> Iterator[asyncpg.Connection[Any]]:
+    """A connection for all examples of a test, beside those of the ledger."""
+    connection = runner.run(_connected(database))
+    yield connection
+    runner.run(connection.close())
+
+
+async def _connected(database: str) -> asyncpg.Connection[Any]:
+    return await asyncpg.connect(driver_url(database))
+
+
+@pytest.fixture
+def opened(database: str, runner: asyncio.Runner) -> Iterator[Ledger]:
+    """The ledger whose connections all examples of a test use."""
+    opening = Ledger.open(database, PROJECT)
+    yield runner.run(opening.__aenter__())
+    runner.run(opening.__aexit__(None, None, None))
+
+
 @pytest.mark.slow
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -70,22 +90,28 @@ def runner() -> Iterator[asyncio.Runner]:
     seed=st.integers(0, 2**32),
 )
 def test_every_form_of_the_fold_gives_the_same_state(
-    database: str, runner: asyncio.Runner, operations: list[str], seed: int
+    runner: asyncio.Runner,
+    opened: Ledger,
+    beside: asyncpg.Connection[Any],
+    operations: list[str],
+    seed: int,
 ) -> None:
-    runner.run(_history_folds_alike(database, operations, random.Random(seed)))  # noqa: S311  hypothesis gives the seed
+    chance = random.Random(seed)  # noqa: S311  hypothesis gives the seed
+    ledger = Ledger(opened.pool, PROJECT, opened.settings)  # which remembers no other example
+    runner.run(_history_folds_alike(ledger, beside, operations, chance))
 
 
-async def _history_folds_alike(url: str, operations: list[str], chance: random.Random) -> None:
-    connection = await asyncpg.connect(driver_url(url))
-    try:
-        async with Ledger.open(url, PROJECT) as ledger:
-            runs = await _play(ledger, operations, chance)
-        for run_id in runs:
-            await _assert_agreement(connection, run_id)
-        async with connection.transaction():
-            assert not (await drift_of_range(connection, PROJECT, FIRST_RUN, LAST_RUN))[1]
-    finally:
-        await connection.close()
+async def _history_folds_alike(
+    ledger: Ledger,
+    connection: asyncpg.Connection[Any],
+    operations: list[str],
+    chance: random.Random,
+) -> None:
+    for run_id in await _play(ledger, operations, chance):
+        await _assert_agreement(connection, run_id)
+    async with connection.transaction():
+        assert not (await drift_of_range(connection, PROJECT, FIRST_RUN, LAST_RUN))[1]
+    await ledger.project.waker.flush()
 
 
 async def _play(ledger: Ledger, operations: list[str], chance: random.Random) -> list[UUID]:
@@ -210,38 +236,40 @@ FACTS = st.fixed_dictionaries(
 @given(facts=FACTS, previous=st.binary(min_size=0, max_size=32))
 @pytest.mark.slow
 def test_sql_and_python_hash_an_event_to_the_same_bytes(
-    database: str, runner: asyncio.Runner, facts: dict[str, Any], previous: bytes
+    runner: asyncio.Runner,
+    beside: asyncpg.Connection[Any],
+    facts: dict[str, Any],
+    previous: bytes,
 ) -> None:
-    runner.run(_hashes_agree(database, facts, previous))
+    runner.run(_hashes_agree(beside, facts, previous))
 
 
-async def _hashes_agree(url: str, facts: dict[str, Any], previous: bytes) -> None:
-    connection = await asyncpg.connect(driver_url(url))
-    try:
-        # Whatever a session sets, the bytes are the same.
-        await connection.execute(
-            "SET TimeZone = 'Asia/Kathmandu'; SET DateStyle = 'German'; SET extra_float_digits = 0"
-        )
-        run_id = UUID("01a20a58-e8e0-758f-977f-fa8304d39231")
-        recorded = await connection.fetchval("SELECT clock_timestamp()")
-        event = {
-            "project_id": "p",
-            "run_id": run_id,
-            "recorded_at": recorded,
-            "schema_version": 1,
-            **facts,
-        }
-        names = [name for name, _ in FIELDS if name in event]
-        types = {"text": "text", "uuid": "uuid", "int": "int", "time": "timestamptz",
-            "list": "text[]",
-                 "money": "numeric(18,6)", "bytes": "bytea"}  # fmt: skip
-        how = dict(FIELDS)
-        listed = ", ".join(f"{name} => ${i}::{types[how[name]]}" for i, name in enumerate(names, 2))
-        in_sql = await connection.fetchval(
-            f"SELECT ledger.event_hash(previous => $1, {listed})",
-            previous,
-            *(event[name] for name in names),
-        )
-    finally:
-        await connection.close()
+async def _hashes_agree(
+    connection: asyncpg.Connection[Any], facts: dict[str, Any], previous: bytes
+) -> None:
+    # Whatever a session sets, the bytes are the same.
+    await connection.execute(
+        "SET TimeZone = 'Asia/Kathmandu'; SET DateStyle = 'German'; SET extra_float_digits = 0"
+    )
+    run_id = UUID("01a20a58-e8e0-758f-977f-fa8304d39231")
+    recorded = await connection.fetchval("SELECT clock_timestamp()")
+    event = {
+        "project_id": "p",
+        "run_id": run_id,
+        "recorded_at": recorded,
+        "schema_version": 1,
+        **facts,
+    }
+    names = [name for name, _ in FIELDS if name in event]
+    types = {
+        "text": "text", "uuid": "uuid", "int": "int", "time": "timestamptz", "list": "text[]",
+        "money": "numeric(18,6)", "bytes": "bytea",
+    }  # fmt: skip
+    how = dict(FIELDS)
+    listed = ", ".join(f"{name} => ${i}::{types[how[name]]}" for i, name in enumerate(names, 2))
+    in_sql = await connection.fetchval(
+        f"SELECT ledger.event_hash(previous => $1, {listed})",
+        previous,
+        *(event[name] for name in names),
+    )
     assert event_hash(previous, event) == in_sql
