@@ -10,6 +10,7 @@ import pytest
 
 from runfold.ledger import Ledger, Run, State
 from runfold.ledger.errors import DuplicateKey, InvalidValue, LeaseLost
+from runfold.ledger.operations import batching
 from tests.support.databases import PROJECT
 from tests.support.runs import claimed, superseded, types
 from tests.support.waiting import BOUND, awaited
@@ -118,18 +119,26 @@ async def test_a_shared_statement_that_is_cancelled_is_made_again_one_by_one(
     assert {run.state for run in (*runs, await asked[-1])} == {State.COMPLETED}
 
 
-async def test_a_statement_carries_no_more_content_than_a_server_takes(
+async def test_a_statement_carries_no_more_content_than_its_limit(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "MOST_CHARACTERS", 16_000)
+    await ledger.submit("big")
+
+    runs = await asyncio.gather(*(ledger.submit("big", "x" * 7_000) for _ in range(5)))
+
+    assert len({run.run_id for run in runs}) == 5
+    # One at once, two, two.
+    assert await ledger.pool.fetchval(TRANSACTIONS, "run.submitted") == 1 + 3
+
+
+async def test_the_server_takes_a_statement_of_as_much_content_as_one_may_carry(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RUNFOLD_PAYLOAD_LIMIT_BYTES", "16777216")
+    monkeypatch.setenv("RUNFOLD_PAYLOAD_LIMIT_BYTES", str(batching.MOST_CHARACTERS))
+    most = "x" * (batching.MOST_CHARACTERS - len('{"input":""}'))
     async with Ledger.open(database, PROJECT) as ledger:
-        await ledger.submit("big")
-
-        runs = await asyncio.gather(*(ledger.submit("big", "x" * 7_000_000) for _ in range(5)))
-
-        assert len({run.run_id for run in runs}) == 5
-        # One at once, two, two.
-        assert await ledger.pool.fetchval(TRANSACTIONS, "run.submitted") == 1 + 3
+        assert (await ledger.submit("big", most)).input == most
 
 
 async def test_a_submit_that_the_server_refuses_takes_none_of_the_others_with_it(
