@@ -20,9 +20,12 @@ FIRST_PAUSE_SECONDS: Final = 0.2
 Result = TypeVar("Result")
 
 
-def lock_limit(patience: str = LOCK_TIMEOUT) -> str:
-    """Return the statement with which a transaction begins that waits so long for each lock."""
-    return f"SET LOCAL lock_timeout = '{patience}'"
+def lock_limit(patience: str | None = None) -> str:
+    """Return the statement with which a transaction begins that waits so long for each lock.
+
+    Without a patience that is LOCK_TIMEOUT.
+    """
+    return f"SET LOCAL lock_timeout = '{patience or LOCK_TIMEOUT}'"
 
 
 async def retry_on_lock(transaction: Callable[[], Awaitable[Result]], what: str) -> Result:

@@ -182,11 +182,11 @@ def older_sql(name: str) -> str:
 sql = schema.sql
 
 
-@pytest.mark.slow
 async def test_an_upgrade_gives_up_in_time_and_lets_the_fleet_work(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(locks, "LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr(locks, "FIRST_PAUSE_SECONDS", 0.01)
     connection = await asyncpg.connect(driver_url(database))
     await connection.execute(OTHER_DIGEST)
     async with connection.transaction(), Ledger.open(database, PROJECT) as ledger:
