@@ -592,25 +592,21 @@ WHERE tgrelid = 'ledger.event'::regclass"""
 _GRANT = "SELECT has_table_privilege('runfold_reader', 'ledger.payload', 'DELETE')"
 
 
-@pytest.mark.parametrize("what", DAMAGE)
 async def test_what_was_changed_in_the_database_is_installed_again(
-    unverified_database: str, what: str
+    database: str, connection: asyncpg.Connection, subtests: pytest.Subtests
 ) -> None:
-    connection = await asyncpg.connect(driver_url(unverified_database))
-
     async def objects() -> list[object]:
         return [await connection.fetchval(sql) for sql in (_FUNCTIONS, _VIEW, _TRIGGERS, _GRANT)]
 
-    await schema.upgrade(unverified_database)
     before = await objects()
-    await connection.execute(DAMAGE[what])
-    damaged = await objects()
+    for what, damage in DAMAGE.items():
+        with subtests.test(what):
+            await connection.execute(damage)
+            assert await objects() != before
 
-    await schema.upgrade(unverified_database)
+            await schema.upgrade(database)
 
-    assert damaged != before
-    assert await objects() == before
-    await connection.close()
+            assert await objects() == before
 
 
 async def test_tables_of_before_the_first_release_are_refused_by_name(
