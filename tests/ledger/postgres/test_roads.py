@@ -6,7 +6,7 @@ Commands are another road: tests/console/test_urls.py.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -32,12 +32,14 @@ QUERIES = (
     "sslmode=disable",
     "sslmode=prefer&channel_binding=prefer",
     "application_name=my%20app",
+    "fallback_application_name=mine",
     "connect_timeout=5",
     "options=-c%20statement_timeout%3D30s%20-c%20search_path%3Dpublic",
     "keepalives=1&keepalives_idle=30&keepalives_interval=10&keepalives_count=3",
     "keepalives=0&tcp_user_timeout=10000",
     "target_session_attrs=read-write&load_balance_hosts=random",
     "gssencmode=disable&client_encoding=UTF8",
+    "ssl=true&sslmode=disable",
 )
 PASSWORDS = (
     "p@ss:w/rd?#&=%",
@@ -109,17 +111,20 @@ async def test_every_form_leads_every_road_to_the_database(
             await travel(made[form])
 
 
-async def test_every_password_leads_every_road_to_the_database(
+async def test_every_password_leads_to_the_database_and_one_in_each_place_on_every_road(
     database: str, subtests: pytest.Subtests
 ) -> None:
     if urlsplit(database).password:
         pytest.skip("the server of this test run has a password of its own")
     for place, password in product(("user", "query"), PASSWORDS):
         with subtests.test(place=place, password=password):
-            await _by_password(database, password, place)
+            go = travel if password == PASSWORDS[0] else connect_and_close
+            await _by_password(database, password, place, go)
 
 
-async def _by_password(database: str, password: str, place: str) -> None:
+async def _by_password(
+    database: str, password: str, place: str, go: Callable[[str], Awaitable[None]]
+) -> None:
     with front(database, password=password) as opened:
         where = f"127.0.0.1:{opened.port}/{opened.database}"
         written = quote(password, safe="")
@@ -128,7 +133,7 @@ async def _by_password(database: str, password: str, place: str) -> None:
             "query": f"postgresql://postgres@{where}?sslmode=disable&password={written}",
         }[place]
 
-        await travel(url)
+        await go(url)
 
         assert password not in shown(url)
         assert written not in shown(url)

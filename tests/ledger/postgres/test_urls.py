@@ -1,4 +1,7 @@
-"""URLs of databases, in the forms that managed services and tools hand out."""
+"""URLs of databases, in the forms that managed services and tools hand out.
+
+That each form leads to the database on every road: tests/ledger/postgres/test_roads.py.
+"""
 
 from __future__ import annotations
 
@@ -10,42 +13,13 @@ import pytest
 
 from runfold.ledger import Ledger
 from runfold.ledger.errors import DatabaseUnavailable, InvalidValue
-from runfold.ledger.postgres import revisions, schema
-from runfold.ledger.postgres.compatibility import check
 from runfold.ledger.postgres.connections import connect, open_pool
 from runfold.ledger.postgres.urls import HIDDEN, parse, shown
 from tests.support.proxy import proxied
 
-FORMS = [
-    "sslmode=disable",
-    "sslmode=prefer&channel_binding=prefer",
-    "application_name=mine",
-    "fallback_application_name=mine",
-    "connect_timeout=5",
-    "options=-c%20statement_timeout%3D30s",
-    "keepalives=1&keepalives_idle=30&keepalives_interval=10&keepalives_count=3",
-    "tcp_user_timeout=10000",
-    "target_session_attrs=read-write",
-    "gssencmode=disable&client_encoding=UTF8&load_balance_hosts=random",
-    "ssl=true&sslmode=disable",
-]
-
 
 def _with(url: str, query: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}{query}"
-
-
-@pytest.mark.parametrize("query", FORMS)
-async def test_a_url_in_the_forms_of_libpq_upgrades_and_opens(
-    empty_database: str, query: str
-) -> None:
-    url = _with(empty_database, query)
-
-    await schema.upgrade(url)
-    pool = await open_pool(url, 2)
-
-    await check(pool, revisions.known())
-    await pool.close()
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
