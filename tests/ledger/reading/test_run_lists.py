@@ -19,7 +19,7 @@ from runfold.ledger.reading.run_filter import RunFilter
 from runfold.ledger.reading.search import query_of
 from tests.support.databases import PROJECT
 
-MANY: Final = 200_000
+MANY: Final = 100_000
 HELD: Final = 200
 PAGE: Final = 50
 # A run of a page costs its place in the index, its row and its content: three looks of up to four
@@ -207,7 +207,7 @@ RARE: Final[tuple[dict[str, Any], ...]] = (
 )
 APART: Final[dict[str, Any]] = {"tag": "new", "state": "completed"}
 """Many have the tag, and many the state, but none both: all that the page may look through."""
-EXAMINED: Final = 500
+EXAMINED: Final = 100
 LOOKED: Final = EXAMINED * 5
 
 
