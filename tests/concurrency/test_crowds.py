@@ -17,7 +17,7 @@ from runfold.ledger import Ledger
 from runfold.ledger.postgres.urls import driver_url
 from tests.support.databases import PROJECT
 
-CROWD: Final = 100_000
+CROWD: Final = 40_000
 MARGIN: Final = 200
 """How many blocks an operation on five runs may read more for a crowd: indexes are a level deeper,
 and full pages are split: 120 at most. Walking a crowd is thousands."""
