@@ -133,9 +133,12 @@ class _Check:
 
 
 def _difference(event: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield a finding if the row is not as the newest event about it left it."""
+    """Yield a finding if the row is not as the newest event about it left it.
+
+    Nor may an older event differ, where rows never change: another row would have its number.
+    """
     table, have, want = _TABLES.get(event["noun"]), event["have"], event["facts"]
-    if table is None or not event["is_newest"] or have == want:
+    if table is None or have == want or not (event["is_newest"] or table.is_appended):
         return
     subject = event["subject"]
     if want is None:

@@ -24,6 +24,11 @@ class ControlTable:
         return [_LOWEST if key in _NUMBERS else "" for key in self.keys]
 
     @property
+    def is_appended(self) -> bool:
+        """Whether no row is changed or removed once it is there: such rows are numbered."""
+        return "number" in self.keys
+
+    @property
     def pattern(self) -> str:
         """Return the regular expression of a subject; its groups are the keys."""
         groups = {"project_id": "([^:]*)", **dict.fromkeys(_NUMBERS, r"(\d{1,18})")}

@@ -28,8 +28,9 @@ BEGIN
       SELECT FROM ledger.kind_event AS before WHERE before.project_id = change.project_id
         AND before.kind = change.kind AND before.number = change.number - 1
     ) THEN
-      RAISE EXCEPTION 'event % of kind % does not follow the one before it',
-        change.number, change.kind USING ERRCODE = '23514';
+      RAISE EXCEPTION 'event % of kind % does not follow the one before it: its events or its '
+        'settings were damaged, and `runfold verify` names the damage',
+        change.number, change.kind USING ERRCODE = 'RF001';
     END IF;
   END LOOP;
   RETURN NULL;

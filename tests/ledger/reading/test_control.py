@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from runfold.ledger import Ledger, access, api_tokens
+from runfold.ledger.errors import DatabaseRefused
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.connections import Pool
 from runfold.ledger.postgres.urls import driver_url
@@ -121,6 +122,33 @@ MORE_TAMPERS = {
         "role_event lacks role:test:01"
     ),
 }
+
+
+async def test_a_lost_event_is_named_though_a_later_one_has_its_number(
+    unverified_database: str, mallory: asyncpg.Connection[Any]
+) -> None:
+    for table in ("role_event", "kind_event"):
+        await mallory.execute(
+            f"ALTER TABLE ledger.{table} DISABLE TRIGGER USER; DELETE FROM ledger.{table};"
+            f"ALTER TABLE ledger.{table} ENABLE ALWAYS TRIGGER record_control"
+        )
+    async with Ledger.open(unverified_database, PROJECT) as ledger:
+        await ledger.grant_role("finance", "bob")
+        await ledger.limit_kind("parse", 3)
+        findings = [found.detail for found in (await ledger.verify()).findings]
+
+    for subject in ("role_event has role:test:1 as", "kind_event has kind:test:parse:1 as"):
+        assert any(detail.startswith(subject) for detail in findings), findings
+
+
+async def test_an_event_that_does_not_follow_the_damaged_ones_of_its_kind_is_refused_with_a_remedy(
+    unverified_database: str, mallory: asyncpg.Connection[Any]
+) -> None:
+    await mallory.execute("ALTER TABLE ledger.kind_event DISABLE TRIGGER refuse_change")
+    await mallory.execute("DELETE FROM ledger.kind_event")
+    async with Ledger.open(unverified_database, PROJECT) as ledger:
+        with pytest.raises(DatabaseRefused, match="`runfold verify` names the damage"):
+            await ledger.limit_kind("parse", 3)
 
 
 async def test_each_list_each_page_and_each_subject_is_looked_at_whatever_the_session_has_set(
