@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Any, Final, Self
 
-from runfold.ledger.errors import InvalidValue
+from runfold.ledger.errors import CheckpointUnknown, InvalidValue
 from runfold.ledger.events import Event, from_row
 from runfold.ledger.postgres.connections import Connection, Pool, fetch
 from runfold.ledger.validation import MAX_INT
@@ -66,6 +66,14 @@ class Checkpoint:
                 "checkpoint", text, "is not one: pass what an earlier subscription returned"
             )
         return cls(int(match[1]), match[2], match[3], int(match[4]))
+
+    @classmethod
+    def kept(cls, text: str) -> Self:
+        """Read a checkpoint that a table keeps; raise CheckpointUnknown for a damaged one."""
+        try:
+            return cls.parse(text)
+        except InvalidValue as error:
+            raise CheckpointUnknown(text) from error
 
     def after(self, rows: Sequence[Mapping[str, Any]], limit: int) -> Checkpoint:
         """Return the checkpoint after a page that was asked for with this limit."""

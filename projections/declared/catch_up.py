@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from runfold.ledger.access import EVERYWHERE
-from runfold.ledger.errors import CheckpointUnknown, InvalidValue, UnknownEvent
+from runfold.ledger.errors import UnknownEvent
 from runfold.ledger.events import CATALOGUE, Event, OpaqueEvent
 from runfold.ledger.lifecycle import RESERVED
 from runfold.ledger.postgres.connections import FAILURES, Pool
@@ -232,8 +232,5 @@ def checked(projection: Projection, row: Mapping[str, Any] | None) -> Checkpoint
 
 def checkpoint_of(row: Mapping[str, Any]) -> Checkpoint:
     """Return the checkpoint that a row of `ledger.projection` keeps. Raises CheckpointUnknown."""
-    kept = Checkpoint(row["generation"], row["snapshot"], row["target"], row["position"])
-    try:
-        return Checkpoint.parse(str(kept))
-    except InvalidValue as error:  # the row was damaged
-        raise CheckpointUnknown(str(kept)) from error
+    columns = (row["generation"], row["snapshot"], row["target"], row["position"])
+    return Checkpoint.kept(str(Checkpoint(*columns)))

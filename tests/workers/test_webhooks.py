@@ -16,7 +16,7 @@ from standardwebhooks import Webhook as Verifier
 from structlog.testing import capture_logs
 
 from runfold.ledger import Ledger, names
-from runfold.ledger.errors import AccessDenied, InvalidValue
+from runfold.ledger.errors import AccessDenied, CheckpointUnknown, InvalidValue
 from runfold.ledger.events import NoteAdded
 from runfold.ledger.lifecycle import FIRST, MOVES
 from runfold.ledger.postgres.connections import fetch
@@ -195,8 +195,9 @@ class Held(Poster):
         return Answer(204, None, 1)
 
 
+@pytest.mark.parametrize("checkpoint", ["1/9:9:@1@0123456789abcdef//0", "damaged"])
 async def test_what_is_queued_is_sent_though_the_feed_refuses_the_checkpoint(
-    ledger: Ledger, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, checkpoint: str
 ) -> None:
     """As after a fail-over that lost what the sender had read, or once a month was archived."""
     monkeypatch.setattr(deliverer, "NOTE_SECONDS", 0.05)
@@ -205,9 +206,7 @@ async def test_what_is_queued_is_sent_though_the_feed_refuses_the_checkpoint(
     [duty] = await fetch(ledger.pool, DUTIES, PROJECT)
     while await Deliverer(ledger, duty, LOCAL).read():
         [duty] = await fetch(ledger.pool, DUTIES, PROJECT)
-    await ledger.pool.execute(
-        "UPDATE ledger.webhook SET checkpoint = '1/9:9:@1@0123456789abcdef//0'"
-    )
+    await ledger.pool.execute("UPDATE ledger.webhook SET checkpoint = $1", checkpoint)
 
     with capture_logs() as logs:
         sending = asyncio.create_task(WebhookSender(ledger, LOCAL).run())
@@ -227,6 +226,21 @@ async def test_what_is_queued_is_sent_though_the_feed_refuses_the_checkpoint(
     [line] = logs
     assert (line["event"], line["webhook"]) == (names.WEBHOOK_FAILED, webhook)
     assert f"webhooks pause {webhook}" in line["reason"]
+
+
+async def test_a_webhook_with_a_damaged_checkpoint_keeps_nothing_from_the_others(
+    ledger: Ledger, receiver: Receiver
+) -> None:
+    damaged, _ = await ledger.webhooks.add("https://x.example", events=["run.submitted"])
+    await ledger.webhooks.add(receiver.url, events=["run.submitted"])
+    damage = "UPDATE ledger.webhook SET checkpoint = 'damaged' WHERE webhook_id = $1"
+    await ledger.pool.execute(damage, damaged)
+    await ledger.submit("parse")
+
+    with pytest.raises(CheckpointUnknown):
+        await WebhookSender(ledger, LOCAL).once()
+
+    assert len(receiver.ids) == 1
 
 
 async def test_a_sender_that_another_has_overtaken_ends_what_it_is_sending(ledger: Ledger) -> None:

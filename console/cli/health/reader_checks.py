@@ -10,7 +10,7 @@ from runfold.console.cli.health.check import Check, Level
 from runfold.console.cli.health.work_checks import WAITED_SECONDS
 from runfold.console.shared.plain import number_of, span
 from runfold.ledger.access import EVERYWHERE
-from runfold.ledger.errors import CheckpointUnknown, FeedArchived, FeedMoved, InvalidValue
+from runfold.ledger.errors import CheckpointUnknown, FeedArchived, FeedMoved
 from runfold.ledger.postgres.connections import Pool, fetch
 from runfold.ledger.postgres.opening import Database
 from runfold.ledger.reading import feed
@@ -128,8 +128,8 @@ async def _of_webhook(pool: Pool, row: Mapping[str, Any], unsigned: set[str]) ->
         return [(Level.FAILED, f"{lost}: `runfold webhooks remove {id_}`, and add it again")]
     problems = list(_of_deliveries(name, row))
     try:
-        seconds = await _unread(pool, Checkpoint.parse(row["checkpoint"]))
-    except (CheckpointUnknown, InvalidValue, FeedArchived):
+        seconds = await _unread(pool, Checkpoint.kept(row["checkpoint"]))
+    except (CheckpointUnknown, FeedArchived):
         again = f"`runfold webhooks pause {id_}`, and `resume {id_} --from-now`"
         lost = f"{name} cannot go on from its checkpoint: {again}"
         return [(Level.FAILED, lost), *problems]

@@ -55,7 +55,8 @@ class Deliverer:
         self._ledger, self._terms = ledger, terms
         self._id, self._url, self._secret = duty["webhook_id"], duty["url"], duty["secret"]
         self._recorded = str(duty["checkpoint"])
-        self._checkpoint, self._noted_at = Checkpoint.parse(self._recorded), 0.0
+        self._checkpoint: Checkpoint | None = None
+        self._noted_at = 0.0
         self._told: str | None = None
         events, kinds = list(duty["events"]), list(duty["kinds"])
         without = None if events else ["lease.heartbeat"]
@@ -78,9 +79,11 @@ class Deliverer:
     async def read(self) -> bool | None:
         """Read a page of the feed and queue deliveries; return whether this sender was first.
 
-        None: nothing is new.
+        None: nothing is new. Raises CheckpointUnknown or FeedArchived.
         """
         pool = self._ledger.pool
+        if self._checkpoint is None:
+            self._checkpoint = Checkpoint.kept(self._recorded)
         towards = await feed.towards(pool, self._checkpoint, PAGE)
         if towards is None:
             return None
@@ -131,8 +134,7 @@ class Deliverer:
         """Take the recorded checkpoint; return False if the webhook is gone or paused."""
         for duty in await fetch(self._ledger.pool, DUTIES, self._ledger.project_id):
             if duty["webhook_id"] == self._id:
-                self._recorded = str(duty["checkpoint"])
-                self._checkpoint = Checkpoint.parse(self._recorded)
+                self._recorded, self._checkpoint = str(duty["checkpoint"]), None
                 return True
         return False
 
