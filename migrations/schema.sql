@@ -2747,8 +2747,9 @@ BEGIN
       SELECT FROM ledger.kind_event AS before WHERE before.project_id = change.project_id
         AND before.kind = change.kind AND before.number = change.number - 1
     ) THEN
-      RAISE EXCEPTION 'event % of kind % does not follow the one before it',
-        change.number, change.kind USING ERRCODE = '23514';
+      RAISE EXCEPTION 'event % of kind % does not follow the one before it: its events or its '
+        'settings were damaged, and `runfold verify` names the damage',
+        change.number, change.kind USING ERRCODE = 'RF001';
     END IF;
   END LOOP;
   RETURN NULL;
@@ -3816,7 +3817,10 @@ CREATE TABLE ledger.low_water (
     seen_position bigint NOT NULL,
     seen_at timestamp with time zone NOT NULL,
     seen_clock timestamp with time zone NOT NULL,
-    seen_txid xid8 NOT NULL
+    seen_txid xid8 NOT NULL,
+    CONSTRAINT low_water_number_check CHECK (((number >= 1) AND (number <= '1000000000000000'::bigint))),
+    CONSTRAINT low_water_seen_at_check CHECK (isfinite(seen_at)),
+    CONSTRAINT low_water_seen_clock_check CHECK (isfinite(seen_clock))
 );
 
 CREATE FUNCTION ledger.newest_mark(p_project text, p_kind text) RETURNS SETOF ledger.low_water
@@ -6133,7 +6137,8 @@ CREATE TABLE ledger.delivery (
     next_at timestamp with time zone,
     attempts integer DEFAULT 0 NOT NULL,
     delivered_at timestamp with time zone,
-    follows boolean DEFAULT false NOT NULL
+    follows boolean DEFAULT false NOT NULL,
+    CONSTRAINT delivery_attempts_check CHECK (((attempts >= 0) AND (attempts <= 1000000)))
 );
 ALTER TABLE ONLY ledger.delivery ALTER COLUMN webhook_id SET STATISTICS 0;
 ALTER TABLE ONLY ledger.delivery ALTER COLUMN body SET STATISTICS 0;
@@ -6234,7 +6239,8 @@ CREATE TABLE ledger.projection (
     error_project_id text,
     error_run_id uuid,
     error_version integer,
-    error_position bigint
+    error_position bigint,
+    CONSTRAINT projection_events_check CHECK (((events >= 0) AND (events <= '1000000000000000'::bigint)))
 )
 WITH (fillfactor='50');
 ALTER TABLE ONLY ledger.projection ALTER COLUMN name SET STATISTICS 0;
@@ -6255,7 +6261,8 @@ CREATE TABLE ledger.projection_aside (
     event_version integer,
     error text,
     set_aside_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    retry_at timestamp with time zone
+    retry_at timestamp with time zone,
+    CONSTRAINT projection_aside_events_check CHECK (((events >= 0) AND (events <= '1000000000000000'::bigint)))
 );
 ALTER TABLE ONLY ledger.projection_aside ALTER COLUMN relation SET STATISTICS 0;
 ALTER TABLE ONLY ledger.projection_aside ALTER COLUMN name SET STATISTICS 0;

@@ -320,7 +320,7 @@ CREATE TABLE ledger.run_tag (
 CREATE TABLE ledger.low_water (
   project_id text NOT NULL,
   kind text NOT NULL,
-  number bigint NOT NULL,
+  number bigint NOT NULL CHECK (number BETWEEN 1 AND 1000000000000000),
   leases_after bigint NOT NULL,
   older_leases uuid[] NOT NULL,
   priorities int[] NOT NULL,
@@ -333,8 +333,8 @@ CREATE TABLE ledger.low_water (
   older_parked uuid[] NOT NULL,
   open xid8[] NOT NULL,
   seen_position bigint NOT NULL,
-  seen_at timestamptz NOT NULL,
-  seen_clock timestamptz NOT NULL,
+  seen_at timestamptz NOT NULL CHECK (isfinite(seen_at)),
+  seen_clock timestamptz NOT NULL CHECK (isfinite(seen_clock)),
   seen_txid xid8 NOT NULL,
   PRIMARY KEY (project_id, kind, number)
 );
@@ -464,7 +464,7 @@ CREATE TABLE ledger.delivery (
   body text NOT NULL,
   created_at timestamptz NOT NULL,
   next_at timestamptz,
-  attempts int NOT NULL DEFAULT 0,
+  attempts int NOT NULL DEFAULT 0 CHECK (attempts BETWEEN 0 AND 1000000),
   delivered_at timestamptz,
   follows boolean NOT NULL DEFAULT false,
   PRIMARY KEY (webhook_id, run_id, version)
@@ -546,7 +546,7 @@ CREATE TABLE ledger.projection (
   snapshot text NOT NULL,
   target text,
   position bigint NOT NULL,
-  events bigint NOT NULL DEFAULT 0,
+  events bigint NOT NULL DEFAULT 0 CHECK (events BETWEEN 0 AND 1000000000000000),
   created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   moved_at timestamptz,
   paused_at timestamptz,
@@ -582,7 +582,7 @@ CREATE TABLE ledger.projection_aside (
   run_id uuid NOT NULL,
   first_position bigint NOT NULL,
   last_position bigint NOT NULL,
-  events bigint NOT NULL DEFAULT 0,
+  events bigint NOT NULL DEFAULT 0 CHECK (events BETWEEN 0 AND 1000000000000000),
   event_version int,
   error text,
   set_aside_at timestamptz NOT NULL DEFAULT clock_timestamp(),
