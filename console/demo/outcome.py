@@ -68,6 +68,8 @@ class Outcome:
         return [f"the runs ended as {_counted(self.states)}, not as {_counted(expected)}"]
 
     def _wrong_attempts(self) -> list[str]:
+        if self.killed is None:
+            return ["no worker was killed: every run had ended before; run the demo again"]
         if not self.lost:
             return [f"no lease of {self.killed} expired, though it was killed"]
         rejected = {run.run_id for run in self.rejected}

@@ -33,6 +33,12 @@ async def test_the_demo_tells_every_word_on_a_narrow_terminal(ledger: Ledger, wi
     assert {*wide.split()} == {*narrow.split()}  # no word was broken
 
 
+def test_a_demo_whose_runs_ended_before_a_worker_was_killed_says_so() -> None:
+    outcome = Outcome("demo-1a2b", 1, {"completed": 1})
+
+    assert "no worker was killed" in outcome.problems()[0]
+
+
 def told(outcome: Outcome, width: int) -> str:
     """Return what the demo prints on a terminal of a width."""
     written = io.StringIO()
