@@ -17,7 +17,6 @@ from tests.support.processes import assert_story, said, worker
 from tests.support.waiting import until
 from tests.support.working import LONG, ended, working
 
-IN_USE = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1"
 BESIDE_THE_POOL = (
     "SELECT count(*) = 2 FROM pg_stat_activity "
     "WHERE usename = $1 AND application_name IN ('runfold heart', 'runfold-wakeup')"
@@ -26,11 +25,6 @@ END_HEART = (
     "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
     "WHERE datname = current_database() AND application_name = 'runfold heart'"
 )
-
-
-async def in_use(connection: asyncpg.Connection[asyncpg.Record], url: str, count: int) -> bool:
-    """Whether a login has so many connections."""
-    return bool(count == await connection.fetchval(IN_USE, login_of(url)))
 
 
 async def limited(connection: asyncpg.Connection[asyncpg.Record], url: str, limit: int) -> None:
@@ -93,7 +87,8 @@ async def test_a_pool_gives_the_heart_a_place_when_others_have_taken_its_own(
             for _ in range(20):  # with the connections that there are
                 assert await theirs.pool.fetchval("SELECT 1") == 1
             assert (await ended(ledger, await ledger.submit("pay"))).output == "paid"
-            await until(lambda: in_use(connection, url, 11))
+            # Two places may be given: the server counts a closed connection until it has ended.
+            await until(lambda: connection.fetchval(BESIDE_THE_POOL, login_of(url)))
 
 
 async def test_several_workers_share_a_limit_that_is_too_low_for_all_of_them(
