@@ -19,6 +19,7 @@ from runfold.ledger import Ledger
 from runfold.ledger.postgres import schema
 from runfold.ledger.settings import Settings
 from tests.support.databases import PROJECT, copy_of, execute, with_database
+from tests.support.keeping import KEEPER
 from tests.support.recycling import RecycledDatabase, Recycling, end_tasks
 from tests.support.server import Server, postgres_server
 
@@ -162,7 +163,9 @@ async def connection(recycled: RecycledDatabase) -> asyncpg.Connection:
 def _database(server: Server, execute: Callable[[str], None], template: str) -> Iterator[str]:
     name, make, drop = copy_of(template)
     execute(make)
-    yield with_database(server.url, name)
+    url = with_database(server.url, name)
+    with KEEPER.connections(url):
+        yield url
     execute(drop)
 
 

@@ -6,7 +6,6 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -18,7 +17,7 @@ from runfold.ledger.events import NoteAdded
 from runfold.ledger.postgres import schema
 from runfold.ledger.postgres.server_roles import ROLES
 from runfold.ledger.postgres.urls import driver_url
-from tests.support.databases import PROJECT
+from tests.support.databases import PROJECT, name_of
 from tests.support.logins import channel, grant, login_of, with_login
 from tests.support.runs import claimed
 from tests.support.signatures import callable_functions
@@ -535,9 +534,7 @@ async def test_a_grant_opens_the_door_to_a_login_only_and_shuts_it_on_no_strange
         await grant(owner, "runfold_worker", ("read",))
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="CONNECT"):
             await asyncpg.connect(driver_url(url))
-        await owner.execute(
-            f"GRANT CONNECT ON DATABASE {urlsplit(url).path[1:]} TO {login_of(url)}"
-        )
+        await owner.execute(f"GRANT CONNECT ON DATABASE {name_of(url)} TO {login_of(url)}")
         await grant(owner, login_of(url), ())
         await (await asyncpg.connect(driver_url(url))).close()
         await owner.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import asyncpg
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from runfold.ledger import Ledger, access, api_tokens, sessions, users
 from runfold.ledger.errors import InvalidValue
 from runfold.ledger.postgres.urls import driver_url
-from tests.support.databases import PROJECT
+from tests.support.databases import PROJECT, name_of
 from tests.support.logins import as_login
 
 SUBMIT = (
@@ -140,7 +140,7 @@ async def test_a_login_that_is_named_like_a_token_or_a_user_is_refused(
     await connection.execute(
         f"CREATE ROLE \"{credential}\" LOGIN PASSWORD 'p' IN ROLE runfold_worker"
     )
-    name = urlsplit(database).path[1:]
+    name = name_of(database)
     await connection.execute(f'GRANT CONNECT ON DATABASE {name} TO "{credential}"')
     try:
         forger = await asyncpg.connect(driver_url(as_login(database, quote(credential), "p")))

@@ -19,6 +19,7 @@ from runfold.console.cli.main import Program, app, main
 from runfold.ledger import Ledger, State
 from runfold.ledger.postgres.urls import driver_url
 from tests.support.databases import PROJECT
+from tests.support.keeping import KEEPER
 from tests.support.runs import claimed
 
 T = TypeVar("T")
@@ -64,7 +65,8 @@ class Cli:
         """Call the program, whatever its end."""
         self.capsys.readouterr()
         try:
-            code = main(["--url", self.url, "--project", self.project, *words])
+            with KEEPER.programs():
+                code = main(["--url", self.url, "--project", self.project, *words])
         finally:
             structlog.reset_defaults()
         said = self.capsys.readouterr()
@@ -97,7 +99,8 @@ class Cli:
             async with Ledger.open(self.url, self.project) as ledger:
                 return await prepare(ledger)
 
-        return asyncio.run(prepared())
+        with KEEPER.programs():
+            return asyncio.run(prepared())
 
 
 def leaves() -> dict[str, Any]:

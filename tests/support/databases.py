@@ -28,6 +28,11 @@ def with_database(url: str, name: str) -> str:
     return f"{parts.scheme}://{parts.netloc}/{name}{query}"
 
 
+def name_of(url: str) -> str:
+    """Return the name of the database that a URL leads to."""
+    return urlsplit(url).path[1:]
+
+
 def sqlalchemy_url(url: str) -> str:
     """Return the URL with the scheme that SQLAlchemy takes."""
     return driver_url(url).replace("://", "+asyncpg://", 1)

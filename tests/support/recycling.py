@@ -19,6 +19,7 @@ from runfold.ledger.postgres.connections import FAILURES
 from runfold.ledger.postgres.urls import driver_url
 from runfold.ledger.settings import Settings
 from tests.support.databases import PROJECT, assert_verified, copy_of, execute, with_database
+from tests.support.keeping import AS_OPENED, KEEPER
 from tests.support.restoring import Origin, Restorer, origin_of
 from tests.support.waiting import BOUND
 
@@ -28,15 +29,12 @@ UNUSABLE: Final = (*FAILURES, OSError)
 """What a connection that a test ended raises; TimeoutError, of a lock that stays, is an OSError."""
 SETTINGS: Final = ("pool_size", "prepared_statements", "statement_seconds")
 """The settings that a pool is opened with."""
+_PLANNED_ONCE: Final = {"plan_cache_mode": "force_generic_plan"}
+"""For sessions that repeat few statements on small tables: to plan them takes most of the time."""
 _SESSIONS: Final = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND backend_type = 'client backend'
 """
-_AS_OPENED: Final = """
-CLOSE ALL; UNLISTEN *; SET SESSION AUTHORIZATION DEFAULT; RESET ALL;
-SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES
-"""
-"""All of DISCARD ALL but the prepared statements and plans, which are what is kept."""
 
 
 class Recycling:
@@ -73,14 +71,22 @@ class Recycling:
         await execute(self._server_url, make)
         self._opened.push_async_callback(execute, self._server_url, drop)
         url = with_database(self._server_url, name)
-        restoring = await asyncpg.connect(driver_url(url), command_timeout=BOUND)
+        self._opened.enter_context(KEEPER.connections(url))
+        restoring = await asyncpg.connect(
+            driver_url(url), command_timeout=BOUND, server_settings=_PLANNED_ONCE
+        )
         self._opened.push_async_callback(restoring.close)
         self._origin = self._origin or await origin_of(restoring)
         restorer = Restorer(restoring, self._origin)
         await restorer.begin()
         verifying = await self._opened.enter_async_context(
             asyncpg.create_pool(
-                driver_url(url), min_size=1, max_size=1, reset=_keep, connection_class=_Verifying
+                driver_url(url),
+                min_size=1,
+                max_size=1,
+                reset=_keep,
+                connection_class=_Verifying,
+                server_settings=_PLANNED_ONCE,
             )
         )
         ledger = await self._opened.enter_async_context(Ledger.open(url, PROJECT))
@@ -145,13 +151,13 @@ class RecycledDatabase:
         async with AsyncExitStack() as stack:
             for _ in range(pool.get_size()):
                 connection = await stack.enter_async_context(pool.acquire())
-                await connection.execute(_AS_OPENED)
-        used = pool.get_size()
+                await connection.execute(AS_OPENED)
+        used = pool.get_size() + KEEPER.count(self.url)
         if self._beside is not None and not self._beside.is_closed():
             if self._beside.is_in_transaction():
                 return False
             await self._beside.reset()
-            await self._beside.execute(_AS_OPENED)
+            await self._beside.execute(AS_OPENED)
             used += 1
         sessions = await self._verifying.fetchval(_SESSIONS)
         return bool(sessions == OWN_SESSIONS + used)

@@ -6,7 +6,6 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import asyncpg
@@ -32,7 +31,7 @@ from runfold.workers.duties.reaper import Reaper
 from runfold.workers.duties.webhooks.deliverer import Terms
 from runfold.workers.duties.webhooks.posting import Poster
 from runfold.workers.duties.webhooks.sender import WebhookSender
-from tests.support.databases import PROJECT
+from tests.support.databases import PROJECT, name_of
 from tests.support.logins import with_login
 from tests.support.receiver import receiving
 from tests.support.waiting import until
@@ -274,7 +273,7 @@ async def test_the_secret_of_an_api_token_is_found_nowhere(
 async def test_a_server_that_logs_statements_keeps_secrets_out_where_doctor_is_content(
     ledger: Ledger, database: str
 ) -> None:
-    set_for_new_sessions = f"ALTER DATABASE {urlsplit(database).path[1:]} SET"
+    set_for_new_sessions = f"ALTER DATABASE {name_of(database)} SET"
     seen = []
     for setting in ("log_min_duration_statement", "log_parameter_max_length"):
         await ledger.pool.execute(f"{set_for_new_sessions} {setting} = 0")
