@@ -153,8 +153,11 @@ def calls(runs: dict[str, str]) -> Iterator[tuple[str, ...]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("terminal", [False, True])
-@pytest.mark.parametrize("mode", [(), ("--json",), ("--verbose",)])
+@pytest.mark.parametrize(
+    ("mode", "terminal"),
+    [((), True), (("--json",), False), (("--verbose",), False)],  # a terminal has more escaped
+    ids=["terminal", "json", "verbose"],
+)
 def test_no_command_prints_what_steers_a_terminal_or_forges_a_line(
     cli: Cli,
     monkeypatch: pytest.MonkeyPatch,
