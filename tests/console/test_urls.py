@@ -1,4 +1,4 @@
-"""Every form of URL through one command of each group, as `--url` and as RUNFOLD_URL take it."""
+"""Every form of URL on every road of the commands, and every command with the oddest of them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from tests.ledger.postgres.test_roads import QUERIES, forms
 from tests.support.console import Cli
 from tests.support.front import certificate, front, server_context
 
-GROUPS = (
-    "db upgrade", "project list", "kinds list", "roles list", "schedules list", "projections list",
-    "archive list", "show RUN", "tail --no-follow --after start", "reap --once", "cancel RUN",
-    "verify", "doctor", "metrics --once",
-)  # fmt: skip
-"""A command of each group, and each that reads or writes in a way of its own."""
-OTHERS = (
-    "db status", "db url", "kinds pause parse", "kinds resume parse", "roles grant finance ann",
-    "schedules add nightly parse --cron 0_3_*_*_*", "runs", "history RUN", "state RUN --at 1",
-    "diff RUN --from 1 --to 2", "trace RUN", "approvals", "workers", "rerun RUN", "drift", "whatif",
+ROADS = ("db upgrade", "db status", "project list", "show RUN")
+"""The ways to the database that commands have: to its schema, to all projects and to one."""
+COMMANDS = (
+    *ROADS, "kinds list", "roles list", "schedules list", "projections list", "archive list",
+    "tail --no-follow --after start", "reap --once", "cancel RUN", "verify", "doctor",
+    "metrics --once", "db url", "kinds pause parse", "kinds resume parse",
+    "roles grant finance ann", "schedules add nightly parse --cron 0_3_*_*_*", "runs",
+    "history RUN", "state RUN --at 1", "diff RUN --from 1 --to 2", "trace RUN", "approvals",
+    "workers", "rerun RUN", "drift", "whatif",
 )  # fmt: skip
 
 
@@ -34,7 +33,7 @@ def call_each(cli: Cli, commands: Iterable[str]) -> None:
 
 
 @pytest.mark.slow
-def test_every_form_leads_every_command_to_the_database(
+def test_every_form_leads_commands_to_the_database(
     database: str, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
 ) -> None:
     for form in (*QUERIES, "several hosts", "a socket's folder"):
@@ -43,7 +42,7 @@ def test_every_form_leads_every_command_to_the_database(
             if form not in made:
                 pytest.skip("the server of this test run has no socket")
 
-            call_each(Cli(made[form], capsys), GROUPS)
+            call_each(Cli(made[form], capsys), ROADS)
 
 
 @pytest.mark.slow
@@ -58,7 +57,7 @@ def test_a_password_of_odd_characters_over_tls_leads_every_command_to_the_databa
         where = f"localhost:{opened.port}/{opened.database}"
         cli = Cli(f"postgresql://postgres:{quote(odd, safe='')}@{where}?sslmode=require", capsys)
 
-        call_each(cli, GROUPS + OTHERS)
+        call_each(cli, COMMANDS)
 
-        assert opened.encrypted > len(GROUPS + OTHERS)
+        assert opened.encrypted > len(COMMANDS)
         assert quote(odd, safe="") not in cli.ok("db", "status").out
