@@ -180,7 +180,7 @@ def test_nonsense_is_one_line_and_writes_nothing(cli: Cli, subtests: pytest.Subt
             assert all(char == "\n" or char.isprintable() for char in answer.err)
             assert len(answer.err) < 600
             cli.fails(code, *words, "--json")
-            assert events_in(cli) == 0
+    assert events_in(cli) == 0
 
 
 MISFITS = {

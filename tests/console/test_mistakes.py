@@ -210,21 +210,20 @@ def login_with_rights(url: str, role: str, *rights: str) -> Iterator[str]:
 def test_a_login_that_lacks_a_privilege_hears_which_role_it_needs(
     cli: Cli, database: str, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
 ) -> None:
-    for words, needed in (
-        (("projections", "run", "--once"), "runfold_projector"),
-        (("projections", "pause", "spending"), "runfold_projector"),
-        (("roles", "grant", "finance", "ann"), "runfold_worker"),
-        (("project", "create", "other"), "owner of the schema"),
-        (("submit", "parse"), "runfold_worker"),
-        (("kinds", "pause", "parse"), "runfold_worker"),
-    ):
-        with subtests.test(" ".join(words)):
-            cli.submitted()
-            with login_with_rights(database, "runfold_reader", "read") as login:
-                rights = f"'*', 'tests', '{login}', '{{{','.join(access.RIGHTS)}}}'"
-                execute(database, f"SELECT ledger.change_access({rights}, NULL, NULL, NULL)")
-                as_reader = Cli(database.replace("postgres@", f"{login}@"), capsys)
-
+    cli.submitted()
+    with login_with_rights(database, "runfold_reader", "read") as login:
+        rights = f"'*', 'tests', '{login}', '{{{','.join(access.RIGHTS)}}}'"
+        execute(database, f"SELECT ledger.change_access({rights}, NULL, NULL, NULL)")
+        as_reader = Cli(database.replace("postgres@", f"{login}@"), capsys)
+        for words, needed in (
+            (("projections", "run", "--once"), "runfold_projector"),
+            (("projections", "pause", "spending"), "runfold_projector"),
+            (("roles", "grant", "finance", "ann"), "runfold_worker"),
+            (("project", "create", "other"), "owner of the schema"),
+            (("submit", "parse"), "runfold_worker"),
+            (("kinds", "pause", "parse"), "runfold_worker"),
+        ):
+            with subtests.test(" ".join(words)):
                 assert needed in as_reader.fails(exits.ERROR, *words).err
 
 
