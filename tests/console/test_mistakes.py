@@ -16,9 +16,11 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from runfold.console.cli.kit import exits
+from runfold.console.cli.main import main
 from runfold.ledger import access
 from tests.console.test_process import PROGRAM, environment, run, started
 from tests.support.console import Cli, cli, execute
+from tests.support.databases import PROJECT
 from tests.support.forked import Forked
 from tests.support.server_folder import open_folder
 from tests.support.waiting import BOUND
@@ -244,29 +246,34 @@ def test_a_worker_without_a_right_hears_who_grants_it_and_of_no_role_that_it_has
 # -- modules ---------------------------------------------------------------------------------------
 
 
-def test_an_error_in_the_users_module_is_shown_with_its_line(database: str, tmp_path: Path) -> None:
+def test_an_error_in_the_users_module_is_shown_with_its_line(
+    database: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     (tmp_path / "broken.py").write_text("import nowhere_to_be_found\n")
     (tmp_path / "wrong.py").write_text("def f(:\n")
     (tmp_path / "value.py").write_text("int('x')\n")
     (tmp_path / "ends.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
     errors = {"broken": "ModuleNotFoundError", "wrong": "SyntaxError", "value": "ValueError"}
+
+    def said(code: int, *words: str) -> str:
+        assert main(["--url", database, "--project", PROJECT, *words]) == code
+        return capsys.readouterr().err
 
     for command in (("worker",), ("projections", "list", "--module")):
         for module, error in errors.items():
-            answer = run(database, *command, module, PYTHONPATH=str(tmp_path))
-            *trace, last = answer.stderr.splitlines()
+            *trace, last = said(exits.ERROR, *command, module).splitlines()
 
-            assert answer.returncode == exits.ERROR
             assert last.startswith(f"error: {module} cannot be imported: {error}")
             assert any(f"{module}.py" in line for line in trace)
             assert not any("console/cli" in line or "importlib" in line for line in trace)
-        answer = run(database, *command, "value", "--json", PYTHONPATH=str(tmp_path))
-        error = json.loads(answer.stderr)["error"]
-        assert error["type"] == "ModuleBroken"
-        assert "value.py" in error["traceback"]
-        answer = run(database, *command, "ends", PYTHONPATH=str(tmp_path))
-        assert answer.returncode == exits.USAGE
-        assert "ends the program (exit 3)" in answer.stderr
+        broken = json.loads(said(exits.ERROR, *command, "value", "--json"))["error"]
+        assert broken["type"] == "ModuleBroken"
+        assert "value.py" in broken["traceback"]
+        assert "ends the program (exit 3)" in said(exits.USAGE, *command, "ends")
 
 
 @pytest.mark.slow
@@ -298,11 +305,27 @@ def test_a_worker_says_which_handler_failed_where_and_what_comes_next(
     assert any("E-STOP" in line and "the handler gave none" in line for line in failed)
 
 
-def test_a_module_without_handlers_is_named_as_it_was_typed(database: str) -> None:
-    answer = run(database, "worker", "json")
+NO_HANDLERS = (
+    (("json",), "error: handlers 'json': has no handler"),
+    (("nowhere",), "there is no module 'nowhere' in /"),
+    (("nowhere.py",), "name the module, as in 'nowhere'"),
+    (("./shop/nowhere.py",), "name the module, as in 'shop.nowhere'"),
+    (("/srv/nowhere.py",), "name the module, as in 'nowhere'"),
+    ((".nowhere",), "is not a module's name"),
+    (("tests.support.handlers:nothing",), "has no 'nothing'"),
+    (("tests.support.handlers:PLAIN",), "is not a handler"),
+    (("tests.support.waiting",), "has no handler"),
+    (("tests.support.handlers", "--grace", "soon"), "must be a duration"),
+)
 
-    assert answer.returncode == exits.USAGE
-    assert answer.stderr.startswith("error: handlers 'json': has no handler")
+
+def test_a_worker_that_cannot_work_says_why_before_it_connects(
+    capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
+) -> None:
+    cli = Cli("postgresql://127.0.0.1:1/nowhere", capsys)
+    for words, why in NO_HANDLERS:
+        with subtests.test(words=words):
+            assert why in cli.fails(exits.USAGE, "worker", *words).err
 
 
 def test_a_folder_of_our_name_in_the_current_folder_does_not_break_a_fleet(

@@ -20,11 +20,11 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import typer
 
-import runfold
 from runfold.console.cli.kit import exits
 from runfold.console.cli.main import Program, app, main
 from runfold.ledger import Ledger, State
 from tests.support import forked
+from tests.support.console import Cli
 from tests.support.databases import PROJECT
 from tests.support.forked import Forked
 from tests.support.runs import abandoned, claimed
@@ -191,8 +191,9 @@ def test_a_terminal_gets_colours_unless_it_wants_none(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("columns", ["40", "80"])
-def test_no_word_is_lost_on_a_narrow_terminal(database: str, columns: str) -> None:
+def test_no_word_is_lost_on_a_narrow_terminal(
+    database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     async def shown(ledger: Ledger) -> UUID:
         lease = await claimed(
             ledger, "worker-of-a-long-name:1", key="a-key-of-some-length", tags=["europe", "vip"]
@@ -205,17 +206,17 @@ def test_no_word_is_lost_on_a_narrow_terminal(database: str, columns: str) -> No
         ("runs",), ("history", run_id), ("show", run_id), ("trace", run_id),
         ("diff", run_id, "--from=1"),
     ):  # fmt: skip
-        answer = run(database, *words)
-        piped, talk = answer.stdout, answer.stderr.splitlines()
-        seen = on_a_terminal(database, *words, NO_COLOR="1", COLUMNS=columns)
-        plain = re.sub(r"\x1b\[[0-9;]*m", "", seen).replace("\r", "")
+        piped = Cli(database, capsys).ok(*words)
+        for columns in (40, 80):
+            seen = on_a_terminal(database, *words, NO_COLOR="1", COLUMNS=str(columns))
+            plain = re.sub(r"\x1b\[[0-9;]*m", "", seen).replace("\r", "")
 
-        lines = [line for line in plain.splitlines() if line not in talk]
-        assert max(map(len, lines)) <= int(columns)
-        unbroken = "".join(plain.split()).lower()
-        for word in piped.split():
-            if not re.search(r"ago|ms|\d+s$|^-$|^(WORKER|INPUT|AGE)$", word) and word.isascii():
-                assert word.lower() in unbroken, (words, word, plain)
+            lines = [line for line in plain.splitlines() if line not in piped.err.splitlines()]
+            assert max(map(len, lines)) <= columns
+            unbroken = "".join(plain.split()).lower()
+            for word in piped.out.split():
+                if not re.search(r"ago|ms|\d+s$|^-$|^(WORKER|INPUT|AGE)$", word) and word.isascii():
+                    assert word.lower() in unbroken, (words, word, plain)
 
 
 def test_verify_shows_its_progress_on_a_terminal(database: str) -> None:
@@ -285,17 +286,16 @@ def test_every_command_has_the_line_that_the_list_of_commands_has() -> None:
 
 
 @pytest.mark.parametrize("columns", ["40", "80"])
-def test_help_keeps_to_the_width_of_the_terminal(database: str, columns: str) -> None:
-    for words in (("--help",), ("submit", "--help"), ("projections", "skip", "--help")):
-        answer = run(database, *words, COLUMNS=columns)
+def test_help_keeps_to_the_width_of_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    for words in (["--help"], ["submit", "--help"], ["projections", "skip", "--help"]):
+        assert main(words) == exits.OK
 
-        assert answer.returncode == exits.OK
-        assert max(map(len, answer.stdout.splitlines())) <= int(columns)
-        assert "<bool>" not in answer.stdout
-
-
-def test_the_version_is_the_packages(database: str) -> None:
-    assert run(database, "--version").stdout == f"runfold {runfold.__version__}\n"
+        shown = capsys.readouterr().out
+        assert max(map(len, shown.splitlines())) <= int(columns)
+        assert "<bool>" not in shown
 
 
 def test_completion_is_offered_for_the_shell(database: str) -> None:
@@ -422,28 +422,11 @@ def test_the_processes_of_a_fleet_show_no_url_and_end_when_their_parent_is_kille
         assert alive == []
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("nowhere",), "there is no module 'nowhere' in /"),
-        (("nowhere.py",), "name the module, as in 'nowhere'"),
-        (("./shop/nowhere.py",), "name the module, as in 'shop.nowhere'"),
-        (("/srv/nowhere.py",), "name the module, as in 'nowhere'"),
-        ((".nowhere",), "is not a module's name"),
-        (("tests.support.handlers:nothing",), "has no 'nothing'"),
-        (("tests.support.handlers:PLAIN",), "is not a handler"),
-        (("tests.support.waiting",), "has no handler"),
-        (("tests.support.handlers", "--kinds", "draw"), "has no handler here"),
-        (("tests.support.handlers", "--grace", "soon"), "must be a duration"),
-    ],
-)
-def test_a_worker_that_cannot_work_says_why(
-    database: str, words: tuple[str, ...], said: str
-) -> None:
-    answer = run(database, "worker", *words)
+def test_a_worker_without_a_handler_for_a_kind_says_so(database: str) -> None:
+    answer = run(database, "worker", "tests.support.handlers", "--kinds", "draw")
 
     assert answer.returncode == exits.USAGE
-    assert said in answer.stderr
+    assert "has no handler here" in answer.stderr
 
 
 @pytest.mark.parametrize(
