@@ -22,6 +22,7 @@ from runfold.console.demo.measure import call_tool, library, measure, sources, t
 from runfold.ledger import Ledger
 from runfold.ledger.events import Event, ToolCompleted
 from runfold.ledger.postgres.embedded.postgres import EmbeddedPostgres
+from tests.support.forked import Forked
 from tests.support.server_folder import open_folder
 from tests.support.waiting import BOUND, until
 from tests.support.working import ended, working
@@ -53,7 +54,7 @@ def start(home: Path) -> Iterator[Callable[[int], subprocess.Popen[str]]]:
         environment = {**os.environ, "RUNFOLD_HOME": str(home)}
         pipe = subprocess.PIPE
         started.append(
-            subprocess.Popen(
+            Forked[str](
                 [sys.executable, "-c", code], env=environment, stdout=pipe, stderr=pipe, text=True
             )
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pty
 import select
-import subprocess
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from rich.cells import cell_len
 
 from runfold.console.cli.commands.top import alive, screen
 from runfold.ledger import Ledger
+from tests.support.forked import Forked
 from tests.support.runs import claimed
 from tests.support.waiting import BOUND
 
@@ -65,13 +65,13 @@ async def draw(width, height):
     draw.times = getattr(draw, "times", 0) + 1
     return [Text(f"drawn {draw.times}")] * 500
 
-asyncio.run(renew(draw, 0.5))
+asyncio.run(renew(draw, 0.05))
 """
 
 
 def test_a_screen_renews_itself_until_q() -> None:
     shell, terminal = pty.openpty()
-    shown = subprocess.Popen(
+    shown = Forked[bytes](
         [sys.executable, "-c", DRAWN], stdin=terminal, stdout=terminal, stderr=terminal
     )
     os.close(terminal)

@@ -21,6 +21,7 @@ from runfold.console.cli.commands import up_parts
 from runfold.console.cli.kit import exits
 from runfold.console.cli.kit.session import Session
 from runfold.console.cli.main import main
+from tests.support.forked import Forked
 from tests.support.receiver import Receiver, receiving
 from tests.support.server_folder import open_folder
 from tests.support.waiting import BOUND, until
@@ -38,7 +39,7 @@ def home() -> Iterator[Path]:
 @contextmanager
 def up(home: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run `runfold up` on a free port; yield the process and the console's address."""
-    with subprocess.Popen(
+    with Forked[str](
         [sys.executable, "-m", "runfold.console.cli.entry", *words, "--port", "0", "--no-browser"],
         env={**os.environ, "RUNFOLD_HOME": str(home)},
         stderr=subprocess.PIPE,
