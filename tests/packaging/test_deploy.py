@@ -10,7 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from runfold import Ledger
 from runfold.ledger.names import ACCESS_HOLES
 from runfold.ledger.postgres.embedded.programs import find_programs
 from runfold.ledger.postgres.urls import driver_url
+from tests.support.databases import copy_of, with_database
 from tests.support.logins import as_login
+from tests.support.server import Server
 from tests.support.waiting import BOUND
 
 ROOT = Path(__file__).parents[2]
@@ -39,18 +41,22 @@ async def double(ctx: Context, number: int) -> int:
 """
 
 
-@pytest.fixture
-def environment(empty_database: str, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment of `migrate`, with a program of its own in the folder."""
-    (tmp_path / "app.py").write_text(APP)
+@pytest.fixture(scope="module")
+def served(
+    server: Server, maintenance: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """The environment of the services on a migrated database, with a program in its folder."""
+    name, make, drop = copy_of("template0")
+    url, folder = with_database(server.url, name), tmp_path_factory.mktemp("deployed")
+    (folder / "app.py").write_text(APP)
     path = f"{Path(sys.executable).parent}:{find_programs()}:{os.environ['PATH']}"
-    yield {
-        "PATH": path,
-        "HOME": str(tmp_path),
-        "RUNFOLD_ENV": "production",
-        "RUNFOLD_URL": empty_database,
-    }
-    asyncio.run(drop_login(empty_database))
+    environment = {"PATH": path, "HOME": str(folder), "RUNFOLD_ENV": "production"}
+    maintenance(make)
+    migrated(environment | {"RUNFOLD_URL": url})
+    # Twice, as every `up` does; the login keeps its password.
+    yield migrated(environment | {"RUNFOLD_URL": url})
+    asyncio.run(drop_login(url))
+    maintenance(drop)
 
 
 async def drop_login(url: str) -> None:
@@ -90,9 +96,7 @@ def ends_well(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.slow
-def test_the_services_migrate_work_and_reap(environment: dict[str, str]) -> None:
-    served = migrated(environment)
-    migrated(environment)  # as every `up` does; the login keeps its password
+def test_the_services_migrate_work_and_reap(served: dict[str, str]) -> None:
     running = [
         started(["runfold", *COMPOSE["services"][name]["command"]], served)
         for name in ("worker", "reaper")
@@ -106,11 +110,11 @@ def test_the_services_migrate_work_and_reap(environment: dict[str, str]) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
-def test_a_unit_starts_and_ends(unit: Path, environment: dict[str, str]) -> None:
+def test_a_unit_starts_and_ends(unit: Path, served: dict[str, str]) -> None:
     service = configparser.ConfigParser(strict=False, interpolation=None)
     service.read(unit)
     words = shlex.split(service["Service"]["ExecStart"])
-    process = started([Path(words[0]).name, *words[1:]], migrated(environment))
+    process = started([Path(words[0]).name, *words[1:]], served)
     assert process.stderr is not None
     assert any("Ctrl-C ends it" in line for line in process.stderr)
     ends_well(process)

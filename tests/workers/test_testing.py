@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+ONE = ("-k", "a_lease_can_be_lost")
+"""One story, where all would fail alike."""
 STORY = """
 import asyncio
 from datetime import timedelta
@@ -153,12 +155,16 @@ def test_what_is_left_damaged_fails(runfold):
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A user's project."""
+    """A user's project, with the story of the documents beside its own."""
+    page = (ROOT / "docs" / "howto" / "testing.md").read_text()
+    (snippet,) = re.findall(r"```py\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "test_snippet.py").write_text(snippet)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "test_story.py").write_text(STORY)
     return tmp_path
 
 
-def inner(project: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def inner(project: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run pytest in the project."""
     kept = {
         name: value
@@ -166,33 +172,22 @@ def inner(project: Path, **environment: str) -> subprocess.CompletedProcess[str]
         if not name.startswith(("RUNFOLD_", "PYTEST"))
     }
     others = ("anyio", "asyncio", "cacheprovider", "hypothesispytest", "schemathesis", "xdist")
-    words = [sys.executable, "-m", "pytest", "-q", *(f"-pno:{name}" for name in others)]
+    words = [sys.executable, "-m", "pytest", "-q", *(f"-pno:{name}" for name in others), *more]
     return subprocess.run(
         words, cwd=project, env={**kept, **environment}, capture_output=True, text=True, check=False
     )
 
 
 @pytest.mark.slow
-def test_a_users_stories_pass(project: Path) -> None:
+def test_a_users_stories_and_that_of_the_documents_pass(project: Path) -> None:
     done = inner(project)
 
-    assert "9 passed" in done.stdout, done.stdout + done.stderr
-
-
-@pytest.mark.slow
-def test_the_story_in_the_documents_passes(tmp_path: Path) -> None:
-    (snippet,) = re.findall(
-        r"```py\n(.*?)```", (ROOT / "docs" / "howto" / "testing.md").read_text(), re.DOTALL
-    )
-    (tmp_path / "test_snippet.py").write_text(snippet)
-    done = inner(tmp_path, PYTHONPATH=str(ROOT))
-
-    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    assert "10 passed" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.slow
 def test_it_is_refused_in_production(project: Path) -> None:
-    done = inner(project, RUNFOLD_ENV="production")
+    done = inner(project, *ONE, RUNFOLD_ENV="production")
 
     assert done.returncode != 0
     assert "refused where RUNFOLD_ENV=production" in done.stdout
@@ -200,6 +195,6 @@ def test_it_is_refused_in_production(project: Path) -> None:
 
 @pytest.mark.slow
 def test_a_server_that_cannot_be_reached_is_named(project: Path) -> None:
-    done = inner(project, RUNFOLD_TEST_URL="postgresql://u:secret@127.0.0.1:1/nowhere")
+    done = inner(project, *ONE, RUNFOLD_TEST_URL="postgresql://u:secret@127.0.0.1:1/nowhere")
 
     assert "cannot use the database at postgresql://u:***@127.0.0.1:1/nowhere" in done.stdout
