@@ -34,7 +34,7 @@ async def test_no_request_is_answered_with_a_fault_or_beside_the_description(
             "--header", f"Authorization: Bearer {secret}", "--phases", "fuzzing",
             "--max-examples", EXAMPLES, "--checks", CHECKS, "--exclude-path", "/v1/events",
             "--exclude-path", "/v1/integrity/verify", "--generation-database", "none",
-            "--exclude-path", "/v1/runs/lines",  # it writes no lines of JSON; test_telling does
+            "--exclude-path", "/v1/runs/lines",  # it writes no lines of JSON; test_delivering does
         ]  # fmt: skip
         done = await asyncio.to_thread(
             subprocess.run,
