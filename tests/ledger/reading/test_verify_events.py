@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+from uuid import UUID
+
 import asyncpg
 import pytest
 
@@ -10,64 +14,121 @@ from runfold.ledger.lifecycle import MOVES
 from runfold.ledger.proof.chain import may_follow
 from runfold.ledger.proof.encoding import FIELDS, event_hash
 from runfold.projections.state.legal import is_type_sql, legal_sql
+from tests.support.damage import keep, undone
 from tests.support.databases import PROJECT
 from tests.support.mallory import Mallory, first_finding, mallory, open_ledger, six_events
 
 __all__ = ["mallory", "open_ledger"]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        """body = '{"input":{"path":"b.py"}}'""",
-        """body = '{"input": {"path":"a.py"}}'""",
-        "salt = sha256('')",
-    ],
-)
-async def test_a_changed_payload_is_found(
-    open_ledger: Ledger, mallory: Mallory, change: str
+KEPT = ("event", "payload")
+
+
+class Damage(NamedTuple):
+    """Statements, and what the first finding says of them."""
+
+    statements: str
+    version: int | None
+    problem: str
+    detail: str = ""
+
+
+OF_THE_RUN = "WHERE run_id = '{run}' AND version"
+DAMAGE = {
+    "a changed payload": Damage(
+        f"""UPDATE ledger.payload SET body = '{{{{"input":{{{{}}}}}}}}' {OF_THE_RUN} = 1""",
+        1,
+        "payload",
+    ),
+    "a payload with a blank more": Damage(
+        f"UPDATE ledger.payload SET body = replace(body::text, ':', ': ')::json {OF_THE_RUN} = 1",
+        1,
+        "payload",
+    ),
+    "another salt": Damage(
+        f"UPDATE ledger.payload SET salt = sha256('') {OF_THE_RUN} = 1", 1, "payload"
+    ),
+    "no payload": Damage(f"DELETE FROM ledger.payload {OF_THE_RUN} = 4", 4, "payload"),
+    "a payload at another event": Damage(
+        f"UPDATE ledger.payload SET version = 3 {OF_THE_RUN} = 4", 3, "payload"
+    ),
+    "a payload of no event": Damage(
+        "INSERT INTO ledger.payload VALUES ('test', '{run}', 99, sha256(''), '{{}}')",
+        99,
+        "payload",
+    ),
+    "two facts less": Damage(
+        f"UPDATE ledger.event SET deadline = NULL, key = NULL {OF_THE_RUN} = 1", 1, "hash"
+    ),
+    "another type": Damage(
+        f"UPDATE ledger.event SET type = 'run.failed' {OF_THE_RUN} = 6", 6, "hash"
+    ),
+    "another hash": Damage(
+        f"UPDATE ledger.event SET hash = sha256(hash) {OF_THE_RUN} = 3", 3, "hash"
+    ),
+    "no first event": Damage(f"DELETE FROM ledger.event {OF_THE_RUN} = 1", 2, "gap"),
+    "no third event": Damage(f"DELETE FROM ledger.event {OF_THE_RUN} = 3", 4, "gap"),
+    "no last event but one": Damage(f"DELETE FROM ledger.event {OF_THE_RUN} = 5", 6, "gap"),
+    "no newest event": Damage(
+        f"DELETE FROM ledger.event {OF_THE_RUN} = 6",
+        None,
+        "drift",
+        "version is 6, its events say 5",
+    ),
+    "no event": Damage(f"DELETE FROM ledger.event {OF_THE_RUN} > 0", None, "drift"),
+    "two events in each other's place": Damage(
+        f"UPDATE ledger.event SET version = 99 {OF_THE_RUN} = 3;"
+        f"UPDATE ledger.event SET version = 3 {OF_THE_RUN} = 4;"
+        f"UPDATE ledger.event SET version = 4 {OF_THE_RUN} = 99",
+        3,
+        "hash",
+    ),
+    "a time later than those of Python": Damage(
+        f"UPDATE ledger.event SET recorded_at = '294000-01-01' {OF_THE_RUN} = 3", 3, "unreadable"
+    ),
+    "a time earlier than those of Python": Damage(
+        f"UPDATE ledger.event SET recorded_at = '4000-01-01 BC' {OF_THE_RUN} = 3", 3, "unreadable"
+    ),
+}
+
+
+@pytest.fixture
+async def run_id(open_ledger: Ledger) -> UUID:
+    """A run of six events, among others."""
+    return await six_events(open_ledger)
+
+
+@pytest.fixture
+async def unguarded(
+    unverified_database: str,
+    mallory: Mallory,
+    run_id: UUID,
+) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """A connection to the database with that run, in which every guard is off."""
+    await mallory.execute("SELECT")
+    connection = await asyncpg.connect(unverified_database)
+    yield connection
+    await connection.close()
+
+
+async def test_what_is_done_to_an_event_or_a_payload_is_found(
+    open_ledger: Ledger,
+    run_id: UUID,
+    unguarded: asyncpg.Connection[Any],
+    subtests: pytest.Subtests,
 ) -> None:
-    run_id = await six_events(open_ledger)
+    await keep(unguarded, KEPT)
 
-    await mallory.execute(
-        f"UPDATE ledger.payload SET {change} WHERE run_id = $1 AND version = 1", run_id
-    )
+    for what, damage in DAMAGE.items():
+        with subtests.test(what):
+            async with undone(unguarded, KEPT):
+                await unguarded.execute(damage.statements.format(run=run_id))
+                found = await first_finding(open_ledger, run_id)
+                [first, *_] = (await open_ledger.verify(run_id)).findings
+            assert found == (damage.version, damage.problem)
+            assert damage.detail in first.detail
 
-    assert await first_finding(open_ledger, run_id) == (1, "payload")
-
-
-async def test_a_deleted_payload_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
-    run_id = await six_events(open_ledger)
-
-    await mallory.execute("DELETE FROM ledger.payload WHERE run_id = $1 AND version = 4", run_id)
-
-    assert await first_finding(open_ledger, run_id) == (4, "payload")
-
-
-async def test_a_payload_that_is_moved_to_another_event_is_found(
-    open_ledger: Ledger, mallory: Mallory
-) -> None:
-    run_id = await six_events(open_ledger)
-
-    await mallory.execute(
-        "UPDATE ledger.payload SET version = 3 WHERE run_id = $1 AND version = 4", run_id
-    )
-
-    assert await first_finding(open_ledger, run_id) == (3, "payload")
-
-
-async def test_a_payload_that_belongs_to_no_event_is_found(
-    open_ledger: Ledger, mallory: Mallory
-) -> None:
-    run_id = await six_events(open_ledger)
-
-    await mallory.execute(
-        "INSERT INTO ledger.payload VALUES ($1, $2, 99, sha256(''), '{\"note\":\"forged\"}')",
-        PROJECT,
-        run_id,
-    )
-
-    assert (await first_finding(open_ledger, run_id))[1] == "payload"
+    assert (await open_ledger.verify()).ok
 
 
 CHANGES = {
@@ -82,109 +143,30 @@ CHANGES = {
 OTHER = {"wait_outcome": "'timeout'"}
 
 
-@pytest.mark.parametrize("version", [1, 3, 5])
 async def test_a_change_of_any_fact_of_any_event_is_found(
-    open_ledger: Ledger, mallory: Mallory, version: int
+    open_ledger: Ledger,
+    run_id: UUID,
+    unguarded: asyncpg.Connection[Any],
+    subtests: pytest.Subtests,
 ) -> None:
-    run_id = await six_events(open_ledger)
-    await mallory.execute("CREATE TABLE backup AS SELECT * FROM ledger.event")
-    one = f"e.run_id = '{run_id}' AND e.version = {version}"
-    results = {}
+    await unguarded.execute("CREATE TABLE backup AS SELECT * FROM ledger.event")
+    facts = {name: how for name, how in FIELDS if name not in {"project_id", "run_id", "version"}}
+    assert len(facts) == len(FIELDS) - 3
 
-    for column, how in FIELDS:
-        if column not in {"project_id", "run_id", "version"}:
-            value = OTHER.get(column, CHANGES[how].format(column))
-            await mallory.execute(f"UPDATE ledger.event AS e SET {column} = {value} WHERE {one}")
+    for version in (1, 3, 5):
+        one = f"e.run_id = '{run_id}' AND e.version = {version}"
+        for name, how in facts.items():
+            value = OTHER.get(name, CHANGES[how].format(name))
+            await unguarded.execute(f"UPDATE ledger.event AS e SET {name} = {value} WHERE {one}")
             findings = (await open_ledger.verify()).findings
-            results[column] = (
-                (findings[0].run_id, findings[0].version, findings[0].problem) if findings else None
-            )
-            await mallory.execute(
-                f"UPDATE ledger.event AS e SET {column} = b.{column} FROM backup AS b "
+            await unguarded.execute(
+                f"UPDATE ledger.event AS e SET {name} = b.{name} FROM backup AS b "
                 f"WHERE {one} AND b.run_id = e.run_id AND b.version = e.version"
             )
-
-    assert len(results) == len(FIELDS) - 3
-    assert results == dict.fromkeys(results, (run_id, version, "hash"))
+            with subtests.test(name, version=version):
+                first = findings[0]
+                assert (first.run_id, first.version, first.problem) == (run_id, version, "hash")
     assert (await open_ledger.verify()).ok
-
-
-async def test_a_fact_that_is_taken_away_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
-    run_id = await six_events(open_ledger)
-
-    await mallory.execute(
-        "UPDATE ledger.event SET deadline = NULL, key = NULL WHERE run_id = $1 AND version = 1",
-        run_id,
-    )
-
-    assert await first_finding(open_ledger, run_id) == (1, "hash")
-
-
-async def test_a_changed_type_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
-    run_id = await six_events(open_ledger)
-
-    await mallory.execute(
-        "UPDATE ledger.event SET type = 'run.failed' WHERE run_id = $1 AND version = 6", run_id
-    )
-
-    assert await first_finding(open_ledger, run_id) == (6, "hash")
-
-
-async def test_a_changed_hash_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
-    run_id = await six_events(open_ledger)
-
-    await mallory.execute(
-        "UPDATE ledger.event SET hash = sha256(hash) WHERE run_id = $1 AND version = 3", run_id
-    )
-
-    assert await first_finding(open_ledger, run_id) == (3, "hash")
-
-
-@pytest.mark.parametrize(("version", "first"), [(1, 2), (3, 4), (5, 6)])
-async def test_a_deleted_event_is_found(
-    open_ledger: Ledger, mallory: Mallory, version: int, first: int
-) -> None:
-    run_id = await six_events(open_ledger)
-
-    await mallory.execute(
-        "DELETE FROM ledger.event WHERE run_id = $1 AND version = $2", run_id, version
-    )
-
-    assert await first_finding(open_ledger, run_id) == (first, "gap")
-
-
-async def test_a_deleted_newest_event_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
-    run_id = await six_events(open_ledger)
-
-    await mallory.execute("DELETE FROM ledger.event WHERE run_id = $1 AND version = 6", run_id)
-    _, problem = await first_finding(open_ledger, run_id)
-
-    assert problem == "drift"
-    assert "version is 6, its events say 5" in (await open_ledger.verify()).findings[0].detail
-
-
-async def test_a_deleted_history_is_found(open_ledger: Ledger, mallory: Mallory) -> None:
-    run_id = await six_events(open_ledger)
-
-    await mallory.execute("DELETE FROM ledger.event WHERE run_id = $1", run_id)
-
-    assert await first_finding(open_ledger, run_id) == (None, "drift")
-
-
-async def test_two_events_that_changed_places_are_found(
-    open_ledger: Ledger, mallory: Mallory
-) -> None:
-    run_id = await six_events(open_ledger)
-
-    for old, new in ((3, 99), (4, 3), (99, 4)):
-        await mallory.execute(
-            "UPDATE ledger.event SET version = $3 WHERE run_id = $1 AND version = $2",
-            run_id,
-            old,
-            new,
-        )
-
-    assert (await first_finding(open_ledger, run_id))[0] == 3
 
 
 async def test_a_legal_event_with_a_hash_of_its_own_making_is_found(
@@ -225,21 +207,6 @@ async def test_a_row_that_cannot_be_read_is_named_and_the_rest_is_checked(
     assert (torn.run_id, torn.problem) == (run_id, "unreadable")
     assert "invalid page in block 7" in torn.detail
     assert (changed.problem, report.runs) == ("hash", 2)
-
-
-@pytest.mark.parametrize("time", ["294000-01-01", "4000-01-01 BC"])
-async def test_a_time_that_python_cannot_hold_is_found_and_named(
-    open_ledger: Ledger, mallory: Mallory, time: str
-) -> None:
-    run_id = await six_events(open_ledger)
-    await mallory.execute(
-        "UPDATE ledger.event SET recorded_at = $2::text::timestamptz "
-        "WHERE run_id = $1 AND version = 3",
-        run_id,
-        time,
-    )
-
-    assert await first_finding(open_ledger, run_id) == (3, "unreadable")
 
 
 async def test_an_illegal_event_with_a_true_hash_is_found(
