@@ -229,7 +229,7 @@ An index that changes gets another name, and a migration drops the old one.
 
 def sql(name: str) -> str:
     """Read one file of `ledger/sql`."""
-    return (files("runfold.ledger") / "sql" / f"{name}.sql").read_text()
+    return (files("runfold.ledger") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
 
 
 @cache
@@ -250,7 +250,7 @@ def indexes() -> tuple[str, ...]:
     Those that the migrations made are among them: somebody may have dropped one.
     """
     scripts = sorted((revisions.migrations() / "versions").glob("*.sql"))
-    made = (text for script in scripts for text in definitions(script.read_text()))
+    made = (text for script in scripts for text in definitions(script.read_text(encoding="utf-8")))
     return (*made, *_later_indexes())
 
 

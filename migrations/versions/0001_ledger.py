@@ -17,4 +17,4 @@ oldest_code = "0001"
 
 def upgrade() -> None:
     """Create the tables; functions, triggers and grants are installed after every upgrade."""
-    execute_script(op.get_bind(), Path(__file__).with_suffix(".sql").read_text())
+    execute_script(op.get_bind(), Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))

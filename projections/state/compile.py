@@ -250,7 +250,7 @@ def main() -> int:
         if "--check" in sys.argv:
             sys.stderr.write(f"{path} is out of date: run `make sql`\n")
         else:
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
     return 1 if stale and "--check" in sys.argv else 0
 
 
@@ -262,7 +262,7 @@ def outputs() -> dict[Path, str]:
 
 
 def _text_of(path: Path) -> str | None:
-    return path.read_text() if path.exists() else None
+    return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 if __name__ == "__main__":

@@ -429,6 +429,19 @@ def test_a_worker_without_a_handler_for_a_kind_says_so(database: str) -> None:
     assert "has no handler here" in answer.stderr
 
 
+def test_the_encoding_of_the_locale_changes_no_file_of_the_program(database: str) -> None:
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for words in (
+        [*PROGRAM, "db", "status"],
+        [sys.executable, "-c", "import runfold.console.web.pages.rendering"],
+    ):
+        answer = subprocess.run(
+            words, env=environment(database, **ascii_only), capture_output=True, text=True,
+            timeout=SECONDS, check=False,
+        )  # fmt: skip
+        assert (answer.returncode, answer.stderr) == (exits.OK, "")
+
+
 @pytest.mark.parametrize(
     ("output", "code", "said"),
     [

@@ -108,7 +108,9 @@ def _state(value: object) -> Markup:
 
 
 def _environment() -> Environment:
-    templates = {each.name: each.read_text() for each in (_HERE / "templates").iterdir()}
+    templates = {
+        each.name: each.read_text(encoding="utf-8") for each in (_HERE / "templates").iterdir()
+    }
     environment = Environment(
         loader=DictLoader(templates),
         autoescape=True,

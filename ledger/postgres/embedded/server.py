@@ -125,6 +125,6 @@ class Server:
 
 def _recorded_pid(lock: Path) -> int | None:
     try:
-        return abs(int(lock.read_text().split("\n", 1)[0]))
+        return abs(int(lock.read_bytes().split(b"\n", 1)[0]))
     except (OSError, ValueError):
         return None

@@ -67,10 +67,12 @@ class Store:
 
     @cached_property
     def socket_dir(self) -> Path:
-        """The folder of the socket: in the home, or under /tmp if that path is too long."""
+        """The folder of the socket: in the home, or under /tmp if that path cannot be one."""
         inside = self.home / "socket"
         longest = os.fsencode(inside / f"{SOCKET_NAME}.lock")
-        if len(longest) <= SOCKET_PATH_BYTES and b"," not in longest:  # a comma separates two hosts
+        # A comma separates two hosts, and what is not Unicode can stand in no URL.
+        is_text = longest == longest.decode(errors="replace").encode()
+        if len(longest) <= SOCKET_PATH_BYTES and b"," not in longest and is_text:
             return inside
         key = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
         return Path("/tmp") / f"runfold-{self.account.uid}-{key}"  # noqa: S108  checked when made
@@ -128,7 +130,7 @@ class Store:
         new = Path(tempfile.mkdtemp(prefix="data.new-", dir=self.home))
         self.account.own(new)
         self._initdb(new)
-        with (new / "postgresql.conf").open("a") as conf:
+        with (new / "postgresql.conf").open("a", encoding="utf-8") as conf:
             conf.write("\ninclude '../server.conf'\n")
         new.rename(self.data)
 
@@ -184,7 +186,7 @@ class Store:
         ]
         new = self.home / "server.conf.new"
         new.unlink(missing_ok=True)
-        with new.open("x") as conf:
+        with new.open("x", encoding="utf-8") as conf:
             conf.writelines(lines)
         new.chmod(0o644)  # the server's account reads it
         new.replace(self.home / "server.conf")

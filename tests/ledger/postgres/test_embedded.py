@@ -436,6 +436,14 @@ async def test_any_path_will_do(folder: Path, made_once: Path, name: str) -> Non
     assert socket_dir.exists() is socket_dir.is_relative_to(home)
 
 
+async def test_a_path_that_is_not_unicode_will_do(folder: Path) -> None:
+    home = folder / os.fsdecode(b"caf\xe9")
+
+    for _ in range(2):
+        with EmbeddedPostgres(home) as postgres:
+            assert await value(postgres, "select 1") == 1
+
+
 async def test_the_environment_steers_nothing_and_stays_with_its_process(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
