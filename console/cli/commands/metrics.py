@@ -72,10 +72,12 @@ async def metrics(
             return
         try:
             server, _ = start_http_server(port, host, registry)
-        except OSError as error:
-            remedy = "--port" if error.errno in {errno.EADDRINUSE, errno.EACCES} else "--host"
+        except (OSError, ValueError) as error:  # ValueError: the host can be no name
+            taken = getattr(error, "errno", None) in {errno.EADDRINUSE, errno.EACCES}
+            reason = getattr(error, "strerror", None) or error
             raise ConfigurationError(
-                f"cannot listen on {host}:{port} ({error.strerror}): give another {remedy}"
+                f"cannot listen on {host}:{port} ({reason}): "
+                f"give another {'--port' if taken else '--host'}"
             ) from error
         try:
             address = shown_address(host, server.socket)

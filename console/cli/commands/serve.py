@@ -68,5 +68,5 @@ def _socket(number: int) -> socket.socket:
     """Return an inherited socket; by its address the console is open, or asks people to sign in."""
     try:
         return socket.socket(fileno=number)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise InvalidValue("--socket", number, "is not a socket of this process") from error
