@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AsyncExitStack
 from typing import Annotated, Final
 
@@ -12,6 +13,7 @@ from runfold.console.cli.kit.options import PROJECTOR, WORKER, Actor, OrderReaso
 from runfold.console.cli.kit.output import EMPTY
 from runfold.console.cli.kit.session import Session
 from runfold.console.shared.plain import jsonable, moment
+from runfold.console.shared.values import Misuse
 from runfold.ledger.errors import ConfigurationError, WebhookNotFound
 from runfold.ledger.webhooks import Delivery, Webhook
 from runfold.workers.duties.webhooks import is_installed
@@ -175,6 +177,8 @@ async def run(
     from runfold.workers.duties.webhooks.posting import Poster  # noqa: PLC0415
     from runfold.workers.duties.webhooks.sender import WebhookSender  # noqa: PLC0415
 
+    if console and not re.fullmatch(r"https?://[!-~]+", console):
+        raise Misuse("--console", f"{console} is not a URL: give one like https://example.com")
     terms = Terms(Poster(loopback=allow_loopback), (console or "").rstrip("/"))
     if once:
         async with session.ledger() as ledger:
