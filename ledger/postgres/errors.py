@@ -28,6 +28,7 @@ from runfold.ledger.errors import (
     UnknownProject,
 )
 from runfold.ledger.months import month_of
+from runfold.ledger.validation import check_encodable
 
 _LOST: Final = frozenset({"40001", "40P01", "55P03"})
 _OVERTAKEN: Final = ("tuple concurrently updated", "tuple concurrently deleted")
@@ -169,6 +170,18 @@ def _behind_a_pooler(_: BaseException, __: Sequence[Any]) -> LedgerError:
     return ConfigurationError(_POOLER)
 
 
+def _unencodable(error: BaseException, args: Sequence[Any]) -> LedgerError:
+    """Return the error of the first text that PostgreSQL cannot store."""
+    for arg in args:
+        for value in arg if isinstance(arg, list) else [arg]:
+            try:
+                if isinstance(value, str):
+                    check_encodable("value", value)
+            except InvalidValue as invalid:
+                return invalid
+    return DatabaseRefused(getattr(error, "sqlstate", ""), str(error))
+
+
 def _missing_partition(error: BaseException) -> MissingPartition:
     match = re.search(r"[0-9a-f]{8}-[0-9a-f-]{27}", _detail(error))
     if match is None:
@@ -187,6 +200,8 @@ _BY_STATE: Final[Mapping[str, Translation]] = {
     "RF411": lambda _, __: FeedOnStandby(),
     "RF412": lambda error, _: FeedArchived(_detail(error)),
     "RF413": lambda error, _: CheckpointUnknown(_detail(error)),
+    "22000": _unencodable,
+    "22021": _unencodable,
     "22023": lambda error, args: InvalidValue.of_the_database(list(args), str(error)),
     "3F000": _not_migrated,
     "42P01": _not_migrated,
@@ -198,6 +213,7 @@ _BY_STATE: Final[Mapping[str, Translation]] = {
     "42P05": _behind_a_pooler,
     "42501": lambda error, _: _denied(error),
 }
-"""26000 and 42P05: the statement met a server connection where it was not prepared. 22023: a limit
-that the SQL functions hold as Python does. 42725, 42P13, 42P16: a function has another one beside
-it, or a function or view of the same name cannot be replaced."""
+"""22000, of the driver, and 22021: a text with a lone surrogate, or with NUL. 26000 and 42P05: the
+statement met a server connection where it was not prepared. 22023: a limit that the SQL functions
+hold as Python does. 42725, 42P13, 42P16: a function has another one beside it, or a function or
+view of the same name cannot be replaced."""

@@ -194,6 +194,7 @@ MISFITS = {
     ("rerun", "--query", "kind:a", "--kind", "a"): "goes alone",
     ("users", "add", "ann", "--issuer", "https://id.example"): "must come with --subject",
     ("trace", NOWHERE, "--after", "start"): "needs --follow",
+    ("webhooks", "run", "--console", "nonsense"): "nonsense is not a URL",
 }
 
 
@@ -202,6 +203,36 @@ def test_options_that_do_not_go_together_are_named(cli: Cli, subtests: pytest.Su
         with subtests.test(words=words):
             assert why in cli.fails(exits.USAGE, *words).err
     assert events_in(cli) == 0
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\udc80"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("access", "list"),
+        ("access", "revoke"),
+        ("projections", "run"),
+        ("projections", "pause"),
+    ],
+)
+def test_a_name_that_postgresql_cannot_store_is_named(
+    cli: Cli, words: tuple[str, ...], name: str
+) -> None:
+    contains = "NUL" if "\0" in name else "a lone surrogate"
+
+    assert f"contains {contains}" in cli.fails(exits.USAGE, *words, name).err
+
+
+def test_a_host_that_can_be_no_name_is_named(cli: Cli) -> None:
+    for host in ("\udc80", "x" * 300):
+        said = cli.fails(exits.ERROR, "metrics", "--host", host).err
+        assert "give another --host" in said
+
+
+def test_a_number_that_is_no_socket_is_named(cli: Cli) -> None:
+    for number in ("99", "9" * 30):
+        said = cli.fails(exits.USAGE, "serve", "--socket", number).err
+        assert "is not a socket of this process" in said
 
 
 @pytest.mark.parametrize(
