@@ -30,7 +30,7 @@ async def test_many_claimers_never_share_a_run_and_leave_none(database: str, lim
             await stack.enter_async_context(Ledger.open(database, PROJECT)) for _ in range(4)
         ]
         made = await ledgers[0].submit_many(
-            [Submit(kind=f"k{i % 3}", priority=i % 4) for i in range(150)]
+            [Submit(kind=f"k{i % 3}", priority=i % 4) for i in range(300)]
         )
 
         shares = await asyncio.gather(

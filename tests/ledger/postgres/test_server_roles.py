@@ -46,7 +46,7 @@ async def upgraded(url: str) -> int:
 @pytest.mark.slow
 async def test_databases_of_one_server_are_upgraded_at_once(fresh: EmbeddedPostgres) -> None:
     maintenance = await connected(fresh)
-    names = [f"d{number}" for number in range(2)]
+    names = [f"d{number}" for number in range(3)]
     for name in names:
         await maintenance.execute(f"CREATE DATABASE {name}")
 
