@@ -1,4 +1,4 @@
-"""`runfold rerun`: a new run linked to the old one, once for each run, also by filter."""
+"""`runfold rerun`: a new run linked to the old one, once for each run, also by query."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def test_a_run_has_one_rerun_and_the_rerun_may_be_rerun(cli: Cli) -> None:
     assert cli.ok("history", old, "--json").lines[-1]["text"] == f"rerun as {first['run_id']}"
 
 
-def test_runs_are_rerun_by_filter_with_a_count_and_a_reason(cli: Cli) -> None:
+def test_runs_are_rerun_by_query_with_a_count_and_a_reason(cli: Cli) -> None:
     timed_out = cli.given(lambda ledger: failed(ledger, "E-TIME"))
     others = {str(cli.given(failed)) for _ in range(2)}
-    words = ("rerun", "--state", "failed", "--error", "E-HTTP")
+    words = ("rerun", "--query", "state:failed error:E-HTTP")
 
     assert "--reason" in cli.fails(exits.USAGE, *words, "--count", "2").err
     assert "--count 2" in cli.fails(exits.USAGE, *words, "--reason", "fixed").err
@@ -68,7 +68,7 @@ def test_runs_are_rerun_by_filter_with_a_count_and_a_reason(cli: Cli) -> None:
     )
     done = cli.ok(*words, "--reason", "fixed", "--count", "2", "--json").lines
 
-    assert {one["rerun_of"] for one in done} == others
+    assert {one["run_id"] for one in done} == others
     assert cli.ok("runs", "--count", "--json").json["states"] == {"pending": 2, "failed": 3}
     assert str(timed_out) not in others
 
@@ -90,7 +90,7 @@ def test_a_rerun_is_found_again_although_its_input_is_redacted_otherwise_by_now(
 
 def test_a_terminal_is_asked_before_many_runs_are_rerun(cli: Cli, database: str) -> None:
     cli.given(failed)
-    words = ("rerun", "--state", "failed", "--reason", "fixed")
+    words = ("rerun", "--query", "state:failed", "--reason", "fixed")
 
     refused, code = typed(database, "n\n", *words)
     assert "rerun 1 run? [y/N]" in refused
@@ -104,9 +104,9 @@ def test_what_cannot_be_rerun_is_refused_before_anything_is_submitted(cli: Cli) 
 
     assert "only an ended run" in cli.fails(exits.CONFLICT, "rerun", old, pending).err
     cli.fails(exits.USAGE, "rerun")
-    cli.fails(exits.USAGE, "rerun", old, "--state", "failed")
-    cli.fails(exits.USAGE, "rerun", "--state", "running", "--reason", "r", "--count", "1")
-    cli.fails(exits.USAGE, "rerun", old, "--kind", "parse")
+    cli.fails(exits.USAGE, "rerun", old, "--count", "1")
+    words = ("--query", "state:running", "--reason", "r", "--count", "1")
+    assert "takes runs that are" in cli.fails(exits.USAGE, "rerun", *words).err
 
     assert cli.ok("runs", "--count", "--json").json["total"] == 2
 

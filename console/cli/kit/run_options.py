@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from runfold.console.shared.values import Misuse
-from runfold.ledger import Ledger, Run
-from runfold.ledger.lifecycle import TERMINAL, State
+from runfold.ledger import Ledger
+from runfold.ledger.lifecycle import State
 from runfold.ledger.postgres.connections import fetch
 
 _COUNTS: Final = """
@@ -18,8 +17,6 @@ WHERE run.project_id = $1 AND ($2::text[] IS NULL OR run.state = ANY ($2))
   AND ($5::text IS NULL OR run.tags @> ARRAY[$5]) AND ($6::text IS NULL OR run.key = $6)
 GROUP BY run.state
 """
-
-_PAGE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +58,3 @@ async def count_runs(ledger: Ledger, options: RunOptions) -> dict[str, int]:
     )
     counts = {row["state"]: row["number"] for row in rows}
     return {state.value: counts[state.value] for state in State if state.value in counts}
-
-
-async def ended_runs(ledger: Ledger, options: RunOptions, error_code: str | None) -> list[Run]:
-    """Return every run that ended as wanted, the oldest first.
-
-    Raises Misuse for a state that is not an end, and as `Ledger.runs` does.
-    """
-    if not set(options.states or ()) <= {state.value for state in TERMINAL}:
-        ends = ", ".join(sorted(state.value for state in TERMINAL))
-        raise Misuse("--state", f"must be an end of a run: {ends}")
-    page = await ledger.runs(**options.arguments(), limit=_PAGE)
-    ended = list(page)
-    while page.older is not None:
-        page = await ledger.runs(**options.arguments(), before=page.older, limit=_PAGE)
-        ended += page
-    return [run for run in reversed(ended) if error_code in {None, run.error_code}]
