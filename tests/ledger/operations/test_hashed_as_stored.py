@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from string import ascii_lowercase
 from typing import NamedTuple
 
 import asyncpg
 
-from runfold import Ledger
+from runfold import Ledger, Submit, Transition
+from runfold.ledger.postgres.clock import ledger_now
 from runfold.ledger.reading.verify import verify
 from tests.support.databases import PROJECT
 from tests.support.runs import TINY
 from tests.support.signatures import callable_functions
-from tests.support.waiting import lapsed
+from tests.support.waiting import passed
 
 
 class Call(NamedTuple):
@@ -55,10 +58,11 @@ CALLS = (
         "p_workers": "w:1",
     }),
     Call("cancel", {"p_actor": "ann", "p_runs": "{run}"}),
-    Call("refuse", {"p_actor": "ann", "p_name": "heartbeat", "p_runs": "{run}", "p_tokens": "99"}),
-    Call("reap", {"p_actor": "ann", "p_limit": "10"}),
+    Call("refuse", {**LEASED, "p_actor": "ann", "p_name": "heartbeat"}),
+    Call("reap", {"p_actor": "ann", "p_limit": "1"}),
 )  # fmt: skip
-TEXTS = ("x" * 200, "x" * 201, "x" * 200 + " ", "ü" * 200 + "   ", "x ", " x", "")
+TEXTS = ("x" * 200, "x" * 201, "x" * 200 + " ", "x" + "ü" * 199 + "   ", "x ", " x", "")
+"""Each call has a letter of its own for the first x, or its keys would name another's events."""
 NUMBERS = (
     "0.0000004", "0.0000005", "1.23456789", "0.1", "0.100000000", "1e2", "100", "-0.0000001",
     "999999.9999999", "1e300", "NaN", "Infinity",
@@ -67,6 +71,7 @@ _APPENDING = """
 SELECT proname::text AS name FROM pg_proc
 WHERE pronamespace = 'ledger'::regnamespace AND prosrc ~ 'INSERT INTO ledger\\.event\\M'
 """
+EVENTS = "SELECT count(*) FROM ledger.event"
 REFUSALS = {"22", "23", "RF"}
 _REACHED = {
     "character varying": "SELECT max(length({0}))::text = substring('{1}' FROM '[0-9]+') "
@@ -79,13 +84,18 @@ WHERE attrelid = 'ledger.event'::regclass AND attnum > 0 AND atttypmod <> -1
 """
 
 
-def hostile(call: Call, parameters: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+def hostile(call: Call, letter: str, parameters: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
     """Generate the call's arguments with, in turn, each parameter that a column may change."""
     yield call.arguments
     for name, type_ in parameters.items():
-        if type_.removesuffix("[]") in {"text", "numeric"}:
-            values = NUMBERS if type_.startswith("numeric") else TEXTS
-            yield from ({**call.arguments, name: value} for value in values)
+        match type_.removesuffix("[]"):
+            case "text":
+                values = [text.replace("x", letter, 1) for text in TEXTS]
+            case "numeric":
+                values = list(NUMBERS)
+            case _:
+                continue
+        yield from ({**call.arguments, name: value} for value in values)
 
 
 async def run_raw(
@@ -113,19 +123,26 @@ async def run_raw(
     return True
 
 
-async def prepared(ledger: Ledger, call: Call, number: int) -> dict[str, str]:
-    """Have a run that the call fits; return what the call's arguments name."""
-    kind = f"kind-{number}"
-    await ledger.submit(kind)
-    if call.function == "claim":
-        return {}
-    ttl = TINY if call.function == "reap" else 60
-    [lease] = await ledger.claim("w:1", kinds=[kind], ttl=ttl)
+async def prepared(ledger: Ledger, call: Call, kind: str, count: int) -> list[dict[str, str]]:
+    """Have runs of a kind that the call fits; return what its arguments name of each."""
+    deadline = TINY if call.function == "reap" else None
+    await ledger.submit_many([Submit(kind=kind, deadline=deadline)] * count)
     if call.function == "reap":
-        await lapsed(ledger, lease)
+        await passed(ledger, await ledger_now(ledger.pool) + timedelta(seconds=TINY))
+    if call.function in {"claim", "reap"}:
+        return [{}] * count
+    leases = await ledger.claim("w:1", kinds=[kind], limit=count, ttl=3_600)
     if call.function == "decide":
-        await ledger.transition(lease, "waiting_approval", park=True)
-    return {"run": str(lease.run_id), "token": str(lease.token), "n": str(number)}
+        await ledger.transition_many(
+            [Transition(lease, "waiting_approval", park=True) for lease in leases]
+        )
+    if call.function == "refuse":
+        for lease in leases:
+            await ledger.release(lease)
+    return [
+        {"run": str(lease.run_id), "token": str(lease.token), "n": f"{kind}-{number}"}
+        for number, lease in enumerate(leases)
+    ]
 
 
 async def test_every_function_that_appends_is_called(connection: asyncpg.Connection) -> None:
@@ -143,17 +160,20 @@ async def test_the_hash_is_of_what_each_limited_column_stores(
 ) -> None:
     functions = await callable_functions(connection)
     taken = 0
-    for call in CALLS:
+    for letter, call in zip(ascii_lowercase, CALLS, strict=False):
         parameters = dict(functions[call.function]["parameters"])
-        for number, arguments in enumerate(hostile(call, parameters)):
-            facts = await prepared(ledger, call, number)
+        calls = list(hostile(call, letter, parameters))
+        prepared_runs = await prepared(ledger, call, f"kind-{letter}", len(calls))
+        before = await connection.fetchval(EVENTS)
+        for number, (arguments, facts) in enumerate(zip(calls, prepared_runs, strict=True)):
             given = {"p_project": PROJECT} | {
                 name: value.format(**facts) if "{" in value else value
                 for name, value in arguments.items()
             }
-            was_taken = await run_raw(connection, call, parameters, given)
-            assert was_taken or number, f"{call.function} refuses a proper call"
-            taken += was_taken
+            taken += await run_raw(connection, call, parameters, given)
+            assert number or await connection.fetchval(EVENTS) > before, (
+                f"{call.function} appends nothing in a proper call"
+            )
 
     assert (await verify(ledger.pool, PROJECT)).findings == ()
     assert taken > len(CALLS)
