@@ -24,7 +24,6 @@ from tests.support.databases import PROJECT
 
 pytestmark = pytest.mark.new_database
 
-LARGE: Final = 20_000
 TABLES: Final = frozenset({"run_state", "event", "payload", "command"})
 """The tables that grow with the runs."""
 EXPLAIN: Final = {

@@ -348,8 +348,7 @@ async def test_a_projector_without_a_right_stops_no_archive(
                 with pytest.raises(asyncpg.InsufficientPrivilegeError):
                     async with projector.transaction():
                         await projector.execute(f"LOCK TABLE ledger.{table}")
-            await connection.execute("SET statement_timeout = '4s'")
-            async with at_work(connection, "archive"):
+            async with asyncio.timeout(BOUND), at_work(connection, "archive"):
                 pass
         await projector.close()
 

@@ -27,17 +27,12 @@ from runfold.ledger.proof.decisions import DecisionCheck
 from tests.support.clock import set_clock
 from tests.support.databases import PROJECT
 from tests.support.decisions import decided
-from tests.support.logins import grant, with_login
+from tests.support.logins import grant, login_of, with_login
 from tests.support.runs import claimed, newest, types
 from tests.support.waiting import awaited
 
 Connection = asyncpg.Connection
 REVOKED = "SELECT ledger.change_access('test', 'tests', $1, '{}', NULL, NULL, NULL)"
-
-
-def login_of(url: str) -> str:
-    """Name the login of a database's URL."""
-    return url.split("//")[1].split(":", maxsplit=1)[0]
 
 
 @asynccontextmanager

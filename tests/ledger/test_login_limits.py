@@ -81,8 +81,9 @@ async def test_a_login_that_leaves_a_transaction_open_is_ended_by_the_server(
         await connection.execute(f"ALTER ROLE {login_of(url)} SET {IDLE} = '200ms'")
         await grant(connection, login_of(url), ("submit",))
         idler = await asyncpg.connect(driver_url(url))
-        await idler.execute("BEGIN")
-        await idler.execute(f"SELECT ledger.cancel('test', 'x', ARRAY['{run.run_id}'::uuid], NULL)")
+        await idler.execute(  # in one message, or a busy server ends the transaction before it
+            f"BEGIN;SELECT ledger.cancel('test', 'x', ARRAY['{run.run_id}'::uuid], NULL)"
+        )
         await ledger.cancel(run.run_id)  # waits for the server to end the idler
         with pytest.raises((*FAILURES, OSError)):
             await idler.execute("COMMIT")

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from runfold.ledger import Ledger, State, Submit
 from runfold.ledger.operations.reap import pulse
 from runfold.ledger.postgres.clock import ledger_now
 from runfold.ledger.postgres.urls import driver_url
-from tests.support.clock import set_clock
+from tests.support.clock import set_clock, set_walking_clock
 from tests.support.databases import PROJECT
 from tests.support.runs import claimed, waiting
 from tests.support.waiting import blocked, lapsed, passed
@@ -331,6 +331,7 @@ async def test_marks_begin_anew_where_a_clock_or_a_sequence_was_set_back(
 async def test_a_sweep_moves_the_marks_once_in_a_second(
     ledger: Ledger, connection: asyncpg.Connection[Any]
 ) -> None:
+    await set_walking_clock(connection, datetime.now(UTC), timedelta())
     await ledger.submit("parse")
 
     await ledger.reap()
@@ -366,6 +367,7 @@ async def test_marks_leave_room_for_an_instant_that_was_chosen_a_while_before(
 async def test_marks_of_many_old_leases_move_less_often(
     ledger: Ledger, connection: asyncpg.Connection[Any]
 ) -> None:
+    await set_walking_clock(connection, datetime.now(UTC), timedelta())
     await claimed(ledger)
     await move(connection)
     number = (await mark_of(connection))["number"]
