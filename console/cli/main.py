@@ -127,6 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if stream is None:  # closed by the caller, who wants no output
             with open(os.devnull, "w") as nowhere, redirected(nowhere):
                 return main(arguments)
+    if sys.stdin is None:  # closed by the caller, who gives no input
+        with open(os.devnull) as sys.stdin:
+            return main(arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -60,6 +60,13 @@ def test_submit_takes_the_whole_input_as_json(cli: Cli) -> None:
     assert run["input"] == {"big": number, "text": "a=b ü"}
 
 
+def test_a_closed_standard_input_is_an_empty_one(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert "input '': is not JSON" in cli.fails(exits.USAGE, "submit", "parse", "-").err
+    monkeypatch.setattr("sys.stdin", None)
+    assert cli.ok("mcp").out == ""
+
+
 def test_submit_takes_its_input_from_stdin(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     import io
 

@@ -144,8 +144,8 @@ async def end_session(
 
 def _password() -> str:
     """Return the password: asked for twice at a terminal, else the first line of stdin."""
-    if sys.stdin is None or not sys.stdin.isatty():
-        line = sys.stdin.readline(_LINE) if sys.stdin is not None else ""
+    if not sys.stdin.isatty():
+        line = sys.stdin.readline(_LINE)
         return line.removesuffix("\n").removesuffix("\r")
     first = getpass.getpass("Password: ")
     if getpass.getpass("Again: ") != first:

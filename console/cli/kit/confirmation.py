@@ -32,7 +32,7 @@ def agreed(action: str, found: str, *, matching: int | None, count: int | None) 
 
 def can_ask() -> bool:
     """Whether a person can be asked: standard input and standard error are a terminal."""
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def confirmed(question: str) -> bool:

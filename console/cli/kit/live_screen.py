@@ -25,7 +25,7 @@ Draw = Callable[[int, int], Awaitable[Sequence[Text]]]
 
 def has_screen() -> bool:
     """Whether standard input and output are a terminal."""
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 async def renew(draw: Draw, every: float) -> None:
