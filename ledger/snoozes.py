@@ -17,13 +17,15 @@ from runfold.ledger.validation import MAX_INT, check_instant, check_int, check_r
 MOST: Final = 500
 """Requests that one person has put off."""
 _CHANGE: Final = "SELECT ledger.snooze($1, $2, $3, $4, $5) AS changed"
-# One that was replaced, or that another person has signed since, is back.
+# One that was replaced, or that another person has signed since, is back. An end that ledger.snooze
+# would not take is that of a damaged row, which must hide no request for ever.
 _OF_ACTOR: Final = f"""
 SELECT snooze.run_id, snooze.version, snooze.until FROM ledger.snooze AS snooze
 CROSS JOIN LATERAL (
   SELECT state.state, state.available_at FROM ledger.run_state AS state
   WHERE state.project_id = snooze.project_id AND state.run_id = snooze.run_id LIMIT 1) AS run
-WHERE snooze.project_id = $1 AND snooze.actor = $2 AND snooze.until > ledger.now()
+WHERE snooze.project_id = $1 AND snooze.actor = $2
+  AND snooze.until > ledger.now() AND snooze.until <= ledger.now() + interval '90 days'
   AND run.state = 'waiting_approval' AND run.available_at IS NULL AND NOT EXISTS (
     SELECT FROM ledger.event AS event
     WHERE event.project_id = snooze.project_id AND event.run_id = snooze.run_id

@@ -15,7 +15,7 @@ from runfold.ledger import Lease, Ledger, State
 from runfold.ledger.roles import grant
 from tests.console.test_process import PROGRAM, environment
 from tests.support.clock import set_clock
-from tests.support.console import Cli, cli
+from tests.support.console import Cli, cli, execute
 from tests.support.forked import Forked
 from tests.support.runs import claimed, types, waiting
 from tests.support.waiting import BOUND
@@ -241,6 +241,9 @@ def test_a_request_is_put_off_and_shown_again(cli: Cli) -> None:
     assert run in cli.ok("approvals").out
     assert run in cli.ok("approvals", "--snoozed", "--actor", "ann").out
     assert cli("snooze", run, "--until", "3h", "--actor", "ann").code == exits.USAGE  # it lapses
+    for never in ("infinity", "294000-01-01"):
+        execute(cli.url, f"UPDATE ledger.snooze SET until = '{never}'")
+        assert run in cli.ok("approvals", "--mine", "--actor", "ann").out
     assert cli("snooze", run, "--actor", "ann").code == exits.USAGE
     assert cli("snooze", run, "--until", "9" * 20, "--actor", "ann").code == exits.USAGE
     cli.ok("snooze", run, "--undo", "--actor", "ann")
