@@ -8,7 +8,6 @@ import random
 import httpx
 import pytest
 
-from runfold.console.web import app
 from runfold.console.web.api import integrity
 from runfold.ledger import Ledger
 from runfold.ledger.proof.bundle import check_evidence
@@ -16,7 +15,6 @@ from runfold.workers.duties.webhooks.deliverer import Terms
 from runfold.workers.duties.webhooks.posting import Poster
 from runfold.workers.duties.webhooks.sender import WebhookSender
 from tests.support.runs import claimed, event_count
-from tests.support.web import calling, token
 
 SECRET = "sk-" + "a1B2" * 10
 
@@ -124,21 +122,6 @@ async def test_webhooks_are_made_looked_at_and_taken_away(
     assert (await web.post(f"{path}/pause", json={})).status_code == 404
     for url in ("http://169.254.169.254/latest/meta-data", "file:///etc/passwd"):
         assert (await web.post("/v1/webhooks", json={"url": url})).status_code == 422
-
-
-async def test_webhooks_and_proofs_take_rights_of_their_own(ledger: Ledger) -> None:
-    run = await ledger.submit("parse")
-    await ledger.webhooks.add("https://example.com")
-    for rights, listed, proved in (
-        (["read", "submit"], 403, 403), (["read", "audit"], 200, 200), (["admin"], 200, 403),
-    ):  # fmt: skip
-        _, secret = await token(ledger, rights)
-        async with calling(app(ledger), secret) as client:
-            assert (await client.get("/v1/webhooks")).status_code == listed, rights
-            proof = await client.get(f"/v1/runs/{run.run_id}/proof")
-            assert proof.status_code == proved, rights
-            added = await client.post("/v1/webhooks", json={"url": "https://example.com"})
-            assert added.status_code == (201 if "admin" in rights else 403), rights
 
 
 async def test_the_pages_make_a_webhook_show_what_it_was_told_and_send_again(

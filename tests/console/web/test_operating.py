@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -219,17 +218,6 @@ async def test_a_month_is_held_and_released_with_reasons(
     assert [each["reason"] for each in (await web.get(f"{path}.json")).json()["holds"]] == ["<b>"]
 
 
-async def test_the_archive_is_for_those_with_rights_in_all_projects(ledger: Ledger) -> None:
-    _, secret = await token(ledger, ["read", "audit", "admin"])
-    month = f"{datetime.now(UTC) - timedelta(days=40):%Y-%m}"
-    async with calling(app(ledger)) as client:
-        await sign_in(client, secret)
-        assert (await client.get("/p/test/archive")).status_code in {403, 404}
-        asked = {"target": month, "change": "hold", "reason": "r"}
-        assert (await client.post("/p/test/archive", data=asked)).status_code in {403, 404}
-    assert await ledger.archive.history() == []
-
-
 async def test_a_projection_is_rebuilt_from_its_page_and_put_in_its_place(
     web: httpx.AsyncClient, ledger: Ledger
 ) -> None:
@@ -304,16 +292,3 @@ async def test_a_rebuild_that_was_begun_elsewhere_shows_how_far_it_is(
     page = (await web.get("/p/test/projections")).text
     assert "begun elsewhere" in page
     assert "1 of 4 ranges" in page
-
-
-async def test_a_rebuild_takes_the_right_admin_in_all_projects(ledger: Ledger) -> None:
-    _, secret = await token(ledger, ["read", "admin"])
-    async with calling(app(ledger)) as client:
-        await sign_in(client, secret)
-        refused = await client.post(
-            "/p/test/projections", data={"name": "run_counts", "reason": "r"}
-        )
-        hidden = await client.get("/p/test/audit/all")
-
-    assert refused.status_code in {403, 404}
-    assert hidden.status_code in {403, 404}

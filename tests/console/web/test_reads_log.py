@@ -174,13 +174,6 @@ async def test_nobody_alters_the_record_of_reads(
     assert len((await web.get("/p/test/reads.json")).json()["reads"]) == 1
 
 
-async def test_who_read_what_is_for_those_with_the_right_to_audit(ledger: Ledger) -> None:
-    _, secret = await token(ledger, ["read"])
-    async with calling(app(ledger)) as client:
-        await sign_in(client, secret)
-        assert (await client.get("/p/test/reads")).status_code == 403
-
-
 async def test_old_records_of_reads_go_on_record_and_younger_ones_stay(
     ledger: Ledger, connection: asyncpg.Connection
 ) -> None:

@@ -17,7 +17,7 @@ from runfold.ledger import Ledger, State
 from runfold.ledger.errors import DatabaseUnavailable
 from runfold.workers.journal.children import sweep
 from tests.support.runs import claimed, waiting
-from tests.support.web import calling, token
+from tests.support.web import calling
 
 
 async def test_a_write_is_refused_when_the_run_has_moved_on(
@@ -173,32 +173,11 @@ async def test_projections_and_metrics_are_read(web: httpx.AsyncClient) -> None:
     assert "runfold_" in (await web.get("/v1/metrics")).text
 
 
-async def test_metrics_are_of_all_projects_and_need_the_right_in_all(ledger: Ledger) -> None:
-    credential, secret = await token(ledger, ["read"])
-    async with calling(app(ledger), secret) as client:
-        narrow = await client.get("/v1/metrics")
-        await ledger.grant_access(credential, ["read"], everywhere=True)
-        wide = await client.get("/v1/metrics")
-
-    assert (narrow.status_code, wide.status_code) == (403, 200)
-
-
 async def test_probes_answer_without_a_token_and_in_one_word(ledger: Ledger) -> None:
-    served = app(ledger)
-    async with calling(served) as client:
+    async with calling(app(ledger)) as client:
         answers = [await client.get(path) for path in ("/v1/health", "/v1/ready")]
-        everything_else = [
-            path
-            for path, whole in served.openapi()["paths"].items()
-            if "get" in whole and "{" not in path and path not in OPEN
-        ]
-        refused = [(await client.get(path)).status_code for path in everything_else]
 
     assert [answer.json() for answer in answers] == [{"status": "ok"}] * 2
-    assert set(refused) == {401}
-
-
-OPEN = {"/v1/health", "/v1/ready", "/v1/problems"}
 
 
 async def test_a_server_that_ends_is_not_ready(ledger: Ledger) -> None:

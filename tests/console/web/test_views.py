@@ -8,7 +8,6 @@ import asyncpg
 import httpx
 import pytest
 
-from runfold.console.web import app
 from runfold.console.web.pages.counts import Counts, facets
 from runfold.ledger import Ledger, views
 from runfold.ledger.errors import InvalidQuery, InvalidValue
@@ -16,7 +15,6 @@ from runfold.projections import CatchUp, install
 from runfold.projections.models.counts import RUN_COUNTS
 from tests.support.databases import PROJECT
 from tests.support.logins import grant, login_of, with_login
-from tests.support.web import calling, sign_in, token
 
 RECORDED = "SELECT name, number, query, actor, credential FROM ledger.view_event ORDER BY number"
 COUNTS = Counts(
@@ -116,16 +114,6 @@ async def test_a_project_has_so_many_views_and_no_more(ledger: Ledger) -> None:
     assert await views.save(ledger.project, "v0", "kind:b")
     with pytest.raises(InvalidQuery):
         await views.save(ledger.project, "v0", "kind:")
-
-
-async def test_views_are_seen_and_saved_by_readers_only(ledger: Ledger) -> None:
-    await views.save(ledger.project, "v", "kind:a")
-    _, secret = await token(ledger, ["submit"])
-    async with calling(app(ledger)) as client:
-        await sign_in(client, secret)
-        answer = await client.post("/p/test/views", data={"name": "v", "change": "remove"})
-        assert answer.status_code == 403
-    assert len(await views.views(ledger.project)) == 1
 
 
 async def test_sql_refuses_what_python_refuses(
