@@ -163,21 +163,13 @@ def test_runs_can_be_filtered_by_each_option(cli: Cli) -> None:
         found("--state", "running")
         == found("--worker", "w:9")
         == found("--key", "k")
+        == found("--tag", "vip")
         == {str(held.run_id)}
     )
     assert found("--kind", "fetch") == {str(other), str(cancelled)}
     assert found("--state", "pending,cancelled") == {str(other), str(cancelled)}
     assert found("--state", "pending", "--state", "running") == {str(other), str(held.run_id)}
     assert found("--kind", "fetch", "--state", "running") == set()
-
-
-def test_runs_can_be_filtered_by_tag(cli: Cli) -> None:
-    tagged = cli.submitted("parse", "--tag", "eu", "--tag", "vip")
-    cli.submitted("parse", "--tag", "us")
-
-    (run,) = cli.ok("runs", "--json", "--tag", "eu").lines
-
-    assert run["run_id"] == str(tagged)
 
 
 def test_runs_come_in_pages(cli: Cli) -> None:

@@ -23,7 +23,8 @@ from runfold.projections import CatchUp, Projection, field, install, last, of_ru
 from tests.support.console import Cli
 from tests.support.runs import claimed, waiting
 
-EVIL: Final = "\x1b]52;c;aGk=\x07\nFORGED \x9b31m\u202e\u2028\x7f"
+EVIL: Final = "\x1b]52;c;aGk=\x07\n[red]FORGED \x9b31m\u202e\u2028\x7f"
+FORGED: Final = ("FORGED", "[red]FORGED")
 COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 WRITING: Final = {"print", "sys.stdout.write", "sys.stderr.write"}
 CONSOLE: Final = Path(__file__).parents[2] / "console"
@@ -174,7 +175,9 @@ def test_no_command_prints_what_steers_a_terminal_or_forges_a_line(
             plain = COLOUR.sub("", text) if terminal else text
             unsafe = {char for char in plain if not char.isprintable() and char != "\n"}
             assert not unsafe, (words, unsafe, plain)
-            assert not any(line.startswith("FORGED") for line in plain.splitlines()), words
+            assert not any(line.startswith(FORGED) for line in plain.splitlines()), words
+            squeezed = "".join(plain.split())  # a word without room is parted
+            assert squeezed.count("FORGED") == squeezed.count("[red]FORGED"), words
             printed += "FORGED" in plain
     assert printed > len(runs) * 3  # the names are shown, in their escaped form
     assert {words[0] for words in calls(runs)} >= {entry.name for entry in Program.entries} - {
@@ -218,7 +221,7 @@ def test_a_log_line_is_one_line_without_control_characters(
         text = capsys.readouterr().err
         assert all(char.isprintable() or char == "\n" for char in text)
         assert "ValueError" in text
-        assert not any(line.startswith("FORGED") and as_json for line in text.splitlines())
+        assert not any(line.startswith(FORGED) and as_json for line in text.splitlines())
 
 
 def test_only_the_output_module_and_the_program_itself_write_to_the_streams() -> None:

@@ -114,29 +114,6 @@ def test_history_as_json_has_every_field_and_the_chained_hash(cli: Cli) -> None:
     assert events[-1]["hash"] == run["hash"]
 
 
-def test_history_follow_ends_with_the_run(cli: Cli) -> None:
-    run_id = cli.given(failed)
-
-    assert cli.ok("history", str(run_id), "--follow").out == cli.ok("history", str(run_id)).out
-
-
-def test_what_a_run_contains_cannot_steer_the_terminal(cli: Cli) -> None:
-    async def hostile(ledger: Ledger) -> UUID:
-        lease = await claimed(
-            ledger, "w:1", input={"evil": "\x1b]0;owned\x07 \x9b31m [red]markup[/red] \u202edrow"}
-        )
-        await ledger.retry(lease, error_code="E\u2028", error_detail="\x1b[2J")
-        return lease.run_id
-
-    run_id = str(cli.given(hostile))
-
-    for words in (("show", run_id), ("history", run_id), ("runs",), ("state", run_id, "--at", "3")):
-        answer = cli.ok(*words)
-        assert all(char == "\n" or char.isprintable() for char in answer.out + answer.err)
-    assert "[red]markup[/red]" in cli.ok("show", run_id).out
-    assert cli.ok("show", run_id, "--json").json["input"]["evil"].startswith("\x1b]0;")
-
-
 def test_times_are_written_in_utc_with_milliseconds() -> None:
     from runfold.console.shared.plain import jsonable, moment
 
