@@ -210,18 +210,19 @@ def test_deliveries_that_are_due_and_those_that_fail_are_named(cli: Cli) -> None
     assert told(cli, "webhooks") == ("ok", "1 webhook in order")
 
 
-def test_a_delivery_that_waits_for_none_is_named_with_its_remedy(cli: Cli) -> None:
+@pytest.mark.parametrize("damage", ["follows = true", "next_at = 'infinity'"])
+def test_a_delivery_that_would_never_be_due_is_named_with_its_remedy(cli: Cli, damage: str) -> None:
     hook = hooked(cli)
     run = cli.submitted()
     cli.ok("cancel", str(run))
     sent(cli, taken=False)
-    execute(cli.url, "UPDATE ledger.delivery SET follows = true")
+    execute(cli.url, f"UPDATE ledger.delivery SET {damage} WHERE version = 1")
 
     level, detail = told(cli, "webhooks")
 
     assert (level, detail.partition(": ")[0]) == (
         "warning",
-        f"{hook} in project test has a delivery that waits for an earlier one, which has ended",
+        f"{hook} in project test has a delivery that would never be due",
     )
     remedy = detail.partition("`runfold ")[2].rstrip("`")
     assert remedy.startswith(f"webhooks resend {hook}_{run}_1_")

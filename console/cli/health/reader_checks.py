@@ -59,11 +59,13 @@ FROM ledger.webhook AS hook LEFT JOIN LATERAL (
       WHERE waiting.webhook_id = hook.webhook_id AND waiting.next_at IS NOT NULL
       ORDER BY waiting.run_id, waiting.version LIMIT {_LOOKED_AT}) AS open
     ORDER BY open.run_id, open.version) AS first
-  WHERE first.follows ORDER BY first.run_id LIMIT 1
+  WHERE first.follows OR first.next_at > (SELECT ledger.now() + interval '30 days')
+  ORDER BY first.run_id LIMIT 1
 ) AS stuck ON true
 ORDER BY hook.project_id, hook.webhook_id
 """
-"""The webhooks; `stuck`: the first open delivery of a run, if it waits for an earlier one."""
+"""The webhooks; `stuck`: the first open delivery of a run, if it waits for an earlier one, or for
+longer than any pause."""
 _SEES: Final = """
 SELECT cardinality(ledger.projects_seen('audit', 'admin')) > 0 AS webhooks,
   has_table_privilege('ledger.webhook_secret', 'SELECT') AS secrets
@@ -152,8 +154,8 @@ def _of_deliveries(name: str, row: Mapping[str, Any]) -> Iterator[Problem]:
         yield Level.WARNING, f"{told}: `runfold webhooks deliveries {id_}` says why"
     if row["run_id"] is not None:
         stuck = delivery_id(id_, row["run_id"], row["version"], row["body"])
-        waits = f"{name} has a delivery that waits for an earlier one, which has ended"
-        yield Level.WARNING, f"{waits}: `runfold webhooks resend {stuck}`"
+        never = f"{name} has a delivery that would never be due"
+        yield Level.WARNING, f"{never}: `runfold webhooks resend {stuck}`"
 
 
 async def _unread(pool: Pool, checkpoint: Checkpoint) -> float:
