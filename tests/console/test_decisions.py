@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pty
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -13,16 +11,12 @@ import pytest
 from runfold.console.cli.kit import exits
 from runfold.ledger import Lease, Ledger, State
 from runfold.ledger.roles import grant
-from tests.console.test_process import PROGRAM, environment
+from tests.console.test_process import typed
 from tests.support.clock import set_clock
 from tests.support.console import Cli, cli, execute
-from tests.support.forked import Forked
 from tests.support.runs import claimed, types, waiting
-from tests.support.waiting import BOUND
 
 __all__ = ["cli"]
-
-SECONDS = BOUND
 
 
 async def asked(ledger: Ledger, **content: Any) -> Lease:
@@ -179,25 +173,6 @@ def test_the_inbox_has_what_waits_and_what_a_person_may_decide(cli: Cli) -> None
 def test_an_empty_inbox_is_no_error(cli: Cli) -> None:
     assert "no approval waits" in cli.ok("approvals").err
     assert cli.ok("approvals", "--json").out == ""
-
-
-def typed(url: str, text: str, *words: str) -> tuple[str, int]:
-    """Run the program on a terminal, type a text and return what the terminal got."""
-    ours, theirs = pty.openpty()
-    with Forked[bytes](
-        [*PROGRAM, *words], env=environment(url), stdin=theirs, stdout=theirs, stderr=theirs
-    ) as process:
-        os.close(theirs)
-        os.write(ours, text.encode())
-        got = bytearray()
-        try:
-            while chunk := os.read(ours, 65_536):
-                got += chunk
-        except OSError:  # the program has gone
-            pass
-        code = process.wait(SECONDS)
-    os.close(ours)
-    return got.decode(), code
 
 
 def test_what_several_must_approve_is_counted_wherever_it_is_shown(cli: Cli) -> None:

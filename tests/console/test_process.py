@@ -227,33 +227,34 @@ def test_verify_shows_its_progress_on_a_terminal(database: str) -> None:
 
 
 def on_a_terminal(url: str, *words: str, **more: str) -> str:
-    """Run the program on a terminal of 80 columns; give what the terminal got."""
+    """Run the program on a terminal, where it must succeed; return what the terminal got."""
+    shown, code = typed(url, "", *words, **more)
+    assert code == exits.OK, shown
+    return shown
+
+
+def typed(url: str, text: str, *words: str, **more: str) -> tuple[str, int]:
+    """Run the program on a terminal of 80 columns and type a text.
+
+    Return what the terminal got, and the exit code.
+    """
     ours, theirs = pty.openpty()
-    process = Forked[bytes](
+    with Forked[bytes](
         [*PROGRAM, *words],
         env=environment(url, **{"COLUMNS": "80"} | more),
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-    )
-    os.close(theirs)
-    got = bytearray()
-    try:
-        while chunk := _read(ours):
-            got += chunk
-        assert process.wait(SECONDS) == exits.OK, bytes(got)
-    finally:
-        os.close(ours)
-        process.kill()
-        process.wait()
-    return got.decode()
-
-
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 65_536)
-    except OSError:  # what Linux says when the program at the other end has gone
-        return b""
+    ) as process:
+        os.close(theirs)
+        os.write(ours, text.encode())
+        got = bytearray()
+        with suppress(OSError):  # what Linux says when the program at the other end has gone
+            while chunk := os.read(ours, 65_536):
+                got += chunk
+        code = process.wait(SECONDS)
+    os.close(ours)
+    return got.decode(), code
 
 
 @pytest.mark.parametrize(

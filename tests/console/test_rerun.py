@@ -8,7 +8,7 @@ import pytest
 
 from runfold.console.cli.kit import exits
 from runfold.ledger import Ledger, State
-from tests.console.test_decisions import typed
+from tests.console.test_process import typed
 from tests.support.console import Cli, cli
 from tests.support.runs import claimed
 
