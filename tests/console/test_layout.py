@@ -35,6 +35,28 @@ def test_facts_hang_under_their_beginning_or_below_a_head_that_leaves_no_room() 
     assert below[1].startswith(" " * 6 + "attempt 1")
 
 
+@pytest.mark.parametrize("before", ["", "1  2026-11-30  "])
+def test_a_head_with_a_word_longer_than_a_line_is_broken(before: str) -> None:
+    lines = [line.plain for line in entry(Text(f"{before}{'a' * 70} by ann"), "", 40)]
+
+    assert max(map(len, lines)) <= 40
+    assert "".join("".join(lines).split()) == f"{before}{'a' * 70}byann".replace(" ", "")
+
+
+def test_the_narrowest_terminal_is_written_to(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "1")
+
+    Output(as_json=False).entry(Text("head  "), FACTS)
+    Output(as_json=False).table(("A", "B"), [("one", "x" * 50)], [None])
+
+    said = capsys.readouterr().out
+    assert "".join(said.split()).startswith("".join(f"head{FACTS}".split()))
+    assert said.count("x") == 50
+
+
 def test_columns_without_room_follow_their_row_by_title() -> None:
     rows = [("one", "x" * 10, "y" * 50), ("two", "-", "z")]
 

@@ -18,6 +18,7 @@ from runfold.workers.process import beginning
 UNBOUNDED: Final = 100_000
 """Columns of a line that is never wrapped."""
 
+_NARROWEST: Final = 20
 EMPTY: Final = "-"
 """The text of a cell without a value."""
 
@@ -69,8 +70,7 @@ class Output:
 
     def entry(self, head: Text, facts: str) -> None:
         """Write a head and its facts: one line, or as many as a terminal needs."""
-        terminal = sys.stdout.isatty()
-        width = console(sys.stdout).width if terminal else UNBOUNDED
+        width = _width() if sys.stdout.isatty() else UNBOUNDED
         for line in entry(safe_text(head), clean(facts), width):
             self.line(line)
 
@@ -89,7 +89,7 @@ class Output:
             [titles[n] for n in shown],
             [[row[n] for n in shown] for row in safe],
             colours,
-            console(sys.stdout).width,
+            _width(),
         ):
             self.line(line)
 
@@ -122,6 +122,11 @@ def safe_text(text: Text) -> Text:
 def _write(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
+
+
+def _width() -> int:
+    """Return the columns of the terminal; a narrower one breaks the lines itself."""
+    return max(console(sys.stdout).width, _NARROWEST)
 
 
 def console(stream: TextIO, width: int | None = None) -> Console:

@@ -54,8 +54,9 @@ def _cropped(head: Text, width: int) -> list[Text]:
         return [head]
     lines, rest = [], head
     while rest.cell_len > width:
-        cut = rest.plain.rfind(" ", 0, width + 1)
-        cut = cut if cut > 0 else width
+        indent = len(rest.plain) - len(rest.plain.lstrip())
+        cut = rest.plain.rfind(" ", indent, width + 1)
+        cut = cut if cut > 0 else width  # a word that is longer than a line is broken
         line, rest = rest.divide([cut])
         line.rstrip()
         lines.append(line)
