@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from runfold.console.cli.health.work_checks import ORPHANS, UNSERVED
 from runfold.ledger import Ledger
 from runfold.ledger.postgres.urls import driver_url
 from tests.support.databases import PROJECT
+from tests.support.past_month import make_month
 
 CROWD: Final = 40_000
 MARGIN: Final = 200
@@ -65,6 +67,7 @@ LEASE: Final = "'60 seconds'::interval"
 async def crowded(unverified_database: str) -> AsyncIterator[asyncpg.Connection[Any]]:
     """A ledger with a few runs, whose tables are about to be filled without events."""
     connection = await asyncpg.connect(driver_url(unverified_database))
+    await make_month(connection, datetime.now(UTC) - timedelta(hours=1))  # of what ADD adds
     async with Ledger.open(unverified_database, PROJECT) as ledger:
         await ledger.submit_many([{"kind": "parse"}] * 20)
         await ledger.submit_many([{"kind": "limited"}] * 20)
