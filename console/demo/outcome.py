@@ -11,11 +11,9 @@ from pydantic_core import to_jsonable_python
 
 from runfold.console.shared.plain import number_of
 from runfold.ledger import Ledger, Run, State
-from runfold.ledger.events import Event
+from runfold.ledger.events import Event, LeaseExpired
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.reading.report import Report
-
-LAST_ATTEMPT: Final = 2
 
 _STATES: Final = (
     "SELECT state, count(*) AS runs FROM ledger.run_state WHERE project_id = $1 GROUP BY state"
@@ -43,6 +41,8 @@ class Outcome:
     killed_pid: int | None = None
     lost: list[Run] = field(default_factory=list)
     """The runs that the killed worker held, as they are at the end."""
+    attempts: list[int] = field(default_factory=list)
+    """The attempts of each of these, by its history."""
     granted: list[Run] = field(default_factory=list)
     rejected: list[Run] = field(default_factory=list)
     history: Sequence[Event] = ()
@@ -74,12 +74,12 @@ class Outcome:
             return [f"no lease of {self.killed} expired, though it was killed"]
         rejected = {run.run_id for run in self.rejected}
         wrong = []
-        for run in self.lost:
+        for run, attempts in zip(self.lost, self.attempts, strict=True):
             expected = State.CANCELLED if run.run_id in rejected else State.COMPLETED
-            if (run.state, run.attempt_count) != (expected, LAST_ATTEMPT):
+            if (run.state, run.attempt_count) != (expected, attempts):
                 wrong.append(
                     f"run {run.run_id} of {self.killed} is {run.state} "
-                    f"on attempt {run.attempt_count}, not {expected} on attempt {LAST_ATTEMPT}"
+                    f"on attempt {run.attempt_count}, not {expected} on attempt {attempts}"
                 )
         return wrong
 
@@ -136,8 +136,14 @@ async def read_outcome(ledger: Ledger, outcome: Outcome) -> None:
     rows = await fetch(ledger.pool, _LOST, ledger.project_id, outcome.killed)
     outcome.lost = [await ledger.get(row["run_id"]) for row in rows]
     histories = [await ledger.history(run.run_id) for run in outcome.lost]
+    outcome.attempts = [1 + sum(map(_is_charged, history)) for history in histories]
     outcome.history = max(histories, key=len, default=())
     outcome.report = await ledger.verify()
+
+
+def _is_charged(event: Event) -> bool:
+    """Whether a lapsed lease was an attempt; one under which nothing was begun was none."""
+    return isinstance(event, LeaseExpired) and event.attempt is None
 
 
 def facts_of(event: Event) -> dict[str, Any]:

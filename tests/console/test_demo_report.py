@@ -7,10 +7,11 @@ import io
 import pytest
 from rich.console import Console
 
-from runfold.console.demo.outcome import Outcome
+from runfold.console.demo.outcome import Outcome, read_outcome
 from runfold.console.demo.report import print_outcome
 from runfold.ledger import Ledger
 from tests.support.runs import claimed
+from tests.support.waiting import lapsed
 
 
 @pytest.mark.parametrize("width", [80, 40])
@@ -37,6 +38,24 @@ def test_a_demo_whose_runs_ended_before_a_worker_was_killed_says_so() -> None:
     outcome = Outcome("demo-1a2b", 1, {"completed": 1})
 
     assert "no worker was killed" in outcome.problems()[0]
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+async def test_a_demo_expects_the_attempts_that_lost_leases_were_charged_as(
+    ledger: Ledger, attempts: int
+) -> None:
+    lease = await claimed(ledger, "worker-1", ttl=1)
+    if attempts == 2:  # the first was begun
+        await ledger.ask_tool(lease, "wc")
+    await lapsed(ledger, lease)
+    await ledger.reap()
+    [again] = await ledger.claim("worker-2")
+    await ledger.complete(again)
+    outcome = Outcome(ledger.project_id, 1, killed="worker-1")
+    await read_outcome(ledger, outcome)
+
+    assert [run.attempt_count for run in outcome.lost] == [attempts]
+    assert not [problem for problem in outcome.problems() if "attempt" in problem]
 
 
 def told(outcome: Outcome, width: int) -> str:
