@@ -22,7 +22,7 @@ async def square(ctx: Context, number: int) -> int:
 def short_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a long sleep be one of more than a fifth of a second."""
     monkeypatch.setenv("RUNFOLD_HEARTBEAT_SECONDS", "0.2")
-    monkeypatch.setenv("RUNFOLD_LEASE_TTL_SECONDS", "5")
+    monkeypatch.setenv("RUNFOLD_LEASE_TTL_SECONDS", "60")
 
 
 @pytest.fixture
