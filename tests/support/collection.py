@@ -7,6 +7,7 @@ import os
 from collections.abc import Generator, Sequence
 from itertools import islice
 from typing import Any
+from zlib import crc32
 
 import pytest
 from xdist.scheduler import (  # type: ignore[import-untyped]  # it ships no types
@@ -77,7 +78,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling |
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the quick tests; where several processes run them, spread the slow ones over the rest.
 
-    A slow test mostly waits: beside quick ones it leaves no core idle. None is among the last.
+    Slow tests mostly wait, and those of one file wait at once: they are parted, so that quick ones
+    run meanwhile. None is among the last.
     """
     _mark_quick(items)
     if hasattr(config, "workerinput"):  # set by xdist, and the same order in each process
@@ -87,7 +89,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _spread(items: Sequence[pytest.Item]) -> list[pytest.Item]:
-    slow = [item for item in items if is_slow(item)]
+    slow = sorted(filter(is_slow, items), key=lambda item: crc32(item.nodeid.encode()))
     rest = iter([item for item in items if not is_slow(item)])
     between = int(SLOW_PART * (len(items) - len(slow)) / max(len(slow), 1))
     return [*(item for each in slow for item in (each, *islice(rest, between))), *rest]
