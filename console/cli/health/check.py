@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final, TypeVar
+
+Row = TypeVar("Row")
+_SHOWN: Final = 3
 
 
 class Level(StrEnum):
@@ -21,3 +26,9 @@ class Check:
     name: str
     level: Level
     detail: str
+
+
+def shown(rows: Sequence[Row], describe: Callable[[Row], str]) -> str:
+    """Describe the first rows and count the rest."""
+    more = f"; {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+    return "; ".join(describe(row) for row in rows[:_SHOWN]) + more

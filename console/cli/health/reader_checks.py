@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Final, TypeAlias
+from functools import partial
+from operator import itemgetter
+from typing import Any, Final, NamedTuple, TypeAlias
 
-from runfold.console.cli.health.check import Check, Level
+from runfold.console.cli.health.check import Check, Level, shown
 from runfold.console.cli.health.work_checks import WAITED_SECONDS
 from runfold.console.shared.plain import number_of, span
 from runfold.ledger.access import EVERYWHERE
@@ -22,7 +24,6 @@ from runfold.projections.declared.projection import IN_FORCE
 
 Problem: TypeAlias = tuple[Level, str]
 
-_SHOWN: Final = 3
 _PAUSED_SECONDS: Final = 86_400.0
 """How long a pause may last before it is told."""
 _LOOKED_AT: Final = 1_000
@@ -108,18 +109,14 @@ async def _of_projection(pool: Pool, row: Mapping[str, Any]) -> list[Problem]:
     if row["set_aside"]:
         without = f"{name} is without {number_of(row['set_aside'], 'run')} that it has set aside"
         problems.append((Level.WARNING, f"{without}: {why}"))
-    try:
-        seconds = await _unread(pool, checkpoint_of(row))
-    except (CheckpointUnknown, FeedArchived):
-        lost = f"{name} cannot go on from its checkpoint: `runfold projections rebuild {name}`"
-        return [(Level.FAILED, lost), *problems]
-    except FeedMoved as error:
-        return [(Level.FAILED, f"{name} stands still: {error}"), *problems]
-    if row["paused_at"] is None:
-        remedy = "keep `runfold projections run` running; its log says what stops it"
-        return [*problems, *_behind(name, seconds, remedy)]
-    remedy = f"`runfold projections resume {name}`, or `drop {name}`"
-    return [*problems, *_behind(f"{name} is paused and", seconds, remedy, _PAUSED_SECONDS)]
+    remedies = _Remedies(
+        lost=f"`runfold projections rebuild {name}`",
+        paused=f"`runfold projections resume {name}`, or `drop {name}`",
+        behind="keep `runfold projections run` running; its log says what stops it",
+    )
+    read = partial(checkpoint_of, row)
+    is_paused = row["paused_at"] is not None
+    return [*problems, *await _of_reading(pool, name, read, remedies, is_paused=is_paused)]
 
 
 async def _of_webhook(pool: Pool, row: Mapping[str, Any], unsigned: set[str]) -> list[Problem]:
@@ -128,19 +125,38 @@ async def _of_webhook(pool: Pool, row: Mapping[str, Any], unsigned: set[str]) ->
     if id_ in unsigned:
         lost = f"{name} has lost its secret, and is sent nothing"
         return [(Level.FAILED, f"{lost}: `runfold webhooks remove {id_}`, and add it again")]
-    problems = list(_of_deliveries(name, row))
+    remedies = _Remedies(
+        lost=f"`runfold webhooks pause {id_}`, and `resume {id_} --from-now`",
+        paused=f"`runfold webhooks resume {id_}`, or `remove {id_}`",
+        behind="keep `runfold webhooks run` running",
+    )
+    read, is_paused = partial(Checkpoint.kept, row["checkpoint"]), row["is_paused"]
+    reading = await _of_reading(pool, name, read, remedies, is_paused=is_paused)
+    return [*_of_deliveries(name, row), *reading]
+
+
+class _Remedies(NamedTuple):
+    lost: str
+    paused: str
+    behind: str
+
+
+async def _of_reading(
+    pool: Pool, name: str, read: Callable[[], Checkpoint], remedies: _Remedies, *, is_paused: bool
+) -> list[Problem]:
+    """Return what keeps a reader from going on from its checkpoint, or how late it is."""
     try:
-        seconds = await _unread(pool, Checkpoint.kept(row["checkpoint"]))
+        seconds = await _unread(pool, read())
     except (CheckpointUnknown, FeedArchived):
-        again = f"`runfold webhooks pause {id_}`, and `resume {id_} --from-now`"
-        lost = f"{name} cannot go on from its checkpoint: {again}"
-        return [(Level.FAILED, lost), *problems]
+        return [(Level.FAILED, f"{name} cannot go on from its checkpoint: {remedies.lost}")]
     except FeedMoved as error:
-        return [(Level.FAILED, f"{name} stands still: {error}"), *problems]
-    if row["is_paused"]:
-        remedy = f"`runfold webhooks resume {id_}`, or `remove {id_}`"
-        return [*problems, *_behind(f"{name} is paused and", seconds, remedy, _PAUSED_SECONDS)]
-    return [*problems, *_behind(name, seconds, "keep `runfold webhooks run` running")]
+        return [(Level.FAILED, f"{name} stands still: {error}")]
+    if seconds <= (_PAUSED_SECONDS if is_paused else WAITED_SECONDS):
+        return []
+    late = f"has not read an event of {span(timedelta(seconds=seconds))} ago"
+    if is_paused:
+        return [(Level.WARNING, f"{name} is paused and {late}: {remedies.paused}")]
+    return [(Level.WARNING, f"{name} {late}: {remedies.behind}")]
 
 
 def _of_deliveries(name: str, row: Mapping[str, Any]) -> Iterator[Problem]:
@@ -167,14 +183,6 @@ async def _unread(pool: Pool, checkpoint: Checkpoint) -> float:
     return rows[0]["seconds"] if rows else 0.0
 
 
-def _behind(
-    name: str, seconds: float, remedy: str, tolerated: float = WAITED_SECONDS
-) -> Iterator[Problem]:
-    if seconds > tolerated:
-        late = span(timedelta(seconds=seconds))
-        yield Level.WARNING, f"{name} has not read an event of {late} ago: {remedy}"
-
-
 def _deliveries(number: int) -> str:
     more = " or more" if number >= _LOOKED_AT else ""
     return f"{number:,}{more} deliver{'y' if number == 1 else 'ies'}"
@@ -184,6 +192,4 @@ def _check(name: str, problems: Sequence[Problem], in_order: str) -> Check:
     if not problems:
         return Check(name, Level.OK, in_order)
     worst_first = sorted(problems, key=lambda problem: problem[0] is not Level.FAILED)
-    more = f"; {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    detail = "; ".join(text for _, text in worst_first[:_SHOWN]) + more
-    return Check(name, worst_first[0][0], detail)
+    return Check(name, worst_first[0][0], shown(worst_first, itemgetter(1)))

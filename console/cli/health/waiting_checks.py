@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from runfold.console.cli.health.check import Check, Level
+from runfold.console.cli.health.check import Check, Level, shown
 from runfold.console.shared.approval_requests import WAITING
 from runfold.ledger.lifecycle import HISTORY_MISMATCH
 from runfold.ledger.postgres.connections import fetch
 from runfold.ledger.postgres.opening import Database
 
-_SHOWN: Final = 3
 _LOOKED_AT: Final = 1_000
 """Runs of a project that are looked at for the role that they ask for."""
 # By the index of the runs that were given back, in its order, so that every plan reads it alone.
@@ -75,7 +73,7 @@ async def handlers(database: Database) -> Check:
     return Check(
         "handlers",
         Level.WARNING,
-        f"runs wait for the handler that began them: {_shown(rows, _changed)}: start a worker "
+        f"runs wait for the handler that began them: {shown(rows, _changed)}: start a worker "
         "that has it, or `runfold cancel RUN` and `runfold rerun RUN`",
     )
 
@@ -88,7 +86,7 @@ async def approvals(database: Database) -> Check:
     return Check(
         "approvals",
         Level.WARNING,
-        f"nobody has the role that they ask for, or too few have: {_shown(rows, _vacant)}: "
+        f"nobody has the role that they ask for, or too few have: {shown(rows, _vacant)}: "
         "`runfold roles grant ROLE NAME --reason ...`",
     )
 
@@ -103,8 +101,3 @@ def _changed(row: Any) -> str:
 def _vacant(row: Any) -> str:
     few = f", which {row['members']} of {row['needs']} has" if row["needs"] > 1 else ""
     return f"{row['number']} for role {row['role']} in project {row['project_id']}{few}"
-
-
-def _shown(rows: Sequence[Any], describe: Callable[[Any], str]) -> str:
-    more = f"; {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
-    return "; ".join(describe(row) for row in rows[:_SHOWN]) + more
