@@ -19,8 +19,8 @@ from runfold.ledger import Ledger
 from runfold.ledger.postgres import schema
 from runfold.ledger.settings import Settings
 from tests.support.databases import PROJECT, copy_of, execute, with_database
-from tests.support.keeping import KEEPER
-from tests.support.recycling import RecycledDatabase, Recycling, end_tasks
+from tests.support.keeping import KEEPER, end_tasks
+from tests.support.recycling import RecycledDatabase, Recycling
 from tests.support.server import Server, postgres_server
 
 pytest_plugins = ["tests.support.collection"]

@@ -109,10 +109,8 @@ class Kept(asyncpg.Connection):
         return AS_OPENED
 
     async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109  the driver's
-        """Put the connection aside."""
+        """Put the connection aside, unless it is closed or cannot be brought back."""
         try:
-            if self.is_closed() or self.is_in_transaction():
-                raise asyncpg.InterfaceError("not as it was opened")
             await self.reset(timeout=timeout)
         except (*FAILURES, OSError):
             await super().close(timeout=timeout)
@@ -136,10 +134,15 @@ async def _to_its_end(program: Coroutine[Any, Any, T]) -> T:
     try:
         return await program
     finally:
-        while left := asyncio.all_tasks() - {asyncio.current_task()}:
-            for task in left:
-                task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+        await end_tasks()
+
+
+async def end_tasks() -> None:
+    """Cancel all other tasks of the loop, and those that begin when they are cancelled."""
+    while left := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 KEEPER: Final = Keeper()

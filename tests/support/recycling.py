@@ -7,7 +7,6 @@ gets it with the same connections. One that cannot be brought back is dropped.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Final
@@ -178,14 +177,6 @@ class _Verifying(asyncpg.Connection):
 
     async def reset_type_codec(self, *_: Any, **__: Any) -> None:
         pass
-
-
-async def end_tasks() -> None:
-    """Cancel all other tasks of the loop, and those that begin when they are cancelled."""
-    while left := asyncio.all_tasks() - {asyncio.current_task()}:
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
 
 
 async def _keep(_: object) -> None:

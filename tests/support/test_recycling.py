@@ -15,8 +15,9 @@ from runfold.ledger.events import NoteAdded
 from runfold.ledger.postgres.urls import driver_url
 from runfold.projections import Projection, count, install, of_run
 from tests.support.clock import set_clock
+from tests.support.keeping import end_tasks
 from tests.support.logins import with_login
-from tests.support.recycling import RecycledDatabase, Recycling, end_tasks
+from tests.support.recycling import RecycledDatabase, Recycling
 from tests.support.restoring import Restorer, origin_of
 from tests.support.runs import claimed
 from tests.support.server import Server
